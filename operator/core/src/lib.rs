@@ -1,1 +1,29 @@
-//! See the crate description.
+//! The pure core of Sluice: no clock, no client, no runtime, no randomness.
+//!
+//! Data flows one way, and a room imports only from rooms before it:
+//!
+//! ```text
+//! objects -> observed -> limits -> plan -> evidence -> verdict -> decide -> actions, status, events
+//! ```
+//!
+//! - [`api`]: the wire types of `sluice.dev/v1alpha1`
+//! - [`config`]: settings of an installation
+//! - [`view`], [`observed`]: raw objects through narrow views
+//! - [`limits`]: class table, own limits, their join into a frozen plan
+//! - [`evidence`], [`verdict`]: counters to scores, scores to a verdict on the run
+//! - [`decide`]: the questions in the order of safety
+//! - [`action`], [`render`]: what the shell has to write, spelled out
+//! - [`elect`]: one step of leader election
+
+pub mod action;
+pub mod api;
+pub mod config;
+pub mod decide;
+pub mod digest;
+pub mod elect;
+pub mod evidence;
+pub mod limits;
+pub mod observed;
+pub mod render;
+pub mod verdict;
+pub mod view;

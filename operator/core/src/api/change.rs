@@ -1,0 +1,52 @@
+//! What a change declares about itself.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Who wrote the change. Ordered by the risk it stands for: silence is never the cheapest answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Provenance {
+    /// Written by people.
+    Human,
+    /// Written with the help of generative AI.
+    GenAIAssisted,
+    /// Nothing is declared, or what is declared does not describe this template.
+    #[default]
+    Unknown,
+    /// Written by a generative AI agent on its own.
+    GenAIAutonomous,
+}
+
+impl Provenance {
+    /// The name as it appears in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Human => "Human",
+            Self::GenAIAssisted => "GenAIAssisted",
+            Self::Unknown => "Unknown",
+            Self::GenAIAutonomous => "GenAIAutonomous",
+        }
+    }
+}
+
+/// The change that is being shipped.
+///
+/// It describes a held template when `images` lists every container image that differs from the stable
+/// template, or when the Deployment's annotation `sluice.dev/commit` equals `commit`. A template that it
+/// does not describe is treated as provenance `Unknown`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// Who wrote the change: Human, GenAIAssisted, GenAIAutonomous or Unknown. Default Unknown, which is
+    /// limited at least as tightly as GenAIAssisted.
+    #[serde(default)]
+    pub provenance: Provenance,
+    /// Git commit of the source (not of rendered manifests), 7 to 64 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub commit: Option<String>,
+    /// Container images that this change puts into the pod template, exactly as written there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub images: Vec<String>,
+}

@@ -1,0 +1,65 @@
+//! Conditions in the form that kstatus, Helm and `kubectl wait` understand.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Condition types of a rollout. `Ready`, `Reconciling` and `Stalled` follow kstatus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum ConditionType {
+    /// The workload runs the revision that its template names.
+    Ready,
+    /// A run, or a return to stable, is under way.
+    Reconciling,
+    /// Nothing moves until a person acts: the reason and message say what to do.
+    Stalled,
+    /// Every required guard has fresh data.
+    MetricsAvailable,
+    /// The weight asked for is live in the router.
+    TrafficVerified,
+    
+}
+
+impl ConditionType {
+    /// The name as it appears in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+            Self::MetricsAvailable => "MetricsAvailable",
+            Self::TrafficVerified => "TrafficVerified",
+        }
+    }
+}
+
+/// True, False or Unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// It can't be known now.
+    Unknown,
+}
+
+/// One condition. `lastTransitionTime` moves only when `status` does; the message is always fresh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// What the condition is about.
+    #[serde(rename = "type")]
+    pub kind: ConditionType,
+    /// True, False or Unknown.
+    pub status: ConditionStatus,
+    /// One CamelCase word for programs.
+    pub reason: String,
+    /// A sentence for people: what, why, and what to do.
+    pub message: String,
+    /// Generation of the rollout that this condition was computed from.
+    pub observed_generation: i64,
+    /// When `status` last changed.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub last_transition_time: Timestamp,
+}

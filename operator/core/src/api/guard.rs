@@ -1,0 +1,114 @@
+//! Guards: the metrics and alerts that can stop a rollout.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a guard does when it trips.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GuardAction {
+    /// Return all traffic to stable and reject the revision.
+    #[default]
+    Abort,
+    /// Keep the weight where it is until the guard is clear again.
+    Hold,
+    /// Report it only.
+    Observe,
+}
+
+/// One guard. Exactly one of `errorRatio` and `alert` is set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Guard {
+    /// Name of the guard, unique in the rollout; it appears in events and status.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// What to do when the guard trips: Abort (default), Hold or Observe.
+    #[serde(default)]
+    pub action: GuardAction,
+    /// Share of failed requests: canary against the concurrent stable, and against an absolute limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_ratio: Option<ErrorRatioGuard>,
+    /// Alerts that fire in Alertmanager.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<AlertGuard>,
+}
+
+/// Where the request counts of an error ratio come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RatioSource {
+    /// Counters that the pods export themselves, told apart by pod name.
+    #[default]
+    Pods,
+    /// Traefik's counters for the two Services of the route.
+    Traefik,
+}
+
+/// Failed requests as a share of all requests. Failed: codes 5xx and 0; 499 is not counted at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorRatioGuard {
+    /// Where the counts come from: Pods (default) or Traefik.
+    #[serde(default)]
+    pub source: RatioSource,
+    /// Counter of requests, for source Pods. Default `http_requests_total`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200), regex(pattern = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
+    pub metric: Option<String>,
+    /// Label of that counter that holds the HTTP status code. Default `code`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100), regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    pub code_label: Option<String>,
+    /// PromQL series selector (without braces) added to the built-in query, for source Pods, such as
+    /// `job="checkout",path!="/healthz"`. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 500))]
+    pub matchers: Option<String>,
+    /// Absolute limit of the canary's error ratio in parts per million (50000 is 5 %). Default none: only
+    /// the comparison with stable counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_ppm: Option<i32>,
+}
+
+/// How an alert's label is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MatchOp {
+    /// The label equals the value.
+    #[default]
+    Equal,
+    /// The label differs from the value.
+    NotEqual,
+    /// The whole label matches the regular expression.
+    Matches,
+    /// The whole label does not match the regular expression.
+    NotMatches,
+}
+
+/// One condition on an alert's labels. A missing label counts as the empty string.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertMatcher {
+    /// Name of the label.
+    #[schemars(length(min = 1, max = 100))]
+    pub label: String,
+    /// Equal (default), NotEqual, Matches or NotMatches.
+    #[serde(default)]
+    pub op: MatchOp,
+    /// Value or regular expression.
+    #[schemars(length(max = 300))]
+    pub value: String,
+}
+
+/// Alerts that count against the canary. An alert that was firing before the revision was exposed does not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertGuard {
+    /// All of these must match, 1 to 16.
+    #[schemars(length(min = 1, max = 16))]
+    pub matchers: Vec<AlertMatcher>,
+    /// How long the alert has to fire before the guard trips, in seconds, 0 to 3600. Default 0. Until then
+    /// the rollout holds.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 3600))]
+    pub min_firing_seconds: i32,
+}

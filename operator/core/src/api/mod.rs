@@ -1,0 +1,49 @@
+//! Wire types of `sluice.dev/v1alpha1`: what people write and what the controller answers.
+//!
+//! Nothing here decides. A field that people set is validated once, in [`crate::limits`]; a field of
+//! status is written only by [`crate::report`] and the rooms of [`crate::decide`].
+
+mod change;
+mod condition;
+mod guard;
+mod provider;
+mod rollout;
+mod status;
+
+pub use change::{Change, Provenance};
+pub use condition::{Condition, ConditionStatus, ConditionType};
+pub use guard::{AlertGuard, AlertMatcher, ErrorRatioGuard, Guard, GuardAction, MatchOp, RatioSource};
+pub use provider::{Header, PROVIDER_SECRET, ProviderConfig};
+pub use rollout::{
+    ApexCallers, Limits, Mode, ProgressiveRollout, ProgressiveRolloutSpec, RouteRef, Routing, StepSpec, Wiring,
+    WorkloadRef,
+};
+pub use status::*;
+
+/// API group of every kind here.
+pub const GROUP: &str = "sluice.dev";
+/// Version of every kind here.
+pub const VERSION: &str = "v1alpha1";
+
+/// Label on an enrolled Deployment: the admission policies select on it.
+pub const LABEL_MANAGED: &str = "sluice.dev/managed";
+/// Annotation on a Deployment whose new template is not live; its value says why ([`HeldMark`]).
+pub const ANNOTATION_HELD: &str = "sluice.dev/held";
+/// Annotation by which a person with the verb `breakglass` frees a Deployment.
+pub const ANNOTATION_BREAK_GLASS: &str = "sluice.dev/break-glass";
+/// Annotation on a rollout that carries a person's verb: `<verb>/<runID>`.
+pub const ANNOTATION_REQUEST: &str = "sluice.dev/request";
+/// Annotation on a Deployment that names the source commit of its template.
+pub const ANNOTATION_COMMIT: &str = "sluice.dev/commit";
+/// Annotation on a route: `<runID> <weight>` of our last write, with ` aborted` once the run went back.
+pub const ANNOTATION_TRAFFIC: &str = "sluice.dev/traffic";
+/// Label on every object that we made or keep: the name of the rollout.
+pub const LABEL_ROLLOUT: &str = "sluice.dev/rollout";
+/// Label on a ReplicaSet that we keep: `canary`, `warm` or `history`.
+pub const LABEL_ROLE: &str = "sluice.dev/role";
+/// The native controller's label on ReplicaSets and pods.
+pub const LABEL_HASH: &str = "pod-template-hash";
+/// Finalizer that returns traffic to stable before the rollout object goes.
+pub const FINALIZER: &str = "sluice.dev/return-traffic";
+/// Field manager of our writes.
+pub const MANAGER: &str = "sluice";

@@ -1,0 +1,222 @@
+//! `ProgressiveRollout`: one per workload, what a platform engineer writes.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Change, Guard, ProgressiveRolloutStatus, ProviderConfig};
+
+/// Desired behaviour of one workload's releases.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "sluice.dev",
+    version = "v1alpha1",
+    kind = "ProgressiveRollout",
+    plural = "progressiverollouts",
+    shortname = "prollout",
+    category = "sluice",
+    namespaced,
+    status = "ProgressiveRolloutStatus",
+    derive = "PartialEq",
+    doc = "ProgressiveRollout guards the releases of one workload: a new pod template is held, exposed step by step to real traffic, judged by metrics and alerts, and promoted, or taken back by itself.",
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase","description":"Where the rollout stands"}"#,
+    printcolumn = r#"{"name":"Step","type":"string","jsonPath":".status.summary.step","description":"Step of the run and number of steps"}"#,
+    printcolumn = r#"{"name":"Weight","type":"string","jsonPath":".status.summary.weight","description":"Percent of traffic asked for the canary"}"#,
+    printcolumn = r#"{"name":"Class","type":"string","jsonPath":".status.summary.riskClass","description":"Risk class of the change"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].status","description":"Whether the workload runs its newest template"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Age of the object"}"#,
+    printcolumn = r#"{"name":"Commit","type":"string","jsonPath":".status.summary.commit","description":"Source commit of the change","priority":1}"#,
+    printcolumn = r#"{"name":"Provenance","type":"string","jsonPath":".status.summary.provenance","description":"Who wrote the change","priority":1}"#,
+    printcolumn = r#"{"name":"Observed","type":"string","jsonPath":".status.summary.observed","description":"Share of requests that met the canary","priority":1}"#,
+    printcolumn = r#"{"name":"Since","type":"date","jsonPath":".status.phaseSince","description":"When the phase began","priority":1}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.summary.reason","description":"What it waits for","priority":1}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgressiveRolloutSpec {
+    /// The workload whose releases are guarded. Immutable.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("workloadRef is immutable: delete this ProgressiveRollout and create one for the other workload"))]
+    pub workload_ref: WorkloadRef,
+    /// What the change that is being shipped declares about itself. A template that it does not describe has
+    /// provenance Unknown.
+    #[serde(default)]
+    pub change: Change,
+    /// How traffic is divided between stable and canary.
+    pub routing: Routing,
+    /// Metrics and alerts that can stop a rollout, at most 16. Empty: the default guards of the installation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.all(g, has(g.errorRatio) != has(g.alert))").message("each guard has exactly one of errorRatio and alert"))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
+    pub guards: Vec<Guard>,
+    /// Limits of this rollout. They can only tighten what the risk class allows.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Enforce (default): hold, expose, judge and act. Observe: plan and judge the native roll, hold nothing.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Stop moving forward while true. Aborts and returns to stable still happen.
+    #[serde(default)]
+    pub suspend: bool,
+    /// How long the old revision stays warm after promotion, in seconds, 0 to 3600. Default: as long as the
+    /// last bake of the plan, at most 3600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub watch_seconds: Option<i32>,
+    /// Prometheus of this rollout. Default: the one of the installation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<ProviderConfig>,
+    /// Alertmanager of this rollout. Default: the one of the installation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alertmanager: Option<ProviderConfig>,
+}
+
+/// Reference to a workload in the same namespace.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadRef {
+    /// API version of the workload. Only `apps/v1` for now, the default.
+    #[serde(default = "apps_v1")]
+    #[x_kube(validation = Rule::new("self == 'apps/v1'").message("only apps/v1 is supported"))]
+    #[schemars(length(max = 63))]
+    pub api_version: String,
+    /// Kind of the workload. Only `Deployment` for now, the default.
+    #[serde(default = "deployment")]
+    #[x_kube(validation = Rule::new("self == 'Deployment'").message("only Deployment is supported"))]
+    #[schemars(length(max = 63))]
+    pub kind: String,
+    /// Name of the workload.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+fn apps_v1() -> String {
+    "apps/v1".into()
+}
+
+fn deployment() -> String {
+    "Deployment".into()
+}
+
+/// How the routes name the two revisions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Wiring {
+    /// The routes name `<service>-stable` with weight 100 and `<service>-canary` with weight 0.
+    #[default]
+    Pair,
+}
+
+/// Whether anything calls the Service past the routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ApexCallers {
+    /// Callers inside the cluster use the Service directly; they meet the canary in proportion to its pods.
+    #[default]
+    Some,
+    /// All requests come through the routes.
+    None,
+}
+
+/// How traffic is divided between stable and canary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Routing {
+    /// Name of the Service of the workload (the apex Service). The controller makes `<service>-stable` and
+    /// `<service>-canary` from it.
+    #[schemars(length(min = 1, max = 56))]
+    pub service: String,
+    /// The routes that carry the workload's requests, 1 to 8.
+    #[schemars(length(min = 1, max = 8))]
+    pub routes: Vec<RouteRef>,
+    /// How the routes name the two revisions. Only Pair for now, the default.
+    #[serde(default)]
+    pub wiring: Wiring,
+    /// Whether anything calls the Service past the routes: Some (default) or None. With Some, the exposure
+    /// shown is the larger of the weight and the canary's share of the pods.
+    #[serde(default)]
+    pub apex_callers: ApexCallers,
+    /// How long a weight needs to reach every proxy after the route was accepted, in seconds, 1 to 300.
+    /// Default 5.
+    #[serde(default = "settle_seconds")]
+    #[schemars(range(min = 1, max = 300))]
+    pub settle_seconds: i32,
+    /// How long requests in flight may take after the weight is 0, in seconds, 1 to 3600. Default 30. Canary
+    /// pods go when no request reached them for a whole scrape, or after this time.
+    #[serde(default = "drain_seconds")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub drain_seconds: i32,
+}
+
+fn settle_seconds() -> i32 {
+    5
+}
+
+fn drain_seconds() -> i32 {
+    30
+}
+
+/// A Gateway API route in the same namespace.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteRef {
+    /// Kind of the route. Only `HTTPRoute` for now, the default.
+    #[serde(default = "http_route")]
+    #[x_kube(validation = Rule::new("self == 'HTTPRoute'").message("only HTTPRoute is supported"))]
+    #[schemars(length(max = 63))]
+    pub kind: String,
+    /// Name of the route.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Indexes of the rules that carry the pair, from 0. Default: every rule that names it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub rules: Vec<i32>,
+}
+
+fn http_route() -> String {
+    "HTTPRoute".into()
+}
+
+/// Limits that this rollout adds to those of its risk class. The tighter one always wins.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Own steps, at most 16, weights rising to 100. Joined with the steps of the class: before a weight is
+    /// reached at least as much healthy time has passed as either asks for. Default: the steps of the class.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("size(self) == 0 || self[size(self) - 1].weightPercent == 100").message("the last step must have weightPercent 100"))]
+    pub steps: Vec<StepSpec>,
+    /// Wait for `resume` before the weight rises to this many percent or more, 1 to 100. Default: never wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub pause_before_percent: Option<i32>,
+    /// Largest weight of the first step, in percent, 1 to 100. Default: that of the class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_first_step_percent: Option<i32>,
+    /// Shortest bake of every step, in seconds, 0 to 604800. Default: that of the class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub min_bake_seconds: Option<i32>,
+}
+
+/// One step of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StepSpec {
+    /// Percent of the traffic that the canary gets, 1 to 100.
+    #[schemars(range(min = 1, max = 100))]
+    pub weight_percent: i32,
+    /// Healthy observation time at this weight before the next, in seconds, 0 to 604800.
+    #[schemars(range(min = 0, max = 604_800))]
+    pub bake_seconds: i32,
+}
+
+/// Whether the controller acts or only watches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Mode {
+    /// Hold, expose, judge and act.
+    #[default]
+    Enforce,
+    /// Plan and judge the native roll, hold nothing, write nothing but status and events.
+    Observe,
+}

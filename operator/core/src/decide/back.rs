@@ -1,0 +1,259 @@
+//! Back to stable, from anywhere: traffic first, then pods, then names.
+//!
+//! One path serves abort, revert, supersede and removal. Sending traffic home needs nothing but the frozen
+//! plan; the rest is tidied once weight 0 is verified.
+
+use crate::action::Lane;
+use crate::api::{EndedRun, HeldRevision, Outcome, Run};
+use crate::digest;
+use crate::render::{self, Role};
+use crate::view::{HeldMark, ReplicaSet, Workload};
+
+use super::draft::Draft;
+use super::forward::{apex_selector, canary_set, pods_for};
+use super::promote::{empty_canary_service, end, unmark, unpin};
+use super::traffic::{self, Weights};
+
+/// Proxies may lag behind an acknowledgement by their own throttle: never scale down sooner, in seconds.
+const SHORTEST_SETTLE_SECONDS: i32 = 5;
+/// How long going back waits for ready stable endpoints before it sends traffic there anyway, in seconds.
+const ENDPOINT_SECONDS: i32 = 10;
+/// How long a revert waits for the old revision to be at full size, in seconds.
+const CAPACITY_SECONDS: i32 = 120;
+
+/// One pass on the way back.
+pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
+    let Some(mut back) = run.going_back.clone() else {
+        d.status.run = Some(run);
+        return;
+    };
+    let home = send_home(d, &run);
+    if !home {
+        let waited = super::draft::seconds_between(back.since, d.now);
+        d.wait("ReturningTraffic", format!("weight 0 is written, not yet seen on every route ({waited} s)"), None);
+        d.status.run = Some(run);
+        return;
+    }
+    let back_at = *back.back_at.get_or_insert(d.now);
+    run.going_back = Some(back.clone());
+    let Some(workload) = d.workload() else {
+        without_workload(d, run);
+        return;
+    };
+    if swap_back(d, &run, workload) {
+        d.wait("SwappingBack", "the stable ReplicaSet becomes the Deployment's own again", None);
+        d.status.run = Some(run);
+        return;
+    }
+    if back.verified_at.is_none() {
+        if !verified(d, &run, back_at) {
+            d.status.run = Some(run);
+            return;
+        }
+        back.verified_at = Some(d.now);
+        run.going_back = Some(back.clone());
+        run.exposed_until = Some(d.now);
+        if run.exposed_since.is_some() {
+            let seconds = super::draft::seconds_between(back.since, d.now);
+            d.normal("TrafficReturned", format!("run {}: weight 0 verified {seconds} s after the decision", run.id));
+        }
+    }
+    if !canary_gone(d, &run, workload) {
+        d.status.run = Some(run);
+        return;
+    }
+    let emptied = empty_canary_service(d, &run, Lane::Tidy);
+    let unpinned = unpin(d, &run);
+    let unmarked = unmark(d, &run);
+    if !(emptied && unpinned && unmarked) {
+        d.wait("Tidying", "the pair of Services is un-pinned", None);
+        d.status.run = Some(run);
+        return;
+    }
+    conclude(d, run, workload);
+}
+
+/// Sends all traffic to the stable revision; true when it is there.
+///
+/// A weight never moves to a Service without ready pods, and a selector changes only while its Service
+/// carries no weight, except when what can't be seen would hold an abort up.
+fn send_home(d: &mut Draft<'_>, run: &Run) -> bool {
+    let plan = &run.plan;
+    let shown = traffic::shown(plan, d.seen);
+    let pinned = d.seen.service(&plan.stable_service).and_then(|service| service.pinned().map(ToOwned::to_owned));
+    let stable_leads_away = pinned.as_deref() == Some(run.canary.hash.as_str());
+    if !stable_leads_away {
+        if shown == Weights::All(0) {
+            return true;
+        }
+        if stable_can_serve(d, run) {
+            traffic::set(d, run, Lane::Abort, 0);
+        }
+        return false;
+    }
+    // After promotion the stable Service leads to the new pods: traffic goes home by way of the other one.
+    let apex = apex_selector(d, run);
+    let old = render::pinned(&apex, &run.stable.hash);
+    let other = d.seen.service(&plan.canary_service);
+    let other_is_old = other.is_some_and(|service| service.pinned() == Some(run.stable.hash.as_str()));
+    match shown {
+        Weights::All(0) if !other_is_old => {
+            if let Some(service) = other {
+                d.act(render::select(Lane::Abort, service, old));
+            }
+        }
+        Weights::All(0) => {
+            if old_at_full_size(d, run) {
+                traffic::set(d, run, Lane::Abort, 100);
+            }
+        }
+        Weights::All(100) => {
+            if let Some(service) = d.seen.service(&plan.stable_service) {
+                d.act(render::select(Lane::Abort, service, old));
+            }
+        }
+        // Some routes are at 100/0 and some at 0/100: bring all to the side of the canary Service first. It leads
+        // to the new pods or to the old ones; either way no selector changes under traffic.
+        Weights::Mixed | Weights::All(_) | Weights::Unknown => traffic::set(d, run, Lane::Abort, 100),
+    }
+    false
+}
+
+/// Whether the stable Service has a ready pod; what can't be seen, or lasts too long, does not hold an abort up.
+fn stable_can_serve(d: &mut Draft<'_>, run: &Run) -> bool {
+    if d.seen.endpoints.get().is_none() || d.seen.service(&run.plan.stable_service).is_none() {
+        return true;
+    }
+    if d.seen.ready_behind(&run.plan.stable_service, &run.stable.replica_set) > 0 {
+        return true;
+    }
+    let since = run.going_back.as_ref().map_or(d.now, |back| back.since);
+    d.passed(since, ENDPOINT_SECONDS)
+}
+
+/// Whether the old revision can take everything: warm pods make it so at once.
+fn old_at_full_size(d: &mut Draft<'_>, run: &Run) -> bool {
+    let Some(workload) = d.workload() else {
+        return true;
+    };
+    let Some(old) = d.seen.replica_set(&run.stable.replica_set) else {
+        // It was deleted from outside; the Deployment has to make it again, which conclude leaves to the template.
+        return true;
+    };
+    if old.replicas < workload.replicas && !old.visible_to(workload) {
+        d.act(render::scale(Lane::Abort, "scale-warm", old, workload.replicas));
+    }
+    let need = pods_for(workload.replicas, 100);
+    let ready = d.seen.ready_behind(&run.plan.canary_service, &old.name);
+    let since = run.going_back.as_ref().map_or(d.now, |back| back.since);
+    ready >= need || (ready > 0 && d.passed(since, CAPACITY_SECONDS))
+}
+
+/// Makes stable the only ReplicaSet that the Deployment sees, with the Deployment paused. True when there was
+/// something to do.
+fn swap_back(d: &mut Draft<'_>, run: &Run, workload: &Workload) -> bool {
+    let canary = canary_set(d, run, workload);
+    let stable = d.seen.replica_set(&run.stable.replica_set);
+    let canary_visible = canary.is_some_and(|set| set.visible_to(workload));
+    let stable_hidden = stable.is_some_and(|set| !set.visible_to(workload));
+    if !canary_visible && !stable_hidden {
+        return false;
+    }
+    if !workload.paused || workload.held.is_none() {
+        d.act(render::hold(Lane::Abort, workload, HeldMark::Held));
+    } else if let Some(set) = canary.filter(|set| set.visible_to(workload)) {
+        d.act(render::hide(Lane::Abort, &d.name, workload, set, Role::Canary));
+    } else if let Some(set) = stable.filter(|set| !set.visible_to(workload)) {
+        d.act(render::show(Lane::Abort, "adopt-stable", workload, set));
+    }
+    true
+}
+
+/// Weight 0 is verified when the settle time has passed and no request reaches the canary, or the drain time is over.
+fn verified(d: &mut Draft<'_>, run: &Run, back_at: jiff::Timestamp) -> bool {
+    if run.exposed_since.is_none() {
+        return true;
+    }
+    let settle = run.plan.settle_seconds.max(SHORTEST_SETTLE_SECONDS);
+    if !d.passed(back_at, settle) {
+        let deadline = d.after(back_at, settle);
+        d.wait("Settling", format!("weight 0 is live in the API; proxies get {settle} s to follow"), Some(deadline));
+        return false;
+    }
+    let quiet = d.input.verdict.run_id == run.id && d.input.verdict.quiet_since.is_some_and(|since| since >= back_at);
+    let drain = run.plan.drain_seconds.max(settle);
+    if quiet || d.passed(back_at, drain) {
+        return true;
+    }
+    let deadline = d.after(back_at, drain);
+    d.wait("Draining", format!("waits until no request reaches the canary, at most {drain} s"), Some(deadline));
+    false
+}
+
+/// Scales the canary down and takes it away; true when nothing of it is left.
+fn canary_gone(d: &mut Draft<'_>, run: &Run, workload: &Workload) -> bool {
+    let Some(set) = canary_set(d, run, workload).filter(|set| !set.visible_to(workload)) else {
+        return true;
+    };
+    if set.replicas > 0 {
+        d.act(render::scale(Lane::Tidy, "scale-canary", set, 0));
+    }
+    if set.replicas > 0 || set.status_replicas > 0 {
+        d.wait("CanaryGoing", format!("{} canary pods go", set.status_replicas), None);
+        return false;
+    }
+    d.act(render::delete_replica_set(set));
+    d.wait("CanaryGoing", "the canary's ReplicaSet is deleted", None);
+    false
+}
+
+/// The workload is gone: its ReplicaSets go with it, only names are left to tidy.
+fn without_workload(d: &mut Draft<'_>, run: Run) {
+    if d.seen.workload.get().is_none() {
+        d.wait("CannotRead", "the Deployment can't be read; traffic is back at stable", None);
+        d.status.run = Some(run);
+        return;
+    }
+    // `--cascade=orphan` leaves ours behind: sweep what carries our label.
+    let ours: Vec<&ReplicaSet> = d.seen.replica_sets().filter(|set| set.name == run.canary.replica_set).collect();
+    for set in ours {
+        d.act(render::delete_replica_set(set));
+    }
+    let emptied = empty_canary_service(d, &run, Lane::Tidy);
+    let unpinned = unpin(d, &run);
+    let unmarked = unmark(d, &run);
+    if emptied && unpinned && unmarked && d.actions.is_empty() {
+        end(d, run, Outcome::Abandoned, "WorkloadGone", "the Deployment was deleted".to_owned());
+    } else {
+        d.status.run = Some(run);
+    }
+}
+
+/// Ends the run and says what becomes of the held template.
+fn conclude(d: &mut Draft<'_>, run: Run, workload: &Workload) {
+    let Some(back) = run.going_back.clone() else {
+        d.status.run = Some(run);
+        return;
+    };
+    let (digest_tried, run_id) = (run.canary.digest.clone(), run.id.clone());
+    d.status.stable = Some(run.stable.clone());
+    d.status.stable_commit.clone_from(&run.stable.commit);
+    let ended = EndedRun {
+        run_id,
+        outcome: back.outcome,
+        reason: back.reason.clone(),
+        message: back.message.clone(),
+        change_digest: digest::of(&d.spec.change),
+    };
+    let provenance = run.plan.provenance;
+    end(d, run, back.outcome, &back.reason, back.message.clone());
+    let still_held = workload.digest == digest_tried;
+    let blocked = matches!(back.outcome, Outcome::Rejected | Outcome::Reverted | Outcome::NotProven);
+    d.status.held = (still_held && workload.held.is_some()).then(|| HeldRevision {
+        digest: digest_tried,
+        since: d.now,
+        provenance,
+        known_alerts: Vec::new(),
+        ended: blocked.then_some(ended),
+    });
+}

@@ -1,0 +1,181 @@
+//! A decision in the making: the next status, and what is to be done.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::action::{Action, Event, EventKind};
+use crate::api::{GoingBack, Outcome, ProgressiveRollout, ProgressiveRolloutSpec, ProgressiveRolloutStatus, Run};
+use crate::config::Config;
+use crate::observed::Observed;
+use crate::verdict::Verdict;
+use crate::view::Workload;
+
+/// Everything that a decision depends on. No clock, no client.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The rollout, with the status of the last pass.
+    pub rollout: &'a ProgressiveRollout,
+    /// The cluster.
+    pub seen: &'a Observed,
+    /// The evidence.
+    pub verdict: &'a Verdict,
+    /// Settings of the installation.
+    pub config: &'a Config,
+    /// Whether the installation is being removed: every rollout lets go.
+    pub releasing: bool,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What to do now.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The whole next status.
+    pub status: ProgressiveRolloutStatus,
+    /// Writes, in order.
+    pub actions: Vec<Action>,
+    /// Events to emit once the status is written.
+    pub events: Vec<Event>,
+    /// When to look again at the latest.
+    pub wake: Duration,
+}
+
+/// Look again at the latest after this long, when nothing else is due.
+const IDLE_WAKE: Duration = Duration::from_secs(300);
+/// Look again while something is under way.
+pub(super) const BUSY_WAKE: Duration = Duration::from_secs(1);
+
+/// A wait that this pass found.
+#[derive(Clone, Debug)]
+pub(super) struct Wait {
+    pub reason: &'static str,
+    pub message: String,
+    pub deadline: Option<Timestamp>,
+}
+
+/// Why nothing can move until a person acts.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+pub(super) struct Draft<'a> {
+    pub input: Input<'a>,
+    pub name: String,
+    pub namespace: String,
+    pub spec: &'a ProgressiveRolloutSpec,
+    pub seen: &'a Observed,
+    pub now: Timestamp,
+    pub status: ProgressiveRolloutStatus,
+    pub actions: Vec<Action>,
+    pub events: Vec<Event>,
+    pub wake: Duration,
+    pub wait: Option<Wait>,
+    pub problem: Option<Problem>,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(input: Input<'a>) -> Self {
+        let meta = &input.rollout.metadata;
+        Self {
+            name: meta.name.clone().unwrap_or_default(),
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            spec: &input.rollout.spec,
+            seen: input.seen,
+            now: input.now,
+            status: input.rollout.status.clone().unwrap_or_default(),
+            actions: Vec::new(),
+            events: Vec::new(),
+            wake: IDLE_WAKE,
+            wait: None,
+            problem: None,
+            input,
+        }
+    }
+
+    pub fn workload(&self) -> Option<&'a Workload> {
+        self.seen.workload()
+    }
+
+    pub fn act(&mut self, action: Action) {
+        self.actions.push(action);
+        self.wake_within(BUSY_WAKE);
+    }
+
+    pub fn event(&mut self, kind: EventKind, reason: &'static str, message: impl Into<String>) {
+        self.events.push(Event { kind, reason, message: message.into() });
+    }
+
+    pub fn normal(&mut self, reason: &'static str, message: impl Into<String>) {
+        self.event(EventKind::Normal, reason, message);
+    }
+
+    pub fn warn(&mut self, reason: &'static str, message: impl Into<String>) {
+        self.event(EventKind::Warning, reason, message);
+    }
+
+    pub fn wake_within(&mut self, delay: Duration) {
+        self.wake = self.wake.min(delay);
+    }
+
+    /// Notes what the pass waits for; the first wait of a pass is the one that counts.
+    pub fn wait(&mut self, reason: &'static str, message: impl Into<String>, deadline: Option<Timestamp>) {
+        self.wake_within(BUSY_WAKE);
+        if self.wait.is_none() {
+            self.wait = Some(Wait { reason, message: message.into(), deadline });
+        }
+    }
+
+    pub fn stall(&mut self, reason: &'static str, message: impl Into<String>) {
+        if self.problem.is_none() {
+            self.problem = Some(Problem { reason, message: message.into() });
+        }
+    }
+
+    /// Decides that the run goes back. The first reason stays.
+    pub fn go_back(&mut self, run: &mut Run, outcome: Outcome, reason: &str, message: impl Into<String>) {
+        if run.going_back.is_some() {
+            return;
+        }
+        let message = message.into();
+        let outcome = if run.released && outcome == Outcome::Rejected { Outcome::Reverted } else { outcome };
+        let kind = match outcome {
+            Outcome::Superseded | Outcome::Abandoned => EventKind::Normal,
+            _ => EventKind::Warning,
+        };
+        let word = if run.released { "Reverting" } else { "Aborted" };
+        self.event(kind, word, format!("run {}: {reason}: {message}; traffic returns to stable", run.id));
+        run.going_back = Some(GoingBack {
+            outcome,
+            reason: reason.to_owned(),
+            message,
+            since: self.now,
+            back_at: None,
+            verified_at: None,
+        });
+        run.stage = crate::api::Stage::Returning;
+        run.stage_since = self.now;
+    }
+
+    pub fn after(&self, since: Timestamp, seconds: i32) -> Timestamp {
+        since.checked_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Whether this many seconds have passed; wakes when they have.
+    pub fn passed(&mut self, since: Timestamp, seconds: i32) -> bool {
+        let due = self.after(since, seconds);
+        if self.now >= due {
+            return true;
+        }
+        let left = due.duration_since(self.now);
+        self.wake_within(Duration::try_from(left).unwrap_or(BUSY_WAKE));
+        false
+    }
+}
+
+/// Whole seconds between two instants, never negative.
+pub(super) fn seconds_between(since: Timestamp, now: Timestamp) -> i64 {
+    now.duration_since(since).as_secs().max(0)
+}

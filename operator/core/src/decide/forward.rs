@@ -1,0 +1,478 @@
+//! Forward: bring up the canary, expose it step by step, and judge each step.
+//!
+//! The order is always pods, endpoints, capacity, weight, acknowledgement, settle time, evidence. Every wait
+//! here ends by itself: in the next step, or back at stable.
+
+use serde_json::Map;
+
+use crate::action::Lane;
+use crate::api::{ApexCallers, FINALIZER, LABEL_HASH, Outcome, Run, RunKind, Stage, WeightIntent};
+use crate::render::{self, Role};
+use crate::view::{ReplicaSet, Workload};
+
+use super::draft::{Draft, seconds_between};
+use super::traffic::{self, Weights};
+
+/// How long a route may take to show and accept a weight, in seconds.
+const ACCEPT_SECONDS: i32 = 60;
+/// Foreign overwrites in one step after which the canary goes to weight 0 and waits.
+const OVERWRITES_PER_STEP: i32 = 3;
+/// A hold for lack of evidence lasts this many bakes, and at least [`SHORTEST_HOLD_SECONDS`].
+const HOLD_BAKES: i32 = 4;
+const SHORTEST_HOLD_SECONDS: i32 = 60;
+/// How long a person is waited for.
+const PERSON_SECONDS: i32 = 72 * 3600;
+/// The observed share may differ from the weight by three standard deviations, but at least this much.
+const SHARE_TOLERANCE: f64 = 0.02;
+
+/// Pods that a weight needs: no more than it needs, at least one.
+pub(super) fn pods_for(replicas: i32, percent: i32) -> i32 {
+    let wanted = (i64::from(replicas) * i64::from(percent) + 99) / 100;
+    i32::try_from(wanted).unwrap_or(replicas).clamp(1, replicas.max(1))
+}
+
+/// Hide history, pin the pair, bring up the first canary pod.
+pub(super) fn prepare(d: &mut Draft<'_>, mut run: Run) {
+    let Some(workload) = d.workload() else {
+        unreadable(d, run);
+        return;
+    };
+    if waits_for_view(d) {
+        d.status.run = Some(run);
+        return;
+    }
+    if add_finalizer(d) || hide_history(d, &run, workload) || pin_pair(d, &run) {
+        d.status.run = Some(run);
+        return;
+    }
+    match canary_set(d, &run, workload) {
+        None => {
+            d.act(render::create_canary(&d.name, &d.namespace, workload, 1));
+        }
+        Some(set) => {
+            if set.visible_to(workload) {
+                d.act(render::hide(Lane::Forward, &d.name, workload, set, Role::Canary));
+            } else if set.replicas == 0 {
+                d.act(render::scale(Lane::Forward, "scale-canary", set, 1));
+            }
+            if set.replicas > 0 && set.available > 0 && d.seen.ready_behind(&run.plan.canary_service, &set.name) > 0 {
+                run.canary = set.revision(run.canary.commit.clone());
+                run.stage = Stage::Stepping;
+                run.step = 0;
+                run.stage_since = d.now;
+                d.status.run = Some(run);
+                d.wake_within(super::draft::BUSY_WAKE);
+                return;
+            }
+        }
+    }
+    ready_or_back(d, &mut run, 1);
+    finish_pass(d, run);
+}
+
+/// One step: capacity, weight, acknowledgement, settle, evidence, next.
+pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
+    let Some(workload) = d.workload() else {
+        unreadable(d, run);
+        return;
+    };
+    if waits_for_view(d) {
+        d.status.run = Some(run);
+        return;
+    }
+    let Some(step) = usize::try_from(run.step).ok().and_then(|index| run.plan.steps.get(index)).copied() else {
+        // A plan always has the step that a run is in; if not, the safe side is stable.
+        d.go_back(&mut run, Outcome::NotProven, "PlanLost", "the plan does not have the step the run is in");
+        finish_pass(d, run);
+        return;
+    };
+    if run.overwritten {
+        overwritten(d, run);
+        return;
+    }
+    if !capacity(d, &mut run, workload, step.weight_percent) {
+        finish_pass(d, run);
+        return;
+    }
+    if !weight_is_live(d, &mut run, step.weight_percent) {
+        finish_pass(d, run);
+        return;
+    }
+    if may_advance(d, &mut run, step.bake_seconds) {
+        advance(d, &mut run);
+    }
+    finish_pass(d, run);
+}
+
+/// Keeps the run in status, or lets going back begin in the same pass: an abort never waits for the next one.
+fn finish_pass(d: &mut Draft<'_>, run: Run) {
+    if run.going_back.is_some() {
+        d.actions.retain(|action| action.lane == Lane::Abort);
+        super::back::step(d, run);
+    } else {
+        d.status.run = Some(run);
+    }
+}
+
+fn unreadable(d: &mut Draft<'_>, run: Run) {
+    let why = d.seen.unseen().unwrap_or_else(|| "the Deployment does not exist".to_owned());
+    d.wait("CannotRead", format!("{why}; the weight stays"), None);
+    d.status.run = Some(run);
+}
+
+/// Whether something can't be read, so that nothing moves forward.
+fn waits_for_view(d: &mut Draft<'_>) -> bool {
+    let Some(why) = d.seen.unseen() else {
+        return false;
+    };
+    d.wait("CannotRead", format!("{why}; the weight stays"), None);
+    true
+}
+
+/// Adds the finalizer if it is missing; true when the pass ends with it.
+pub(super) fn add_finalizer(d: &mut Draft<'_>) -> bool {
+    let meta = &d.input.rollout.metadata;
+    let finalizers = meta.finalizers.clone().unwrap_or_default();
+    if finalizers.iter().any(|name| name == FINALIZER) {
+        return false;
+    }
+    let version = meta.resource_version.clone().unwrap_or_default();
+    d.act(render::add_finalizer(&d.name, &finalizers, &version));
+    true
+}
+
+/// During a run the only ReplicaSet that the Deployment sees is stable's. True when something had to be hidden.
+fn hide_history(d: &mut Draft<'_>, run: &Run, workload: &Workload) -> bool {
+    let others: Vec<&ReplicaSet> = d
+        .seen
+        .replica_sets()
+        .filter(|set| set.visible_to(workload) && set.name != run.stable.replica_set)
+        .collect();
+    for set in &others {
+        let role = if set.digest == run.canary.digest { Role::Canary } else { Role::History };
+        d.act(render::hide(Lane::Forward, &d.name, workload, set, role));
+    }
+    if !others.is_empty() {
+        d.wait("HidingHistory", format!("{} older ReplicaSets are hidden from the Deployment", others.len()), None);
+    }
+    !others.is_empty()
+}
+
+/// Pins the pair to its two revisions. True when something had to change: pods come only after that.
+fn pin_pair(d: &mut Draft<'_>, run: &Run) -> bool {
+    let plan = &run.plan;
+    let apex = apex_selector(d, run);
+    let hashes = [(&plan.stable_service, &run.stable.hash), (&plan.canary_service, &run.canary.hash)];
+    let mut changed = false;
+    for (name, hash) in hashes {
+        let Some(service) = d.seen.service(name) else {
+            let message = format!("Service {name} is gone; it is made again while no run is under way");
+            d.wait("ServiceNotFound", message, Some(d.after(run.stage_since, plan.progress_deadline_seconds)));
+            return true;
+        };
+        if service.pinned() != Some(hash.as_str()) {
+            d.act(render::select(Lane::Forward, service, render::pinned(&apex, hash)));
+            changed = true;
+        }
+    }
+    if changed {
+        d.wait("PinningServices", "the pair of Services is pinned to its two revisions", None);
+    }
+    changed
+}
+
+/// Selector that the pair has at rest: the apex Service's, or what stable's Service shows without its pin.
+pub(super) fn apex_selector(d: &Draft<'_>, run: &Run) -> Map<String, serde_json::Value> {
+    let found = d.seen.service(&run.plan.service).or_else(|| d.seen.service(&run.plan.stable_service));
+    let mut selector = found.map(|service| service.selector.clone()).unwrap_or_default();
+    selector.remove(LABEL_HASH);
+    selector
+}
+
+/// The ReplicaSet with the run's template: ours first, else the oldest, as the native controller would choose.
+pub(super) fn canary_set<'a>(d: &Draft<'a>, run: &Run, workload: &Workload) -> Option<&'a ReplicaSet> {
+    let named = d.seen.replica_set(&run.canary.replica_set);
+    named.filter(|set| set.digest == run.canary.digest).or_else(|| {
+        d.seen.replica_sets().find(|set| {
+            set.digest == run.canary.digest
+                && set.name != run.stable.replica_set
+                && set.owner_uids.contains(&workload.uid)
+        })
+    })
+}
+
+/// Scales the canary to what the weight needs and waits until that many pods are ready behind its Service.
+fn capacity(d: &mut Draft<'_>, run: &mut Run, workload: &Workload, percent: i32) -> bool {
+    let Some(set) = canary_set(d, run, workload) else {
+        d.go_back(run, Outcome::NotProven, "CanaryGone", "the canary's ReplicaSet was deleted from outside");
+        return false;
+    };
+    let need = pods_for(workload.replicas, percent);
+    let exposed = run.weight.is_some_and(|weight| weight.percent > 0);
+    // Scaling down waits until the weight is that of this step: capacity before traffic, in both directions.
+    let settled = run.weight.is_some_and(|weight| weight.percent == percent && weight.settled_at.is_some());
+    if set.replicas < need || (set.replicas > need && settled) {
+        d.act(render::scale(Lane::Forward, "scale-canary", set, need));
+    }
+    let ready = d.seen.ready_behind(&run.plan.canary_service, &set.name).min(set.available);
+    if exposed && ready == 0 {
+        let trouble = d.seen.trouble.as_ref().map(|t| format!(": pod {} {} {}", t.pod, t.reason, t.message));
+        let message = format!("no canary pod is ready while it has traffic{}", trouble.unwrap_or_default());
+        d.go_back(run, Outcome::NotProven, "CanaryUnavailable", message);
+        return false;
+    }
+    if ready >= need {
+        return true;
+    }
+    ready_or_back(d, run, need);
+    // Pods that were ready for this weight and are not now: the weight stays, evidence still counts.
+    false
+}
+
+/// Waits for ready pods until the workload's own progress deadline, then goes back with the pod's own reason.
+fn ready_or_back(d: &mut Draft<'_>, run: &mut Run, need: i32) {
+    let seconds = run.plan.progress_deadline_seconds;
+    let trouble = d.seen.trouble.as_ref().map(|t| {
+        let message = if t.message.is_empty() { String::new() } else { format!(" ({})", t.message) };
+        format!("; pod {} says {}{message}", t.pod, t.reason)
+    });
+    let trouble = trouble.unwrap_or_default();
+    if d.passed(run.stage_since, seconds) {
+        let message = format!("{need} canary pods were not ready within {seconds} s{trouble}");
+        d.go_back(run, Outcome::Rejected, "ProgressDeadlineExceeded", message);
+        return;
+    }
+    let deadline = d.after(run.stage_since, seconds);
+    let waited = seconds_between(run.stage_since, d.now);
+    let message = format!("waits for {need} ready canary pods, {waited} of {seconds} s{trouble}");
+    d.wait("CanaryNotReady", message, Some(deadline));
+}
+
+/// Asks for the weight, and waits until it is shown, accepted and settled.
+fn weight_is_live(d: &mut Draft<'_>, run: &mut Run, percent: i32) -> bool {
+    let asked = run.weight.filter(|weight| weight.percent == percent);
+    let Some(mut weight) = asked else {
+        run.weight = Some(WeightIntent { percent, at: d.now, accepted_at: None, settled_at: None });
+        run.max_weight_percent = run.max_weight_percent.max(percent);
+        if run.exposed_since.is_none() {
+            run.exposed_since = Some(d.now);
+        }
+        traffic::set(d, run, Lane::Forward, percent);
+        d.wait("SettingWeight", format!("weight {percent} % is asked of the routes"), Some(d.after(d.now, ACCEPT_SECONDS)));
+        return false;
+    };
+    let shown = traffic::shown(&run.plan, d.seen);
+    if shown != Weights::All(percent) {
+        if weight.accepted_at.is_some() {
+            run.overwrites += 1;
+            run.overwrites_total += 1;
+            let message = format!(
+                "the weights of a route were overwritten from outside ({} in this step); let your GitOps tool ignore spec.rules[].backendRefs[].weight",
+                run.overwrites
+            );
+            d.warn("RouteOverwritten", message);
+            if run.overwrites >= OVERWRITES_PER_STEP {
+                run.overwritten = true;
+                run.hold_since = Some(d.now);
+                run.weight = None;
+                traffic::set(d, run, Lane::Abort, 0);
+                return false;
+            }
+            // The window is tainted: it starts anew once the weight is live again.
+            weight = WeightIntent { percent, at: d.now, accepted_at: None, settled_at: None };
+            run.weight = Some(weight);
+        }
+        traffic::set(d, run, Lane::Forward, percent);
+    } else if weight.accepted_at.is_none() {
+        if traffic::not_accepted(&run.plan, d.seen).is_none() {
+            weight.accepted_at = Some(d.now);
+            run.weight = Some(weight);
+        }
+    }
+    let Some(accepted_at) = weight.accepted_at else {
+        let deadline = d.after(weight.at, ACCEPT_SECONDS);
+        let why = traffic::not_accepted(&run.plan, d.seen).unwrap_or_else(|| "the route does not show it yet".to_owned());
+        if d.passed(weight.at, ACCEPT_SECONDS) {
+            d.go_back(run, Outcome::NotProven, "WeightNotLive", format!("weight {percent} % was not accepted in {ACCEPT_SECONDS} s: {why}"));
+            return false;
+        }
+        d.wait("WeightNotLive", format!("weight {percent} %: {why}"), Some(deadline));
+        return false;
+    };
+    if weight.settled_at.is_none() {
+        let settle = run.plan.settle_seconds;
+        if !d.passed(accepted_at, settle) {
+            let deadline = d.after(accepted_at, settle);
+            d.wait("Settling", format!("weight {percent} % is accepted; proxies get {settle} s to follow"), Some(deadline));
+            return false;
+        }
+        weight.settled_at = Some(d.now);
+        run.weight = Some(weight);
+        let observed = observed_words(d, run);
+        d.normal("TrafficShifted", format!("step {}/{}: weight {percent} % is live{observed}", run.step + 1, run.plan.steps.len()));
+    }
+    true
+}
+
+fn observed_words(d: &Draft<'_>, run: &Run) -> String {
+    match d.input.verdict.share {
+        Some((canary, all)) if all > 0.0 && d.input.verdict.run_id == run.id => {
+            format!(", observed {:.1} %", 100.0 * canary / all)
+        }
+        _ => String::new(),
+    }
+}
+
+/// Too many overwrites: the canary stays at weight 0 until a person resumes, or the deadline.
+fn overwritten(d: &mut Draft<'_>, mut run: Run) {
+    if !traffic::none_to_canary(&run.plan, d.seen) {
+        traffic::set(d, &run, Lane::Abort, 0);
+    }
+    let since = *run.hold_since.get_or_insert(d.now);
+    let bake = run.plan.steps.iter().map(|step| step.bake_seconds).max().unwrap_or(0);
+    let seconds = bake.saturating_mul(HOLD_BAKES).max(SHORTEST_HOLD_SECONDS);
+    let message = "something else keeps writing the weights of a route: let it ignore spec.rules[].backendRefs[].weight, then `kubectl sluice resume`";
+    if d.passed(since, seconds) {
+        d.go_back(&mut run, Outcome::NotProven, "RouteOverwritten", message);
+    } else {
+        d.wait("RouteOverwritten", message, Some(d.after(since, seconds)));
+    }
+    finish_pass(d, run);
+}
+
+/// Whether the step is over: healthy long enough, gate open, nothing holds.
+fn may_advance(d: &mut Draft<'_>, run: &mut Run, bake_seconds: i32) -> bool {
+    if run.kind == RunKind::Return {
+        return true;
+    }
+    let Some(settled_at) = run.weight.and_then(|weight| weight.settled_at) else {
+        return false;
+    };
+    let verdict = d.input.verdict;
+    let current = verdict.is_about(&run.id, Stage::Stepping, run.step);
+    let healthy = if current { verdict.healthy_seconds } else { 0.0 };
+    let baked = healthy >= f64::from(bake_seconds);
+    if let Some((reason, message)) = person_holds(d, run) {
+        let since = *run.hold_since.get_or_insert(d.now);
+        if d.passed(since, PERSON_SECONDS) {
+            d.go_back(run, Outcome::NotProven, reason, format!("{message}; nobody did for {PERSON_SECONDS} s"));
+        } else if baked || run.paused || d.spec.suspend {
+            d.wait(reason, message, Some(d.after(since, PERSON_SECONDS)));
+        }
+        if baked || run.paused || d.spec.suspend {
+            return false;
+        }
+    } else if run.hold_since.is_some() && !baked {
+        run.hold_since = None;
+    }
+    let hold = evidence_holds(d, run, current);
+    if baked && hold.is_none() {
+        run.hold_since = None;
+        return true;
+    }
+    let wall = bake_seconds.saturating_mul(1 + HOLD_BAKES).max(bake_seconds.saturating_add(SHORTEST_HOLD_SECONDS));
+    let deadline = d.after(settled_at, wall);
+    let (reason, message) = match hold {
+        Some((reason, message)) if baked || reason != "NotEnoughEvidence" => (reason, message),
+        _ => ("Baking", format!("observes at this weight, {healthy:.0} of {bake_seconds} healthy seconds")),
+    };
+    if d.passed(settled_at, wall) {
+        d.go_back(run, Outcome::NotProven, reason, format!("{message}; the step was not passed within {wall} s"));
+        return false;
+    }
+    d.wait(reason, message, Some(deadline));
+    false
+}
+
+/// What a person has to do before the weight may rise.
+fn person_holds(d: &Draft<'_>, run: &Run) -> Option<(&'static str, String)> {
+    if d.spec.suspend {
+        return Some(("Suspended", "spec.suspend is true: set it to false to go on".to_owned()));
+    }
+    if run.paused {
+        return Some(("Paused", format!("a person paused it: kubectl sluice resume {} -n {}", d.name, d.namespace)));
+    }
+    let next = usize::try_from(run.step + 1).ok().and_then(|index| run.plan.steps.get(index));
+    let next = next.map(|step| step.weight_percent);
+    match (run.plan.pause_before_percent, next) {
+        (Some(limit), Some(next)) if next >= limit && !run.released_gate => Some((
+            "PausedBeforePercent",
+            format!("waits for a person before {limit} %: kubectl sluice resume {} -n {}", d.name, d.namespace),
+        )),
+        _ => None,
+    }
+}
+
+/// What the evidence says against a rise of the weight.
+fn evidence_holds(d: &Draft<'_>, run: &Run, current: bool) -> Option<(&'static str, String)> {
+    let verdict = d.input.verdict;
+    if !current {
+        return Some(("NotEnoughEvidence", "waits for the first evaluation of this step".to_owned()));
+    }
+    if let Some(why) = verdict.holds.first() {
+        let reason = match why.reason.as_str() {
+            "NoData" => "NoData",
+            "AlertFiring" => "AlertFiring",
+            "SharedIncident" => "SharedIncident",
+            "Suspicion" => "Suspicion",
+            _ => "GuardHolds",
+        };
+        return Some((reason, why.message.clone()));
+    }
+    if let Some((_, what)) = &verdict.no_data {
+        return Some(("NoData", what.clone()));
+    }
+    if !verdict.gate_open {
+        return Some(("NotEnoughEvidence", verdict.needs.clone()));
+    }
+    share_differs(d, run).map(|message| ("WeightNotLive", message))
+}
+
+/// The only proof that proxies follow: the observed share of requests. Callers of the apex Service meet the
+/// canary by its share of pods, so with those the share may lie anywhere between the two.
+fn share_differs(d: &Draft<'_>, run: &Run) -> Option<String> {
+    let (canary, all) = d.input.verdict.share.filter(|(_, all)| *all > 0.0)?;
+    let weight = f64::from(run.weight?.percent) / 100.0;
+    let observed = canary / all;
+    let pods = exposure_by_pods(d, run);
+    let (low, high) = match run.plan.apex_callers {
+        ApexCallers::None => (weight, weight),
+        ApexCallers::Some => (weight.min(pods), weight.max(pods)),
+    };
+    let tolerance = |share: f64| (3.0 * (share * (1.0 - share) / all).sqrt()).max(SHARE_TOLERANCE);
+    let outside = observed < low - tolerance(low) || observed > high + tolerance(high);
+    outside.then(|| {
+        format!(
+            "{:.1} % of {all:.0} requests met the canary, {:.0} % were asked for: do all requests pass the routes?",
+            100.0 * observed,
+            100.0 * weight
+        )
+    })
+}
+
+/// Share of pods that are canary pods: what callers of the apex Service meet.
+pub(super) fn exposure_by_pods(d: &Draft<'_>, run: &Run) -> f64 {
+    let available = |name: &str| d.seen.replica_set(name).map_or(0, |set| set.available);
+    let canary = f64::from(available(&run.canary.replica_set));
+    let all = canary + f64::from(available(&run.stable.replica_set));
+    if all > 0.0 { canary / all } else { 0.0 }
+}
+
+/// The next step, or promotion after the last.
+fn advance(d: &mut Draft<'_>, run: &mut Run) {
+    let steps = run.plan.steps.len();
+    let passed = run.step + 1;
+    let guards: Vec<String> = d.input.verdict.guards.iter().map(|g| g.message.clone()).collect();
+    run.hold_since = None;
+    run.overwrites = 0;
+    run.stage_since = d.now;
+    if usize::try_from(passed).is_ok_and(|index| index < steps) {
+        run.step = passed;
+        let next = run.plan.steps.get(usize::try_from(passed).unwrap_or(0)).map_or(100, |s| s.weight_percent);
+        d.normal("StepPassed", format!("step {passed}/{steps} passed, next {next} %; {}", guards.join("; ")));
+    } else {
+        run.stage = Stage::Promoting;
+        d.normal("StepPassed", format!("step {passed}/{steps} passed, promotion begins; {}", guards.join("; ")));
+    }
+    d.wake_within(std::time::Duration::ZERO);
+}

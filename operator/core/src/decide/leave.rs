@@ -1,0 +1,100 @@
+//! Letting go: the rollout is deleted, the installation is removed, the workload is gone, or break-glass.
+//!
+//! Traffic returns first; what stays behind are ordinary Kubernetes objects. A held or rejected revision keeps
+//! `paused: true` and git's template: `kubectl rollout resume` releases it, nobody else.
+
+use crate::action::Lane;
+use crate::api::{FINALIZER, Outcome, Phase, Run};
+use crate::render;
+use crate::view::Workload;
+
+use super::draft::Draft;
+
+/// Whether every rollout, or this one, lets go.
+pub(super) fn leaving(d: &Draft<'_>) -> bool {
+    d.input.releasing || d.input.rollout.metadata.deletion_timestamp.is_some()
+}
+
+/// Sends a run back whose ground has gone.
+pub(super) fn abandon(d: &mut Draft<'_>, run: &mut Run) {
+    if leaving(d) {
+        let why = if d.input.releasing { "the installation is being removed" } else { "the ProgressiveRollout is being deleted" };
+        d.go_back(run, Outcome::Abandoned, "Removed", why);
+        return;
+    }
+    if d.seen.workload.get().is_some_and(Option::is_none) {
+        d.go_back(run, Outcome::Abandoned, "WorkloadGone", "the Deployment was deleted");
+        return;
+    }
+    let Some(workload) = d.workload() else {
+        return;
+    };
+    if d.status.workload_uid.as_ref().is_some_and(|uid| *uid != workload.uid) {
+        d.go_back(run, Outcome::Abandoned, "WorkloadReplaced", "the Deployment was deleted and created again");
+        return;
+    }
+    if broken_glass(d, workload) {
+        d.go_back(run, Outcome::Abandoned, "BreakGlass", "the Deployment was freed by break-glass");
+    }
+}
+
+/// Whether a new break-glass value stands on the workload.
+pub(super) fn broken_glass(d: &Draft<'_>, workload: &Workload) -> bool {
+    workload.break_glass.is_some() && workload.break_glass != d.status.break_glass
+}
+
+/// No run: give the workload back, then let the finalizer go.
+pub(super) fn step(d: &mut Draft<'_>) {
+    if let Some(why) = d.seen.unseen() {
+        d.wait("CannotRead", format!("{why}; letting go waits"), None);
+        return;
+    }
+    if let Some(workload) = d.workload() {
+        if restore(d, workload) {
+            d.wait("LettingGo", "history, Services and the Deployment become ordinary objects again", None);
+            return;
+        }
+    }
+    d.status.phase = Phase::Released;
+    d.status.held = None;
+    let meta = &d.input.rollout.metadata;
+    let finalizers = meta.finalizers.clone().unwrap_or_default();
+    if finalizers.iter().any(|name| name == FINALIZER) {
+        let version = meta.resource_version.clone().unwrap_or_default();
+        d.act(render::remove_finalizer(&d.name, &finalizers, &version));
+    }
+}
+
+/// Un-hides history, un-pins the pair, takes label and mark off. True when there was something to do.
+pub(super) fn restore(d: &mut Draft<'_>, workload: &Workload) -> bool {
+    // Label and mark first: an un-hidden ReplicaSet must never be revived under a hold that nobody manages.
+    // A paused Deployment keeps its pause, so nothing rolls.
+    let mut acted = false;
+    let hidden: Vec<_> = d
+        .seen
+        .replica_sets()
+        .filter(|set| set.owner_uids.contains(&workload.uid) && !set.visible_to(workload))
+        .collect();
+    for set in hidden {
+        d.act(render::show(Lane::Tidy, "show-history", workload, set));
+        acted = true;
+    }
+    let apex_name = d.spec.routing.service.clone();
+    let apex = d.seen.service(&apex_name).map(|service| service.selector.clone());
+    let pair = [crate::limits::stable_service(&apex_name), crate::limits::canary_service(&apex_name)];
+    if let (Some(apex), Some(stable)) = (apex, d.seen.service(&pair[0]))
+        && stable.rollout.as_deref() == Some(d.name.as_str())
+        && stable.pinned().is_some()
+    {
+        d.act(render::select(Lane::Tidy, stable, apex));
+        acted = true;
+    }
+    if acted {
+        return true;
+    }
+    if workload.managed || workload.held.is_some() {
+        d.act(render::disenrol(workload));
+        return true;
+    }
+    false
+}

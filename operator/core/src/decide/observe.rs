@@ -1,0 +1,140 @@
+//! Mode Observe: plan and judge the native roll, hold nothing, write nothing but status and events.
+
+use crate::api::{Outcome, Phase, Revision, Run, RunKind, RunRecord, Stage, WeightIntent};
+use crate::limits;
+use crate::view::{ReplicaSet, Workload};
+
+use super::draft::Draft;
+use super::{leave, rest};
+
+/// Ended runs kept in status.
+const HISTORY_LIMIT: usize = 20;
+
+/// No run: give an enrolled workload back, and notice when a native roll begins.
+pub(super) fn step(d: &mut Draft<'_>) {
+    d.status.phase = Phase::Observing;
+    if let Some(problem) = limits::problems(d.spec).into_iter().next() {
+        d.stall("InvalidSpec", problem);
+        return;
+    }
+    let Some(workload) = d.workload() else {
+        let message = format!("Deployment {} is not in namespace {}", d.spec.workload_ref.name, d.namespace);
+        d.stall("WorkloadNotFound", message);
+        return;
+    };
+    if workload.managed && leave::restore(d, workload) {
+        d.wait("LettingGo", "mode is Observe: the Deployment is given back", None);
+        return;
+    }
+    d.status.observed_workload_generation = Some(workload.generation);
+    let Some(live) = set_of(d, workload, &workload.digest) else {
+        d.wait("WorkloadRolling", "the Deployment has no ReplicaSet for its template yet", None);
+        return;
+    };
+    match d.status.stable.clone() {
+        Some(stable) if stable.digest != workload.digest => start(d, workload, stable, live.revision(None)),
+        _ if workload.complete() => {
+            d.status.workload_uid = Some(workload.uid.clone());
+            d.status.stable = Some(live.revision(workload.commit.clone()));
+        }
+        _ => d.wait("WorkloadRolling", "waits until the Deployment is complete", None),
+    }
+}
+
+fn set_of<'a>(d: &Draft<'a>, workload: &Workload, digest: &str) -> Option<&'a ReplicaSet> {
+    d.seen.replica_sets().find(|set| set.visible_to(workload) && set.digest == digest)
+}
+
+fn start(d: &mut Draft<'_>, workload: &Workload, stable: Revision, mut canary: Revision) {
+    let view = limits::describe(&d.spec.change, workload, &stable.images);
+    canary.commit = view.commit;
+    let plan = rest::preview(d, workload);
+    d.status.run_count += 1;
+    let id = format!("{}-observe", d.status.run_count);
+    let steps: Vec<String> = plan.steps.iter().map(|step| step.weight_percent.to_string()).collect();
+    d.normal(
+        "WouldHold",
+        format!("run {id}: in mode Enforce this template would be held: class {}, steps {} %", plan.risk_class.as_str(), steps.join(", ")),
+    );
+    let at = d.now;
+    d.status.run = Some(Run {
+        id,
+        kind: RunKind::Observe,
+        canary,
+        stable,
+        plan,
+        stage: Stage::Stepping,
+        step: 0,
+        started_at: at,
+        stage_since: at,
+        // Nothing routes: the window is open from the start.
+        weight: Some(WeightIntent { percent: 50, at, accepted_at: Some(at), settled_at: Some(at) }),
+        max_weight_percent: 0,
+        exposed_since: None,
+        exposed_until: None,
+        overwrites: 0,
+        overwrites_total: 0,
+        overwritten: false,
+        paused: false,
+        released_gate: false,
+        released: false,
+        going_back: None,
+        stable_short_since: None,
+        hold_since: None,
+        known_alerts: Vec::new(),
+        evidence: None,
+    });
+}
+
+/// A native roll is under way: say once what would have happened, end when it is complete.
+pub(super) fn judge(d: &mut Draft<'_>, mut run: Run) {
+    let verdict = d.input.verdict;
+    if run.going_back.is_none()
+        && verdict.run_id == run.id
+        && let Some(why) = verdict.abort.clone()
+    {
+        d.warn("WouldAbort", format!("run {}: in mode Enforce traffic would return to stable now: {}: {}", run.id, why.reason, why.message));
+        run.going_back = Some(crate::api::GoingBack {
+            outcome: Outcome::Rejected,
+            reason: why.reason,
+            message: why.message,
+            since: d.now,
+            back_at: None,
+            verified_at: None,
+        });
+    }
+    let done = match d.workload() {
+        Some(workload) => workload.digest != run.canary.digest || workload.complete(),
+        None => d.seen.workload.get().is_some(),
+    };
+    let left = d.spec.mode != crate::api::Mode::Observe || leave::leaving(d);
+    if !done && !left {
+        d.wait("Observing", "the native roll is judged, not touched", None);
+        d.status.run = Some(run);
+        return;
+    }
+    let (outcome, reason, message) = match run.going_back {
+        Some(back) => (Outcome::Rejected, "WouldReject", format!("{}: {}", back.reason, back.message)),
+        None => (Outcome::Promoted, "WouldNotReject", "no guard tripped during the native roll".to_owned()),
+    };
+    d.normal("Observed", format!("run {}: {reason}: {message}", run.id));
+    d.status.history.insert(0, RunRecord {
+        id: run.id,
+        outcome,
+        reason: reason.to_owned(),
+        message,
+        risk_class: run.plan.risk_class,
+        provenance: run.plan.provenance,
+        digest: run.canary.digest,
+        images: run.canary.images,
+        commit: run.canary.commit,
+        max_weight_percent: 0,
+        started_at: run.started_at,
+        ended_at: d.now,
+        exposed_since: None,
+        exposed_until: None,
+    });
+    d.status.history.truncate(HISTORY_LIMIT);
+    d.status.stable = None;
+    d.status.guards.clear();
+}

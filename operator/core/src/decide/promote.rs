@@ -1,0 +1,296 @@
+//! Promotion by warm swap, the watched period, and the tidy end of a good run.
+//!
+//! Order (each step may be the last before a crash): detach stable, adopt the canary, wait until the native
+//! controller recognises it, release the Deployment, point the stable Service at the new pods, weights back
+//! to 100/0, empty the canary Service. No pod restarts; until release the way back is an abort, from then on
+//! a warm revert.
+
+use std::time::Duration;
+
+use crate::action::Lane;
+use crate::api::{Outcome, Quarantined, Revision, Run, RunKind, RunRecord, Stage, WeightIntent};
+use crate::render::{self, NOTHING, Role};
+use crate::view::HeldMark;
+
+use super::draft::{BUSY_WAKE, Draft};
+use super::forward::{apex_selector, canary_set};
+use super::traffic;
+
+/// How long the native controller may take to recognise the adopted ReplicaSet, in seconds.
+const RECOGNISE_SECONDS: i32 = 60;
+/// How long the new revision's endpoints and weights may take, in seconds, before the run goes back.
+const REWIRE_SECONDS: i32 = 120;
+/// Entries kept of each list in status.
+const GOOD_LIMIT: usize = 10;
+const QUARANTINE_LIMIT: usize = 20;
+const HISTORY_LIMIT: usize = 20;
+
+/// The swap, one step a pass.
+pub(super) fn swap(d: &mut Draft<'_>, mut run: Run) {
+    if run.going_back.is_some() {
+        super::back::step(d, run);
+        return;
+    }
+    if let Some(why) = d.seen.unseen() {
+        d.wait("CannotRead", format!("{why}; promotion waits"), None);
+        d.status.run = Some(run);
+        return;
+    }
+    let Some(workload) = d.workload() else {
+        d.status.run = Some(run);
+        return;
+    };
+    let Some(canary) = canary_set(d, &run, workload) else {
+        d.go_back(&mut run, Outcome::NotProven, "CanaryGone", "the canary's ReplicaSet was deleted from outside");
+        super::back::step(d, run);
+        return;
+    };
+    if d.passed(run.stage_since, if run.released { REWIRE_SECONDS } else { RECOGNISE_SECONDS }) {
+        let what = if run.released {
+            "the routes or endpoints of the new revision were not ready"
+        } else {
+            "the Deployment did not recognise the canary's ReplicaSet as its own"
+        };
+        let message = format!("{what} in time; does something mutate ReplicaSets or Services?");
+        d.go_back(&mut run, Outcome::NotProven, "PromotionStuck", message);
+        super::back::step(d, run);
+        return;
+    }
+    let stable = d.seen.replica_set(&run.stable.replica_set);
+    if !run.released {
+        if !workload.paused {
+            // The hold was lifted from outside: hold again before anything is handed over.
+            d.act(render::hold(Lane::Forward, workload, HeldMark::Held));
+        } else if let Some(stable) = stable.filter(|set| set.visible_to(workload)) {
+            d.act(render::hide(Lane::Forward, &d.name, workload, stable, Role::Warm));
+        } else if !canary.visible_to(workload) {
+            d.act(render::show(Lane::Forward, "adopt-canary", workload, canary));
+        } else if recognised(workload, canary.available) {
+            d.act(render::release(Lane::Forward, workload, true));
+            run.released = true;
+            run.stage_since = d.now;
+            d.normal("Promoted", format!("run {}: {} is the workload's revision; no pod was restarted", run.id, run.canary.replica_set));
+        }
+        d.wait("Promoting", "the tested ReplicaSet becomes the Deployment's own", Some(d.after(d.now, RECOGNISE_SECONDS)));
+        d.status.run = Some(run);
+        return;
+    }
+    if workload.held.is_some() && workload.digest == run.canary.digest {
+        // The release was decided but not written before a crash.
+        d.act(render::release(Lane::Forward, workload, true));
+    }
+    rewire(d, run);
+}
+
+/// The native controller counts exactly the adopted pods as updated.
+fn recognised(workload: &crate::view::Workload, available: i32) -> bool {
+    workload.observed_generation >= workload.generation
+        && workload.updated_replicas == workload.replicas
+        && workload.status_replicas == workload.replicas
+        && available >= workload.replicas
+}
+
+/// After release: the stable Service follows, then the weights.
+fn rewire(d: &mut Draft<'_>, mut run: Run) {
+    let apex = apex_selector(d, &run);
+    let need = d.workload().map_or(1, |w| w.replicas);
+    let Some(stable) = d.seen.service(&run.plan.stable_service) else {
+        d.wait("ServiceNotFound", format!("Service {} is gone", run.plan.stable_service), None);
+        d.status.run = Some(run);
+        return;
+    };
+    let deadline = Some(d.after(run.stage_since, REWIRE_SECONDS));
+    if stable.pinned() != Some(run.canary.hash.as_str()) {
+        d.act(render::select(Lane::Forward, stable, render::pinned(&apex, &run.canary.hash)));
+        d.wait("Rewiring", "the stable Service is pointed at the new revision", deadline);
+    } else if d.seen.ready_behind(&stable.name, &run.canary.replica_set) < need.max(1) {
+        d.wait("Rewiring", format!("waits for {need} ready endpoints of {}", stable.name), deadline);
+    } else if !traffic::none_to_canary(&run.plan, d.seen) {
+        traffic::set(d, &run, Lane::Forward, 0);
+        d.wait("Rewiring", "the routes go back to 100/0, now with the new revision", deadline);
+    } else {
+        run.stage = Stage::Watching;
+        run.stage_since = d.now;
+        // In the watched period all traffic meets the new revision.
+        run.weight = Some(WeightIntent { percent: 100, at: d.now, accepted_at: Some(d.now), settled_at: Some(d.now) });
+        d.wake_within(Duration::ZERO);
+    }
+    d.status.run = Some(run);
+}
+
+/// The watched period: the old revision is warm, a revert restarts nothing.
+pub(super) fn watch(d: &mut Draft<'_>, mut run: Run) {
+    if run.going_back.is_some() {
+        super::back::step(d, run);
+        return;
+    }
+    if let Some(why) = d.seen.unseen() {
+        d.wait("CannotRead", format!("{why}; the watched period goes on"), None);
+        d.status.run = Some(run);
+        return;
+    }
+    let Some(workload) = d.workload() else {
+        d.status.run = Some(run);
+        return;
+    };
+    if workload.held.is_some() && workload.digest == run.canary.digest {
+        d.act(render::release(Lane::Forward, workload, true));
+    }
+    if d.passed(run.stage_since, run.plan.settle_seconds) {
+        empty_canary_service(d, &run, Lane::Forward);
+    }
+    // The warm revision follows the workload's size, so that it can take everything back.
+    if let Some(old) = d.seen.replica_set(&run.stable.replica_set)
+        && old.replicas != workload.replicas
+        && !old.visible_to(workload)
+    {
+        d.act(render::scale(Lane::Forward, "scale-warm", old, workload.replicas));
+    }
+    let seconds = run.plan.watch_seconds;
+    let settle = run.plan.settle_seconds;
+    let over = d.passed(run.stage_since, seconds.max(settle));
+    let current = d.input.verdict.is_about(&run.id, Stage::Watching, run.step);
+    let blind = current && d.input.verdict.no_data.is_some();
+    let limit = seconds.saturating_add(run.plan.no_data_seconds);
+    if over && run.kind == RunKind::Canary && seconds > 0 && (blind || !current) && !d.passed(run.stage_since, limit) {
+        let message = "the watched period is over, but there is no fresh data: the old revision stays warm";
+        d.wait("NoData", message, Some(d.after(run.stage_since, limit)));
+    } else if over {
+        d.normal("BakePassed", format!("run {}: watched for {seconds} s after promotion", run.id));
+        run.stage = Stage::Finishing;
+        run.stage_since = d.now;
+        d.wake_within(Duration::ZERO);
+    } else {
+        let deadline = Some(d.after(run.stage_since, seconds));
+        d.wait("Watching", format!("the new revision serves everything; the old one stays warm for {seconds} s"), deadline);
+    }
+    d.status.run = Some(run);
+}
+
+/// Points the canary Service at nothing; true when it already does.
+pub(super) fn empty_canary_service(d: &mut Draft<'_>, run: &Run, lane: Lane) -> bool {
+    let apex = apex_selector(d, run);
+    match d.seen.service(&run.plan.canary_service) {
+        Some(service) if service.pinned() != Some(NOTHING) => {
+            d.act(render::select(lane, service, render::pinned(&apex, NOTHING)));
+            false
+        }
+        _ => true,
+    }
+}
+
+/// The old revision goes, the Services are un-pinned, the run ends.
+pub(super) fn finish(d: &mut Draft<'_>, run: Run) {
+    if let Some(why) = d.seen.unseen() {
+        d.wait("CannotRead", format!("{why}; tidying waits"), None);
+        d.status.run = Some(run);
+        return;
+    }
+    let Some(workload) = d.workload() else {
+        end(d, run, Outcome::Promoted, "Proven", "the workload is gone".to_owned());
+        return;
+    };
+    let old = d.seen.replica_set(&run.stable.replica_set).filter(|set| !set.visible_to(workload));
+    if let Some(old) = old {
+        if old.replicas > 0 {
+            d.act(render::scale(Lane::Tidy, "scale-old", old, 0));
+        }
+        if old.replicas > 0 || old.status_replicas > 0 {
+            d.wait("Finishing", format!("{} pods of the old revision go", old.status_replicas), None);
+            d.status.run = Some(run);
+            return;
+        }
+    }
+    empty_canary_service(d, &run, Lane::Tidy);
+    if !unpin(d, &run) || !unmark(d, &run) {
+        d.wait("Finishing", "the stable Service is un-pinned", None);
+        d.status.run = Some(run);
+        return;
+    }
+    let message = format!("promoted after {} steps and a watched period of {} s", run.plan.steps.len(), run.plan.watch_seconds);
+    d.status.stable = Some(run.canary.clone());
+    d.status.stable_commit.clone_from(&run.canary.commit);
+    remember_good(d, run.canary.clone());
+    end(d, run, Outcome::Promoted, "Proven", message);
+}
+
+/// Takes the pin off the stable Service; true when it has none.
+pub(super) fn unpin(d: &mut Draft<'_>, run: &Run) -> bool {
+    let apex = apex_selector(d, run);
+    match d.seen.service(&run.plan.stable_service) {
+        Some(service) if service.pinned().is_some() => {
+            d.act(render::select(Lane::Tidy, service, apex));
+            false
+        }
+        _ => true,
+    }
+}
+
+/// Takes our annotation off the routes; true when none is left.
+pub(super) fn unmark(d: &mut Draft<'_>, run: &Run) -> bool {
+    let mut clean = true;
+    for named in &run.plan.routes {
+        if let Some(route) = d.seen.route(&named.name)
+            && route.traffic.is_some()
+        {
+            d.act(render::unmark_route(route));
+            clean = false;
+        }
+    }
+    clean
+}
+
+/// Records a good revision, newest first.
+pub(super) fn remember_good(d: &mut Draft<'_>, revision: Revision) {
+    d.status.good.retain(|known| known.digest != revision.digest);
+    d.status.good.insert(0, revision);
+    d.status.good.truncate(GOOD_LIMIT);
+}
+
+/// Ends a run: one record, the newest first.
+pub(super) fn end(d: &mut Draft<'_>, run: Run, outcome: Outcome, reason: &str, message: String) {
+    let text = format!("run {} {}: {reason}: {message}", run.id, outcome.as_str());
+    match outcome {
+        Outcome::Promoted => d.normal("RunPromoted", text),
+        Outcome::Superseded => d.normal("Superseded", text),
+        Outcome::Abandoned => d.normal("Abandoned", text),
+        Outcome::Rejected => d.warn("Rejected", text),
+        Outcome::Reverted => d.warn("Reverted", text),
+        Outcome::NotProven => d.warn("NotProven", text),
+    }
+    if matches!(outcome, Outcome::Rejected | Outcome::Reverted) {
+        d.status.good.retain(|known| known.digest != run.canary.digest);
+        d.status.quarantine.retain(|known| known.digest != run.canary.digest);
+        d.status.quarantine.insert(0, Quarantined {
+            digest: run.canary.digest.clone(),
+            restart_digest: run.canary.restart_digest.clone(),
+            run_id: run.id.clone(),
+            reason: reason.to_owned(),
+            message: message.clone(),
+            at: d.now,
+        });
+        d.status.quarantine.truncate(QUARANTINE_LIMIT);
+    }
+    let exposed_until = run.exposed_until.or_else(|| run.exposed_since.map(|_| d.now));
+    d.status.history.insert(0, RunRecord {
+        id: run.id,
+        outcome,
+        reason: reason.to_owned(),
+        message,
+        risk_class: run.plan.risk_class,
+        provenance: run.plan.provenance,
+        digest: run.canary.digest,
+        images: run.canary.images,
+        commit: run.canary.commit,
+        max_weight_percent: run.max_weight_percent,
+        started_at: run.started_at,
+        ended_at: d.now,
+        exposed_since: run.exposed_since,
+        exposed_until,
+    });
+    d.status.history.truncate(HISTORY_LIMIT);
+    d.status.run = None;
+    d.status.guards.clear();
+    d.status.traffic = None;
+    d.wake_within(BUSY_WAKE);
+}

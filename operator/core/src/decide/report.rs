@@ -1,0 +1,200 @@
+//! The end of a pass: phase, conditions, columns. One complete status, equal to the last one when nothing changed.
+
+use crate::action::{Event, EventKind};
+use crate::api::{
+    Condition, ConditionStatus, ConditionType, Phase, ProgressiveRolloutStatus, Run, RunKind, Stage, Summary,
+    TrafficStatus, Waiting,
+};
+
+use super::draft::{Decision, Draft};
+use super::{forward, rest};
+
+/// Characters of a commit in columns.
+const COMMIT_LEN: usize = 12;
+
+/// Closes the pass.
+pub(super) fn finish(mut d: Draft<'_>) -> Decision {
+    let before = d.input.rollout.status.clone().unwrap_or_default();
+    if let Some(run) = &d.status.run {
+        d.status.phase = phase_of(run);
+    }
+    if d.status.phase != before.phase || before.phase_since.is_none() {
+        d.status.phase_since = Some(d.now);
+    }
+    d.status.observed_generation = d.input.rollout.metadata.generation.unwrap_or_default();
+    if let Some(workload) = d.workload() {
+        d.status.observed_workload_generation = Some(workload.generation);
+    }
+    evidence(&mut d);
+    d.status.waiting = waiting(&d, &before);
+    d.status.traffic = d.status.run.as_ref().map(|run| traffic(&d, run));
+    d.status.summary = summary(&d);
+    d.status.conditions = conditions(&d, &before);
+    if let Some(problem) = &d.problem {
+        let said = before.conditions.iter().any(|condition| {
+            condition.kind == ConditionType::Stalled
+                && condition.status == ConditionStatus::True
+                && condition.reason == problem.reason
+                && condition.message == problem.message
+        });
+        if !said {
+            d.events.push(Event { kind: EventKind::Warning, reason: problem.reason, message: problem.message.clone() });
+        }
+    }
+    Decision { status: d.status, actions: d.actions, events: d.events, wake: d.wake }
+}
+
+fn phase_of(run: &Run) -> Phase {
+    if run.kind == RunKind::Observe {
+        return Phase::Observing;
+    }
+    match run.stage {
+        Stage::Preparing | Stage::Stepping => Phase::Canary,
+        Stage::Promoting => Phase::Promoting,
+        Stage::Watching | Stage::Finishing => Phase::Watching,
+        Stage::Returning => Phase::Returning,
+    }
+}
+
+/// Copies the verdict into status, for people and for the next start of the controller.
+fn evidence(d: &mut Draft<'_>) {
+    let verdict = d.input.verdict;
+    let Some(run) = d.status.run.as_mut().filter(|run| run.id == verdict.run_id) else {
+        return;
+    };
+    run.evidence.clone_from(&verdict.state);
+    d.status.guards.clone_from(&verdict.guards);
+}
+
+fn waiting(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Option<Waiting> {
+    let (reason, message, deadline) = match (&d.problem, &d.wait) {
+        (Some(problem), _) => (problem.reason, problem.message.clone(), None),
+        (None, Some(wait)) => (wait.reason, wait.message.clone(), wait.deadline),
+        (None, None) => return None,
+    };
+    let since = before.waiting.as_ref().filter(|w| w.reason == reason).map_or(d.now, |w| w.since);
+    Some(Waiting { reason: reason.to_owned(), message, since, deadline })
+}
+
+fn traffic(d: &Draft<'_>, run: &Run) -> TrafficStatus {
+    let percent = asked_percent(run);
+    let observed = d.input.verdict.share.filter(|(_, all)| *all > 0.0 && d.input.verdict.run_id == run.id);
+    let by_pods = match run.plan.apex_callers {
+        crate::api::ApexCallers::Some => forward::exposure_by_pods(d, run),
+        crate::api::ApexCallers::None => 0.0,
+    };
+    TrafficStatus {
+        weight_percent: percent,
+        accepted: run.weight.is_some_and(|weight| weight.accepted_at.is_some()),
+        settled: run.weight.is_some_and(|weight| weight.settled_at.is_some()),
+        observed_permille: observed.map(|(canary, all)| permille(canary / all)),
+        exposure_permille: permille(by_pods).max(percent.saturating_mul(10)),
+        overwrites: run.overwrites_total,
+    }
+}
+
+/// Percent of the traffic that is asked for the new revision.
+fn asked_percent(run: &Run) -> i32 {
+    match run.stage {
+        Stage::Preparing => 0,
+        Stage::Stepping | Stage::Promoting => run.weight.map_or(0, |weight| weight.percent),
+        Stage::Watching | Stage::Finishing => 100,
+        Stage::Returning => {
+            let back = run.going_back.as_ref().is_some_and(|back| back.back_at.is_some());
+            if back { 0 } else { run.weight.map_or(0, |weight| weight.percent) }
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)] // a share is between 0 and 1
+fn permille(share: f64) -> i32 {
+    (share.clamp(0.0, 1.0) * 1000.0).round() as i32
+}
+
+fn summary(d: &Draft<'_>) -> Summary {
+    let short = |commit: &Option<String>| commit.as_deref().unwrap_or_default().chars().take(COMMIT_LEN).collect();
+    let reason = d.status.waiting.as_ref().map(|w| w.reason.clone()).unwrap_or_default();
+    if let Some(run) = &d.status.run {
+        let observed = d.status.traffic.as_ref().and_then(|t| t.observed_permille);
+        return Summary {
+            step: format!("{}/{}", run.step + 1, run.plan.steps.len()),
+            weight: format!("{}%", asked_percent(run)),
+            observed: observed.map(|p| format!("{}.{}%", p / 10, p % 10)).unwrap_or_default(),
+            risk_class: run.plan.risk_class.as_str().to_owned(),
+            provenance: run.plan.provenance.as_str().to_owned(),
+            commit: short(&run.canary.commit),
+            reason,
+        };
+    }
+    match (&d.status.held, d.workload()) {
+        (Some(held), Some(workload)) => {
+            let plan = rest::preview(d, workload);
+            Summary {
+                step: format!("0/{}", plan.steps.len()),
+                weight: "0%".to_owned(),
+                observed: String::new(),
+                risk_class: plan.risk_class.as_str().to_owned(),
+                provenance: held.provenance.as_str().to_owned(),
+                commit: short(&workload.commit),
+                reason,
+            }
+        }
+        _ => Summary {
+            step: "-".to_owned(),
+            weight: "0%".to_owned(),
+            commit: short(&d.status.stable_commit),
+            reason,
+            ..Summary::default()
+        },
+    }
+}
+
+fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition> {
+    use ConditionStatus::{False, True, Unknown};
+    let wait = d.status.waiting.as_ref();
+    let said = |fallback: &str| wait.map_or_else(|| fallback.to_owned(), |w| w.message.clone());
+    let why = |fallback: &str| wait.map_or_else(|| fallback.to_owned(), |w| w.reason.clone());
+    let busy = d.status.run.is_some() || d.wait.is_some() || !d.actions.is_empty();
+    let mut list: Vec<(ConditionType, ConditionStatus, String, String)> = Vec::new();
+    if d.problem.is_some() {
+        list.push((ConditionType::Ready, False, why("Stalled"), said("")));
+        list.push((ConditionType::Reconciling, False, "Stalled".to_owned(), "nothing moves until somebody acts".to_owned()));
+        list.push((ConditionType::Stalled, True, why("Stalled"), said("")));
+    } else if busy {
+        list.push((ConditionType::Ready, Unknown, why("InProgress"), said("a run is under way")));
+        list.push((ConditionType::Reconciling, True, why("InProgress"), said("a run is under way")));
+        list.push((ConditionType::Stalled, False, "InProgress".to_owned(), "not stalled".to_owned()));
+    } else {
+        let last = d.status.history.first().map(|run| format!("last run {} {}", run.id, run.outcome.as_str()));
+        let message = last.unwrap_or_else(|| "the workload runs its template".to_owned());
+        list.push((ConditionType::Ready, True, d.status.phase.as_str().to_owned(), message));
+        list.push((ConditionType::Reconciling, False, "AtRest".to_owned(), "nothing to do".to_owned()));
+        list.push((ConditionType::Stalled, False, "AtRest".to_owned(), "not stalled".to_owned()));
+    }
+    if let Some(run) = &d.status.run {
+        let verdict = d.input.verdict;
+        let (status, reason, message) = match (&verdict.no_data, verdict.run_id == run.id) {
+            (_, false) => (Unknown, "NotEvaluated", "waits for the first evaluation".to_owned()),
+            (Some((_, what)), true) => (False, "NoData", what.clone()),
+            (None, true) => (True, "Fresh", "every required guard has fresh data".to_owned()),
+        };
+        list.push((ConditionType::MetricsAvailable, status, reason.to_owned(), message));
+        let settled = run.weight.is_some_and(|weight| weight.settled_at.is_some());
+        let percent = asked_percent(run);
+        let (status, reason) = if settled { (True, "Settled") } else { (Unknown, "NotSettled") };
+        list.push((ConditionType::TrafficVerified, status, reason.to_owned(), format!("weight {percent} %")));
+    }
+    list.into_iter()
+        .map(|(kind, status, reason, message)| {
+            let known = before.conditions.iter().find(|c| c.kind == kind && c.status == status);
+            Condition {
+                kind,
+                status,
+                reason,
+                message,
+                observed_generation: d.input.rollout.metadata.generation.unwrap_or_default(),
+                last_transition_time: known.map_or(d.now, |c| c.last_transition_time),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,324 @@
+//! At rest: is everything in order, is the workload enrolled, and is a template held?
+//!
+//! Bad input never touches the application: it becomes a condition, an event and a sentence that says what to
+//! write instead.
+
+use serde_json::{Map, Value};
+
+use crate::action::Lane;
+use crate::api::{Phase, Plan};
+use crate::limits;
+use crate::render::{self, NOTHING};
+use crate::view::{ReplicaSet, Workload};
+
+use super::draft::Draft;
+use super::{forward, held, leave};
+
+/// No run is under way.
+pub(super) fn step(d: &mut Draft<'_>) {
+    d.status.phase = Phase::Pending;
+    if let Some(why) = d.seen.unseen() {
+        d.stall("CannotRead", format!("{why}. Does the ServiceAccount have the chart's roles, and are the Gateway API CRDs installed?"));
+        return;
+    }
+    let Some(workload) = in_order(d) else {
+        return;
+    };
+    if leave::broken_glass(d, workload) {
+        broken_glass(d, workload);
+        return;
+    }
+    if d.status.workload_uid.as_deref() != Some(workload.uid.as_str()) {
+        d.status.workload_uid = None;
+        d.status.stable = None;
+        d.status.held = None;
+    }
+    if !pair_in_order(d, workload) {
+        return;
+    }
+    if !workload.managed {
+        enrol(d, workload);
+        return;
+    }
+    d.status.observed_workload_generation = Some(workload.generation);
+    if d.status.stable.is_none() && !take_stable(d, workload) {
+        return;
+    }
+    if workload.held.is_some() {
+        held::step(d, workload);
+    } else {
+        idle(d, workload);
+    }
+}
+
+/// What must hold before anything is touched. Says what is wrong otherwise.
+fn in_order<'a>(d: &mut Draft<'a>) -> Option<&'a Workload> {
+    if let Some(problem) = limits::problems(d.spec).into_iter().next() {
+        d.stall("InvalidSpec", problem);
+        return None;
+    }
+    if let Some(problem) = limits::table_problem(d.input.config) {
+        d.stall("InvalidClassTable", format!("{problem}; correct the chart's value `classes`"));
+        return None;
+    }
+    if let Some(rival) = d.seen.rivals.first() {
+        d.stall(
+            "WorkloadClaimed",
+            format!("ProgressiveRollout {rival} already guards Deployment {}; delete one of the two", d.spec.workload_ref.name),
+        );
+        return None;
+    }
+    let Some(workload) = d.workload() else {
+        d.stall(
+            "WorkloadNotFound",
+            format!("Deployment {} is not in namespace {}; correct spec.workloadRef.name or create it", d.spec.workload_ref.name, d.namespace),
+        );
+        return None;
+    };
+    if workload.strategy != "RollingUpdate" {
+        d.stall(
+            "UnsupportedStrategy",
+            format!(
+                "Deployment {} has strategy {}, but two revisions have to run side by side; set spec.strategy.type to RollingUpdate if the application can do that",
+                workload.name, workload.strategy
+            ),
+        );
+        return None;
+    }
+    Some(workload)
+}
+
+/// The apex Service, the pair and the routes. Makes the pair when it is missing.
+fn pair_in_order(d: &mut Draft<'_>, workload: &Workload) -> bool {
+    let apex_name = &d.spec.routing.service;
+    let Some(apex) = d.seen.service(apex_name) else {
+        d.stall("ServiceNotFound", format!("Service {apex_name} is not in namespace {}; correct spec.routing.service or create it", d.namespace));
+        return false;
+    };
+    let labels = workload.template_labels();
+    if apex.selector.is_empty() || apex.selector.iter().any(|(key, value)| labels.get(key) != Some(value)) {
+        d.stall(
+            "ServiceSelectsOthers",
+            format!("Service {apex_name} does not select the pods of Deployment {}; its selector must match the template's labels", workload.name),
+        );
+        return false;
+    }
+    let (stable, canary) = (limits::stable_service(apex_name), limits::canary_service(apex_name));
+    let wanted: [(&str, Map<String, Value>); 2] =
+        [(&stable, apex.selector.clone()), (&canary, render::pinned(&apex.selector, NOTHING))];
+    let mut made = false;
+    for (name, selector) in wanted {
+        match d.seen.service(name) {
+            None => {
+                d.act(render::create_pair_service(&d.name, &d.namespace, name, apex, selector));
+                made = true;
+            }
+            Some(service) if service.rollout.as_deref() != Some(d.name.as_str()) => {
+                d.stall(
+                    "ServiceNotOurs",
+                    format!("Service {name} exists and was not made for this rollout; delete or rename it, the controller makes its own"),
+                );
+                return false;
+            }
+            Some(service) if service.selector != selector => {
+                // At rest the stable Service has the workload's selector and the canary's selects nothing.
+                d.act(render::select(Lane::Tidy, service, selector));
+                made = true;
+            }
+            Some(service) if render::pair_ports(service) != render::pair_ports(apex) => {
+                d.act(render::follow_ports(service, apex));
+                made = true;
+            }
+            Some(_) => {}
+        }
+    }
+    if made {
+        d.wait("MakingServices", format!("Services {stable} and {canary} are made from {apex_name}"), None);
+        return false;
+    }
+    routes_in_order(d, &stable, &canary, workload.managed)
+}
+
+fn routes_in_order(d: &mut Draft<'_>, stable: &str, canary: &str, enrolled: bool) -> bool {
+    for named in &d.spec.routing.routes {
+        let Some(route) = d.seen.route(&named.name) else {
+            d.stall("RouteNotFound", format!("HTTPRoute {} is not in namespace {}; correct spec.routing.routes or create it", named.name, d.namespace));
+            return false;
+        };
+        let pairs = match route.pairs(stable, canary, &named.rules) {
+            Ok(pairs) => pairs,
+            Err(problem) => {
+                d.stall("RouteMissingBackends", problem.to_string());
+                return false;
+            }
+        };
+        for pair in pairs {
+            let ours = pair.canary == 0 && pair.stable > 0;
+            if ours {
+                continue;
+            }
+            if enrolled {
+                // At rest the canary Service has no pods: whoever set this, stable is the safe side.
+                d.warn("RouteOverwritten", format!("HTTPRoute {} gave {canary} weight {} while no run is under way; it goes back to 0", named.name, pair.canary));
+                let weights = crate::action::SetWeights {
+                    stable_service: stable.to_owned(),
+                    canary_service: canary.to_owned(),
+                    rules: named.rules.clone(),
+                    canary_percent: 0,
+                    mark: "rest 0".to_owned(),
+                };
+                d.act(render::set_weights(Lane::Abort, &named.name, weights));
+                return false;
+            }
+            d.stall(
+                "ForeignWeights",
+                format!(
+                    "HTTPRoute {} rule {} has weights {} for {stable} and {} for {canary}; write 100 and 0, the controller moves them",
+                    named.name, pair.rule, pair.stable, pair.canary
+                ),
+            );
+            return false;
+        }
+    }
+    true
+}
+
+/// Enrols a complete Deployment: finalizer first, so that we never leave a label behind.
+fn enrol(d: &mut Draft<'_>, workload: &Workload) {
+    if workload.paused {
+        d.stall(
+            "WorkloadPaused",
+            format!("Deployment {} is paused: resume it (kubectl rollout resume) so that its template is the one that runs", workload.name),
+        );
+        return;
+    }
+    if !workload.complete() {
+        d.wait(
+            "WorkloadRolling",
+            format!(
+                "Deployment {} is rolling ({} of {} pods updated, {} available); it is enrolled when it is complete",
+                workload.name, workload.updated_replicas, workload.replicas, workload.available_replicas
+            ),
+            None,
+        );
+        return;
+    }
+    if forward::add_finalizer(d) {
+        return;
+    }
+    if take_stable(d, workload) {
+        d.act(render::enrol(workload));
+        d.normal("Enrolled", format!("Deployment {}: new templates are held from now on", workload.name));
+    }
+}
+
+/// Records the ReplicaSet of the live template as stable; false while it can't be told.
+fn take_stable(d: &mut Draft<'_>, workload: &Workload) -> bool {
+    let visible = |set: &&ReplicaSet| set.visible_to(workload);
+    let equal = d.seen.replica_sets().filter(visible).find(|set| set.digest == workload.digest);
+    // A held workload's stable is the one that has the pods.
+    let serving = || d.seen.replica_sets().filter(visible).max_by_key(|set| set.available);
+    let found = if workload.held.is_some() { serving() } else { equal };
+    let Some(set) = found else {
+        d.wait("WorkloadRolling", format!("Deployment {} has no ReplicaSet for its template yet", workload.name), None);
+        return false;
+    };
+    let commit = if set.digest == workload.digest { workload.commit.clone() } else { None };
+    let revision = set.revision(commit);
+    d.status.workload_uid = Some(workload.uid.clone());
+    d.status.break_glass.clone_from(&workload.break_glass);
+    d.status.stable_commit.clone_from(&revision.commit);
+    super::promote::remember_good(d, revision.clone());
+    d.status.stable = Some(revision);
+    true
+}
+
+/// Nothing is held: keep history in order, and notice what changed past us.
+fn idle(d: &mut Draft<'_>, workload: &Workload) {
+    d.status.phase = Phase::Idle;
+    d.status.held = None;
+    let stable = d.status.stable.clone().unwrap_or_default();
+    if workload.digest != stable.digest {
+        unmanaged(d, workload);
+        return;
+    }
+    if workload.commit.is_some() && workload.commit != stable.commit {
+        if let Some(known) = d.status.stable.as_mut() {
+            known.commit.clone_from(&workload.commit);
+        }
+        d.status.stable_commit.clone_from(&workload.commit);
+    }
+    tidy_history(d, workload, &stable.replica_set);
+}
+
+/// History older than stable is visible (so `kubectl rollout undo` works), newer is hidden: a scale to zero
+/// revives the newest that the Deployment sees.
+fn tidy_history(d: &mut Draft<'_>, workload: &Workload, stable: &str) {
+    let Some(stable) = d.seen.replica_set(stable) else {
+        return;
+    };
+    let others = d.seen.replica_sets().filter(|set| set.name != stable.name && set.owner_uids.contains(&workload.uid));
+    let others: Vec<&ReplicaSet> = others.collect();
+    for set in others {
+        let older = (&set.created, &set.name) < (&stable.created, &stable.name);
+        let visible = set.visible_to(workload);
+        let rejected = d.status.quarantine.iter().any(|q| q.digest == set.digest);
+        if rejected && set.status_replicas == 0 && set.replicas == 0 {
+            d.act(render::delete_replica_set(set));
+        } else if older && !visible && set.replicas == 0 {
+            d.act(render::show(Lane::Tidy, "show-history", workload, set));
+        } else if !older && visible && set.replicas == 0 && set.status_replicas == 0 {
+            d.act(render::hide(Lane::Tidy, &d.name, workload, set, render::Role::History));
+        } else if !visible && set.replicas > 0 {
+            // Left over from a run that a newer state of the cluster ended.
+            d.act(render::scale(Lane::Tidy, "scale-old", set, 0));
+        }
+    }
+}
+
+/// The live template is not the one we know: a re-created Deployment, or a write past the policies.
+fn unmanaged(d: &mut Draft<'_>, workload: &Workload) {
+    let known_bad = d
+        .status
+        .quarantine
+        .iter()
+        .find(|q| q.digest == workload.digest || q.restart_digest == workload.restart_digest)
+        .cloned();
+    if let Some(bad) = known_bad {
+        if !workload.paused {
+            d.act(render::hold(Lane::Abort, workload, crate::view::HeldMark::Rejected));
+            d.warn("UnmanagedChange", format!("the template that run {} rejected went live past the hold; the Deployment is paused", bad.run_id));
+        }
+        d.stall("RejectedRevisionLive", format!("run {} rejected this template ({}); apply another one", bad.run_id, bad.reason));
+        return;
+    }
+    if !workload.complete() {
+        d.wait("WorkloadRolling", format!("Deployment {} rolls a template that was not held", workload.name), None);
+        return;
+    }
+    d.warn("UnmanagedChange", format!("Deployment {} runs a template that was not held; it is taken as stable", workload.name));
+    d.status.stable = None;
+    take_stable(d, workload);
+}
+
+/// A person freed the workload: let go of it, remember the value, enrol again once it is complete.
+fn broken_glass(d: &mut Draft<'_>, workload: &Workload) {
+    d.status.phase = Phase::Released;
+    if leave::restore(d, workload) {
+        d.wait("BreakGlass", "the Deployment was freed by break-glass; everything of ours is taken off it", None);
+        return;
+    }
+    let value = workload.break_glass.clone().unwrap_or_default();
+    d.warn("BreakGlass", format!("Deployment {} was freed by break-glass ({value}); it is enrolled again once its roll is complete", workload.name));
+    d.status.break_glass = Some(value);
+    d.status.stable = None;
+    d.status.held = None;
+    d.status.workload_uid = None;
+}
+
+/// The plan that a held template would have, for `status`.
+pub(super) fn preview(d: &Draft<'_>, workload: &Workload) -> Plan {
+    let images = d.status.stable.as_ref().map(|stable| stable.images.clone()).unwrap_or_default();
+    let view = limits::describe(&d.spec.change, workload, &images);
+    limits::make_plan(d.spec, d.input.config, workload, view.provenance)
+}

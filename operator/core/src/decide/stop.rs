@@ -1,0 +1,113 @@
+//! Reasons to go back, asked before anything else moves.
+//!
+//! None of them needs a router, a metric or another object to be readable: what can't be read holds, it
+//! never keeps an abort from happening.
+
+use crate::api::{Outcome, Run, Stage};
+
+use super::draft::Draft;
+use super::traffic;
+
+/// How long stable may lack ready pods before the canary makes room, in seconds.
+const STABLE_SHORT_SECONDS: i32 = 60;
+
+/// Sets `going_back` when a reason is found; the first one counts.
+pub(super) fn reasons(d: &mut Draft<'_>, run: &mut Run) {
+    if run.going_back.is_some() || run.stage == Stage::Finishing {
+        return;
+    }
+    if let Some(reason) = traffic::abort_mark(run, d.seen) {
+        d.go_back(run, Outcome::Rejected, &reason, "it was already going back when the controller restarted");
+        return;
+    }
+    if d.input.verdict.run_id == run.id
+        && let Some(why) = d.input.verdict.abort.clone()
+    {
+        d.go_back(run, Outcome::Rejected, &why.reason, why.message);
+        return;
+    }
+    crashing(d, run);
+    no_data(d, run);
+    superseded(d, run);
+    if matches!(run.stage, Stage::Preparing | Stage::Stepping) {
+        stable_short(d, run);
+    }
+}
+
+/// A canary container that crashes again and again will not get better by waiting.
+fn crashing(d: &mut Draft<'_>, run: &mut Run) {
+    let Some(trouble) = d.seen.trouble.as_ref().filter(|trouble| trouble.crashing) else {
+        return;
+    };
+    let (reason, message) = (trouble.reason.clone(), format!("pod {}: {}", trouble.pod, trouble.message));
+    d.go_back(run, Outcome::Rejected, &reason, message);
+}
+
+/// A monitoring outage is neither a bad canary nor a good one: it holds, and in the end returns to stable.
+fn no_data(d: &mut Draft<'_>, run: &mut Run) {
+    if !d.input.verdict.is_about(&run.id, run.stage, run.step) {
+        return;
+    }
+    let Some((since, what)) = d.input.verdict.no_data.clone() else {
+        return;
+    };
+    let limit = run.plan.no_data_seconds;
+    if run.released {
+        // After promotion there is no safer side to return to without evidence: the old revision stays warm
+        // until the watched period can be completed.
+        return;
+    }
+    if d.passed(since, limit) {
+        d.go_back(run, Outcome::NotProven, "NoData", format!("{what}; no fresh data for {limit} s"));
+    }
+}
+
+/// A newer template takes the place of the one that is tried.
+fn superseded(d: &mut Draft<'_>, run: &mut Run) {
+    let Some(workload) = d.workload() else {
+        return;
+    };
+    if workload.digest == run.canary.digest {
+        return;
+    }
+    let back_to_stable = workload.digest == run.stable.digest;
+    if run.released {
+        if back_to_stable {
+            let message = "the template of the old revision was applied again";
+            d.go_back(run, Outcome::Superseded, "TemplateReturned", message);
+        }
+        return;
+    }
+    let (reason, message) = if back_to_stable {
+        ("TemplateReturned", "the template went back to the stable revision")
+    } else {
+        ("NewerTemplate", "a newer template was applied")
+    };
+    d.go_back(run, Outcome::Superseded, reason, message);
+}
+
+/// Stable must be able to take all traffic at any time; when it lacks pods, the canary makes room.
+fn stable_short(d: &mut Draft<'_>, run: &mut Run) {
+    let Some(wanted) = d.workload().map(|w| w.replicas) else {
+        return;
+    };
+    let Some(available) = d.seen.replica_set(&run.stable.replica_set).map(|set| set.available) else {
+        return;
+    };
+    if wanted == 0 {
+        let message = "the workload was scaled to zero; the revision starts again when it has pods";
+        d.go_back(run, Outcome::NotProven, "ScaledToZero", message);
+        return;
+    }
+    if available >= wanted {
+        run.stable_short_since = None;
+        return;
+    }
+    let since = *run.stable_short_since.get_or_insert(d.now);
+    if d.passed(since, STABLE_SHORT_SECONDS) {
+        let message = format!(
+            "stable has {available} of {wanted} pods ready for {STABLE_SHORT_SECONDS} s (quota, nodes or probes?); the canary makes room"
+        );
+        d.go_back(run, Outcome::NotProven, "StableShort", message);
+    }
+}

@@ -1,0 +1,83 @@
+//! Where the routes send traffic, and how it is asked for.
+
+use crate::action::{Lane, SetWeights};
+use crate::api::{Plan, Run};
+use crate::observed::Observed;
+use crate::render;
+
+use super::draft::Draft;
+
+/// What the routes of a plan show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weights {
+    /// Every pair of every route has this canary percent.
+    All(i32),
+    /// Pairs differ, or are not of our making.
+    Mixed,
+    /// A route is missing, unreadable or has no pair.
+    Unknown,
+}
+
+/// The canary percent that the routes of a plan show.
+pub(super) fn shown(plan: &Plan, seen: &Observed) -> Weights {
+    let mut found: Option<i32> = None;
+    for named in &plan.routes {
+        let Some(route) = seen.route(&named.name) else {
+            return Weights::Unknown;
+        };
+        let Ok(pairs) = route.pairs(&plan.stable_service, &plan.canary_service, &named.rules) else {
+            return Weights::Unknown;
+        };
+        for pair in pairs {
+            if pair.stable + pair.canary != 100 || found.is_some_and(|percent| percent != pair.canary) {
+                return Weights::Mixed;
+            }
+            found = Some(pair.canary);
+        }
+    }
+    found.map_or(Weights::Unknown, Weights::All)
+}
+
+/// Whether no pair of any route gives the canary Service anything.
+pub(super) fn none_to_canary(plan: &Plan, seen: &Observed) -> bool {
+    matches!(shown(plan, seen), Weights::All(0))
+}
+
+/// What keeps a route from being accepted at its generation, in words.
+pub(super) fn not_accepted(plan: &Plan, seen: &Observed) -> Option<String> {
+    plan.routes.iter().find_map(|named| match seen.route(&named.name) {
+        None => Some(format!("HTTPRoute {} is not there", named.name)),
+        Some(route) => {
+            route.accepted.as_ref().err().map(|why| format!("HTTPRoute {}: {why}", named.name))
+        }
+    })
+}
+
+/// Asks every route for this canary percent.
+pub(super) fn set(d: &mut Draft<'_>, run: &Run, lane: Lane, percent: i32) {
+    let aborted = match &run.going_back {
+        Some(back) => format!(" aborted {}", back.reason),
+        None => String::new(),
+    };
+    for route in &run.plan.routes {
+        let weights = SetWeights {
+            stable_service: run.plan.stable_service.clone(),
+            canary_service: run.plan.canary_service.clone(),
+            rules: route.rules.clone(),
+            canary_percent: percent,
+            mark: format!("{} {percent}{aborted}", run.id),
+        };
+        d.act(render::set_weights(lane, &route.name, weights));
+    }
+}
+
+/// The reason that an aborted run left on a route, if it is this run: a crash may have eaten the status write.
+pub(super) fn abort_mark(run: &Run, seen: &Observed) -> Option<String> {
+    run.plan.routes.iter().find_map(|named| {
+        let mark = seen.route(&named.name)?.traffic.clone()?;
+        let mut words = mark.split(' ');
+        let same = words.next() == Some(run.id.as_str());
+        let (_, aborted, reason) = (words.next(), words.next(), words.next());
+        (same && aborted == Some("aborted")).then(|| reason.unwrap_or("Aborted").to_owned())
+    })
+}

@@ -1,0 +1,13 @@
+//! What a change is allowed: class table, the rollout's own limits, and their join into a plan.
+//!
+//! The tighter of two limits always wins, so no order of joining can loosen one.
+
+mod classes;
+mod plan;
+mod schedule;
+mod validate;
+
+pub use classes::{class_of, row, table_problem};
+pub use plan::{ChangeView, canary_service, default_guards, describe, make_plan, return_plan, stable_service};
+pub use schedule::join;
+pub use validate::problems;

@@ -1,0 +1,53 @@
+//! What the evidence says about the run under way, in the few words that decisions need.
+
+use jiff::Timestamp;
+
+use crate::api::{GuardStatus, Stage};
+use crate::evidence::{EvidenceState, KnownAlert};
+
+/// A reason with its sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    /// One CamelCase word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// The verdict on one run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Verdict {
+    /// The run that was judged.
+    pub run_id: String,
+    /// Stage and step that was judged; a verdict on another one opens no gate.
+    pub at: Option<(Stage, i32)>,
+    /// Why the run must go back.
+    pub abort: Option<Why>,
+    /// Why the weight may not rise now.
+    pub holds: Vec<Why>,
+    /// Whether every required guard's gate is open.
+    pub gate_open: bool,
+    /// What the gate still needs, in words.
+    pub needs: String,
+    /// Healthy observation time since the window of this step began, in seconds: the least of all guards.
+    pub healthy_seconds: f64,
+    /// Since when a required guard has had no fresh data, and what it said.
+    pub no_data: Option<(Timestamp, String)>,
+    /// Requests that met the canary, and all requests, since the window of this step began.
+    pub share: Option<(f64, f64)>,
+    /// Since when no request has reached the canary, if it is known.
+    pub quiet_since: Option<Timestamp>,
+    /// Each guard, for status.
+    pub guards: Vec<GuardStatus>,
+    /// State to keep, so that a restart neither forgets nor refreshes it.
+    pub state: Option<EvidenceState>,
+    /// Alerts firing now that match a guard of the rollout, whatever their onset.
+    pub firing: Vec<KnownAlert>,
+}
+
+impl Verdict {
+    /// Whether it is about this stage and step of this run.
+    pub fn is_about(&self, run_id: &str, stage: Stage, step: i32) -> bool {
+        self.run_id == run_id && self.at == Some((stage, step))
+    }
+}
