@@ -5,7 +5,7 @@
 - sluice/README.md: the table of values, from the `# --` comments of values.yaml;
 - install.yaml, release-job.yaml: the rendered chart for people without Helm, and its uninstall hook as a plain Job.
 
-Needs Python 3.9 and helm (`$HELM`, else the one on PATH or in the project's tool cache).
+Needs Python 3.9 and helm: `$HELM`, the one on PATH, or the one that the local cluster of e2e has fetched.
 """
 
 import argparse
@@ -39,18 +39,20 @@ metadata:
 """
 
 
-def find_helm():
-    """The helm binary to use; ends the program with a sentence when there is none."""
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
-    for candidate in (os.environ.get("HELM"), shutil.which("helm"), cache / "sluice" / "tools" / "bin" / "helm"):
+def find_tool(name):
+    """Path of a program: the one that its variable names ($HELM), on PATH, or in the cache of e2e; else the end."""
+    tools = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "sluice" / "tools"
+    cached = sorted(tools.glob(f"sets/*/bin/{name}"), key=lambda path: path.lstat().st_mtime, reverse=True)
+    variable = name.upper().replace("-", "_")
+    for candidate in (os.environ.get(variable), shutil.which(name), *cached):
         if candidate and os.access(candidate, os.X_OK):
             return str(candidate)
-    sys.exit("helm not found: put it on PATH, or name it in HELM")
+    sys.exit(f"{name} not found: put it on PATH, or name it in {variable}")
 
 
 def render(*arguments):
     """`helm template` of the chart; ends the program with helm's message when it fails."""
-    command = [find_helm(), "template", "sluice", str(CHART), "--namespace", NAMESPACE, *arguments]
+    command = [find_tool("helm"), "template", "sluice", str(CHART), "--namespace", NAMESPACE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")

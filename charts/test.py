@@ -24,7 +24,7 @@ NEW, OLD = "1.36.0", "1.35.4"
 
 def helm(*arguments, values=None, chart=CHART):
     """(ok, output and errors) of `helm template`; `values` is a map that is given as a values file."""
-    command = [generate.find_helm(), "template", "sluice", str(chart), "--namespace", "sluice-system", *arguments]
+    command = [generate.find_tool("helm"), "template", "sluice", str(chart), "--namespace", "sluice-system", *arguments]
     if "--kube-version" not in arguments:
         command += ["--kube-version", NEW]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
@@ -59,7 +59,7 @@ class Schema(unittest.TestCase):
 
     def test_lint(self):
         for values in [None, *sorted((CHART / "ci").glob("*-values.yaml"))]:
-            command = [generate.find_helm(), "lint", str(CHART), "--strict", "--kube-version", NEW]
+            command = [generate.find_tool("helm"), "lint", str(CHART), "--strict", "--kube-version", NEW]
             command += ["--values", str(values)] if values else []
             done = subprocess.run(command, capture_output=True, text=True)
             self.assertEqual(done.returncode, 0, f"{values}: {done.stdout}{done.stderr}")
@@ -116,6 +116,8 @@ class Schema(unittest.TestCase):
             ("classes", [{**row, "steps": []}]),
             ("classes", [{**row, "steps": [{"weightPercent": 101, "bakeSeconds": 1}]}]),
             ("classes", [{**row, "minSample": 1}]),
+            ("defaultGuards", [{"name": "a"}]),
+            ("defaultGuards", [{"name": "a", "errorRatio": {"metrics": "x"}}]),
             ("uninstall.timeoutSeconds", 5),
         ]
         for path, value in bad:

@@ -59,7 +59,7 @@ app.kubernetes.io/part-of: sluice
 {{- $name := .name -}}
 {{- $v := .provider -}}
 {{- if not $v.url -}}
-{{- range $k := list "caKey" "bearerTokenKey" "basicUserKey" "basicPasswordKey" "headers" -}}
+{{- range $k := list "peers" "caKey" "bearerTokenKey" "basicUserKey" "basicPasswordKey" "headers" -}}
 {{- if get $v $k -}}{{- fail (printf "%s.%s is set but %s.url is empty: give the address, or remove %s" $name $k $name $k) -}}{{- end -}}
 {{- end -}}
 {{- else -}}
@@ -70,7 +70,7 @@ app.kubernetes.io/part-of: sluice
 {{- fail (printf "%s: bearerTokenKey and basicUserKey exclude each other: a request has one Authorization header" $name) -}}
 {{- end -}}
 {{- $out := dict "url" $v.url -}}
-{{- range $k := list "caKey" "bearerTokenKey" "basicUserKey" "basicPasswordKey" "headers" -}}
+{{- range $k := list "peers" "caKey" "bearerTokenKey" "basicUserKey" "basicPasswordKey" "headers" -}}
 {{- if get $v $k -}}{{- $_ := set $out $k (get $v $k) -}}{{- end -}}
 {{- end -}}
 {{- toYaml $out -}}
