@@ -8,6 +8,7 @@ snapshot per values file in sluice/ci and per generation of Kubernetes. Snapshot
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -242,6 +243,23 @@ class Rendered(unittest.TestCase):
             parent, _, last = path.rpartition(".")
             used = f".Values.{path}" in text or (parent in ("prometheus", "alertmanager") and f'"{last}"' in text)
             self.assertTrue(used or last == "url", f"{path} does nothing")
+
+    def test_alerts_name_metrics_that_the_controller_exports(self):
+        source = (HERE.parent / "operator" / "controller" / "src" / "metrics.rs").read_text()
+        rules = (CHART / "files" / "rules.yaml").read_text()
+        named = set(re.findall(r"\bsluice_([a-z_]+)\b", rules))
+        self.assertGreater(len(named), 5)
+        for metric in named:
+            exported = re.sub(r"_(total|count|bucket)$", "", metric)
+            self.assertIn(f'"{exported}"', source, f"sluice_{metric}")
+        phases = (HERE.parent / "operator" / "core" / "src" / "api" / "status.rs").read_text()
+        for phase in re.findall(r'phase="(\w+)"', rules):
+            self.assertRegex(phases, rf"enum Phase \{{[^}}]*\b{phase},")
+
+    @unittest.skipUnless(shutil.which("promtool"), "promtool (part of Prometheus) is not on PATH")
+    def test_alerts_fire_when_they_should(self):
+        done = subprocess.run(["promtool", "test", "rules", "rules_test.yaml"], cwd=HERE, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_version_is_the_workspace_version(self):
         cargo = re.search(r'^version = "(.+)"', (HERE.parent / "Cargo.toml").read_text(), flags=re.M)[1]
