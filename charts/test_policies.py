@@ -367,6 +367,11 @@ class FlowControl(unittest.TestCase):
 class Zz(unittest.TestCase):
     """Last: the other ways to install."""
 
+    def test_a_lost_release_is_adopted_by_the_next_one(self):
+        # As after `kubectl delete namespace sluice-system`: helm knows nothing, the cluster-wide objects are left.
+        kubectl("-n", "sluice-system", "delete", "secret", "-l", "owner=helm")
+        helm("install", "sluice", CHART)
+
     def test_a_second_installation_is_refused(self):
         command = [generate.find_tool("helm"), "install", "other", CHART, "--namespace", "elsewhere", "--create-namespace"]
         done = subprocess.run([*command, "--set", "fullnameOverride=other"], capture_output=True, text=True)
