@@ -1,0 +1,202 @@
+//! From raw cumulative counters to the counts of disjoint windows.
+//!
+//! Counters are read per pod (or router instance) and arm at one aligned time and subtracted here, because a
+//! rate function of the monitoring system extrapolates, misses the first errors of a new pod and counts an
+//! error in several overlapping windows. Units: requests, failed requests.
+//!
+//! - A counter that falls was reset: its new value is the delta.
+//! - The first sample of a new canary pod counts from 0, likewise that of a stable pod created since the last
+//!   evaluation. Other new series only start their baseline.
+//! - A request series without an error series: nothing failed. An error series that is missing for a while
+//!   keeps its last value.
+
+use super::bet::Counts;
+use super::state::{DataState, PodStart};
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// Which revision a counter belongs to. The arms stay those of the run, after promotion too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Arm {
+    /// The revision that served when the run began.
+    #[default]
+    Stable,
+    /// The revision that is tried.
+    Canary,
+}
+
+impl fmt::Display for Arm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stable => "stable",
+            Self::Canary => "canary",
+        })
+    }
+}
+
+/// Cumulative counters of one pod or router instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodCounters {
+    /// Pod or router instance; empty for a source without them.
+    pub id: String,
+    /// The revision that these requests met.
+    pub arm: Arm,
+    /// All counted requests.
+    pub total: f64,
+    /// Failed requests; none when there is no error series.
+    pub bad: Option<f64>,
+    /// Time of the newest sample behind the counters.
+    pub newest_sample: Timestamp,
+    /// When the pod was created, if known.
+    pub created: Option<Timestamp>,
+}
+
+/// Why a sample can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Kind of trouble, never `Ok`.
+    pub state: DataState,
+    /// A sentence for people.
+    pub message: String,
+}
+
+impl Trouble {
+    /// A trouble with its message.
+    pub fn new(state: DataState, message: String) -> Self {
+        Self { state, message }
+    }
+}
+
+/// One series of a counter by pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// Pod or router instance; empty for a source without them.
+    pub id: String,
+    /// Cumulative value.
+    pub value: f64,
+    /// Time of the newest sample behind the value.
+    pub newest_sample: Timestamp,
+}
+
+pub(super) fn check_value(arm: Arm, id: &str, value: f64) -> Result<(), Trouble> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    let message = format!("a counter of {arm} {id:?} is {value}: a counter is a number of at least 0");
+    Err(Trouble::new(DataState::NotANumber, message))
+}
+
+/// Joins the answers of a query for all requests and one for failed requests, both by pod.
+///
+/// # Errors
+/// `MultipleSeries` when a pod appears twice in one answer, `NotANumber` for NaN, infinite or negative
+/// values, `QueryError` when a pod has failed requests but no requests.
+pub fn join(arm: Arm, total: &[Point], bad: &[Point]) -> Result<Vec<PodCounters>, Trouble> {
+    let mut pods: BTreeMap<&str, PodCounters> = BTreeMap::new();
+    let twice = |id: &str, what: &str| {
+        let message = format!("{arm} {id:?} has several {what} series where one is expected: sum by pod");
+        Trouble::new(DataState::MultipleSeries, message)
+    };
+    for p in total {
+        check_value(arm, &p.id, p.value)?;
+        let counters = PodCounters {
+            id: p.id.clone(),
+            arm,
+            total: p.value,
+            bad: None,
+            newest_sample: p.newest_sample,
+            created: None,
+        };
+        if pods.insert(p.id.as_str(), counters).is_some() {
+            return Err(twice(&p.id, "request"));
+        }
+    }
+    for p in bad {
+        check_value(arm, &p.id, p.value)?;
+        let Some(pod) = pods.get_mut(p.id.as_str()) else {
+            let message =
+                format!("{arm} {:?} has failed requests but no request series: the two queries differ", p.id);
+            return Err(Trouble::new(DataState::QueryError, message));
+        };
+        if pod.bad.replace(p.value).is_some() {
+            return Err(twice(&p.id, "error"));
+        }
+    }
+    Ok(pods.into_values().collect())
+}
+
+/// Windows for which the last value of a pod that has gone is kept, in case it comes back.
+const KEEP_GONE: i32 = 20;
+
+/// What happened between the starting counters and a sample.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Deltas {
+    pub canary: Counts,
+    pub stable: Counts,
+    /// Whether the set of pods is another one.
+    pub pods_changed: bool,
+}
+
+/// Subtracts the starting counters from a sample and makes the sample the new start. `last` is the time of
+/// the evaluation that the starting counters come from.
+pub(super) fn advance(starts: &mut Vec<PodStart>, pods: &[PodCounters], last: Option<Timestamp>) -> Deltas {
+    let mut deltas = Deltas::default();
+    let mut known: BTreeMap<(Arm, String), PodStart> =
+        std::mem::take(starts).into_iter().map(|s| ((s.arm, s.id.clone()), s)).collect();
+    let before: BTreeSet<(Arm, String)> =
+        known.iter().filter(|(_, s)| s.gone == 0).map(|(k, _)| k.clone()).collect();
+    let mut present = BTreeSet::new();
+    for p in pods {
+        let key = (p.arm, p.id.clone());
+        let counts = match known.get(&key) {
+            Some(start) => delta(start, p),
+            None if from_zero(p, last) => Counts::new(p.total, p.bad.unwrap_or(0.0)),
+            None => Counts::default(),
+        };
+        match p.arm {
+            Arm::Canary => deltas.canary.add(counts),
+            Arm::Stable => deltas.stable.add(counts),
+        }
+        // A missing error series keeps its value, unless the whole pod was reset.
+        let kept = known.get(&key).filter(|s| p.total >= s.total).and_then(|s| s.bad);
+        let start = PodStart { id: p.id.clone(), arm: p.arm, total: p.total, bad: p.bad.or(kept), gone: 0 };
+        known.insert(key.clone(), start);
+        present.insert(key);
+    }
+    deltas.pods_changed = before != present;
+    *starts = known
+        .into_iter()
+        .filter_map(|(key, mut s)| {
+            if !present.contains(&key) {
+                s.gone = s.gone.saturating_add(1);
+            }
+            (s.gone <= KEEP_GONE).then_some(s)
+        })
+        .collect();
+    deltas
+}
+
+fn delta(start: &PodStart, p: &PodCounters) -> Counts {
+    let bad = p.bad.unwrap_or(0.0);
+    if p.total < start.total {
+        return Counts::new(p.total, bad);
+    }
+    let x = match (p.bad, start.bad) {
+        (Some(b), Some(s)) if b >= s => b - s,
+        (Some(b), _) => b,
+        (None, _) => 0.0,
+    };
+    Counts::new(p.total - start.total, x)
+}
+
+/// Whether the first sample of a series holds only requests since the last evaluation. A canary series seen
+/// before anything else may be the router's counter of an earlier run, unless it belongs to a known pod.
+fn from_zero(p: &PodCounters, last: Option<Timestamp>) -> bool {
+    match p.arm {
+        Arm::Canary => last.is_some() || p.created.is_some(),
+        Arm::Stable => matches!((last, p.created), (Some(t), Some(c)) if c > t),
+    }
+}

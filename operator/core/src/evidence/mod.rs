@@ -1,0 +1,36 @@
+//! Weighs the evidence of a run: counted requests and firing alerts.
+//!
+//! `observe` takes in one sample of one guard, `report` says what it means, `combine` joins all guards. All
+//! are pure and total: the clock is an argument, and no input panics. What is bounded and what is not:
+//! `docs/evidence.md`.
+
+pub mod alerts;
+pub mod bet;
+pub mod classify;
+pub mod counts;
+pub mod engine;
+pub mod matcher;
+pub mod report;
+pub mod source;
+pub mod state;
+pub mod wealth;
+
+#[cfg(test)]
+mod tests;
+
+pub use alerts::{
+    AlertGuardState, AlertPlan, AlertReport, AlertState, KnownAlert, known_alerts, observe_alerts,
+    report_alerts,
+};
+pub use bet::{Counts, Tolerance, ln_factor, ln_factor_one_sample, upper_bound};
+pub use classify::{Class, CodePoint, by_code, classify};
+pub use counts::{Arm, PodCounters, Point, Trouble, join};
+pub use engine::{GuardPlan, Outcome, Sample, observe};
+pub use matcher::{Matchers, check_matchers};
+pub use report::{
+    ABORT_SCORE, Evidence, GuardReport, Hold, HoldReason, Reason, SUSPICION_SCORE, combine,
+    last_five_minutes, report,
+};
+pub use source::{Alert, AlertStatus, Poll, Silence, SourceState};
+pub use state::{DataState, EvidenceState, GuardState};
+pub use wealth::ALPHA;

@@ -1,0 +1,350 @@
+//! What the evidence says now: per guard, and for the run as a whole.
+//!
+//! Scores are fractions of 1: the run is aborted when the scores of its aborting guards sum to 1 or more.
+//! A gate is open only on positive evidence; whatever closes it is named.
+
+use super::alerts::{AlertReport, AlertState};
+use super::engine::{GuardPlan, limit_counts, percent, recent, shared_incident, watch_bound};
+use super::state::{DataState, GuardState, PairCounts, millis};
+use crate::api::GuardAction;
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// A score from here on aborts.
+pub const ABORT_SCORE: f64 = 1.0;
+/// A score from here on holds.
+pub const SUSPICION_SCORE: f64 = 0.1;
+
+/// Why a guard keeps the weight where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum HoldReason {
+    /// A guard that only holds has tripped.
+    GuardTripped,
+    /// No usable data of a guard.
+    NoData,
+    /// Stable fails as well.
+    SharedIncident,
+    /// The score is 0.1 or more.
+    Suspicion,
+    /// Fewer canary requests than the next weight needs.
+    NotEnoughEvidence,
+    /// No guard counts requests.
+    NoGuard,
+    /// A matching alert fires.
+    AlertFiring,
+    /// A matching alert fired before the revision was exposed.
+    PreExistingAlert,
+    /// A matching alert was silenced or inhibited during the run.
+    AlertSilenced,
+    /// The alerts can't be read.
+    AlertSourceMissing,
+}
+
+impl HoldReason {
+    /// The name as it appears in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GuardTripped => "GuardTripped",
+            Self::NoData => "NoData",
+            Self::SharedIncident => "SharedIncident",
+            Self::Suspicion => "Suspicion",
+            Self::NotEnoughEvidence => "NotEnoughEvidence",
+            Self::NoGuard => "NoGuard",
+            Self::AlertFiring => "AlertFiring",
+            Self::PreExistingAlert => "PreExistingAlert",
+            Self::AlertSilenced => "AlertSilenced",
+            Self::AlertSourceMissing => "AlertSourceMissing",
+        }
+    }
+}
+
+/// Why the weight stays, and because of which guard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hold {
+    /// Name of the guard.
+    pub guard: String,
+    /// For programs.
+    pub reason: HoldReason,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// Why the run is aborted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// Name of the guard.
+    pub guard: String,
+    /// Whether an alert, not counted requests, is the reason.
+    pub alert: bool,
+    /// A sentence for people, with the numbers.
+    pub message: String,
+}
+
+/// One guard's view. Counts are of the present step's window.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GuardReport {
+    /// Name of the guard.
+    pub name: String,
+    /// What it does when it trips.
+    pub action: GuardAction,
+    /// What is known about its data.
+    pub state: DataState,
+    /// Since when.
+    pub state_since: Timestamp,
+    /// Score, 0 or more; 1 aborts.
+    pub score: f64,
+    /// Whether this guard lets the weight rise. The bake is judged elsewhere.
+    pub gate_open: bool,
+    /// What closes the gate.
+    pub hold: Option<Hold>,
+    /// Canary requests.
+    pub n_canary: i64,
+    /// Failed canary requests.
+    pub x_canary: i64,
+    /// Stable requests.
+    pub n_stable: i64,
+    /// Failed stable requests.
+    pub x_stable: i64,
+    /// Evaluated time with usable data since the step's window began, in seconds.
+    pub healthy_seconds: f64,
+    /// The scrape since which no request has reached the canary, once a later scrape has shown it.
+    pub quiet_since: Option<Timestamp>,
+    /// Time without usable data, in seconds; three good windows in a row reset it.
+    pub no_data_seconds: i64,
+    /// Canary requests that the next weight needs.
+    pub min_samples_needed: i64,
+    /// Share of the counted requests that met the canary, in permille.
+    pub observed_share_permille: Option<i32>,
+    /// A sentence for people, with the numbers.
+    pub message: String,
+}
+
+/// What all guards of a run say together.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// Guards that count requests.
+    pub guards: Vec<GuardReport>,
+    /// Guards that watch alerts.
+    pub alerts: Vec<AlertReport>,
+    /// Sum of the scores of the guards that can abort.
+    pub score: f64,
+    /// Set when the run has to be aborted.
+    pub abort: Option<Reason>,
+    /// What keeps the weight where it is, the gravest first.
+    pub holds: Vec<Hold>,
+    /// No hold at all, and at least one guard with positive evidence.
+    pub gate_open: bool,
+    /// The shortest healthy time of the required guards, in seconds.
+    pub healthy_seconds: f64,
+    /// The longest time without data of the required guards, in seconds.
+    pub no_data_seconds: i64,
+    /// Share of requests that met the canary, from the guard with the most requests, in permille.
+    pub observed_share_permille: Option<i32>,
+    /// When a counted alert last fired: the step's window starts again after it.
+    pub tainted_at: Option<Timestamp>,
+}
+
+/// Total score of a guard.
+pub fn score(state: &GuardState, plan: &GuardPlan) -> f64 {
+    let limit = match plan.limit() {
+        Some(limit) if limit_counts(state, limit) => state.limit.sum(),
+        _ => 0.0,
+    };
+    state.comparison.sum() + limit + state.watch.sum()
+}
+
+/// One guard's view at `now`. Without a recent observation it is `Stale`, whatever the last one said.
+pub fn report(state: &GuardState, plan: &GuardPlan, now: Timestamp) -> GuardReport {
+    let this_step = state.step.is_some_and(|s| s.same(&plan.key()));
+    let counts = if this_step { state.counts } else { PairCounts::default() };
+    let (canary, stable) = (counts.canary.get(), counts.stable.get());
+    let score = score(state, plan);
+    let needed = needed(plan);
+    let (data, since, trouble) = data(state, plan, now);
+    let ratio = format!("{} {}/{}", plan.name, int(canary.x), int(canary.n));
+    let against = against(state, plan, &ratio, stable.x, stable.n);
+
+    let hold = |reason, message| Some(Hold { guard: plan.name.clone(), reason, message });
+    let hold = if score >= ABORT_SCORE {
+        hold(HoldReason::GuardTripped, format!("{against}, score {} >= 1", short(score)))
+    } else if data != DataState::Ok {
+        hold(HoldReason::NoData, format!("{}: {trouble}", plan.name))
+    } else if let Some(message) = shared_incident(state, plan) {
+        hold(HoldReason::SharedIncident, format!("{}: {message}", plan.name))
+    } else if score >= SUSPICION_SCORE {
+        hold(HoldReason::Suspicion, format!("{against}, score {} of 1, passes below 0.1", short(score)))
+    } else if canary.n < needed as f64 {
+        let message = format!("{}: {} of {needed} canary requests", plan.name, int(canary.n));
+        hold(HoldReason::NotEnoughEvidence, message)
+    } else {
+        None
+    };
+    let message = match &hold {
+        Some(h) if h.reason != HoldReason::NotEnoughEvidence => h.message.clone(),
+        _ => format!("{against}, score {} of 1, {} of {needed} canary requests", short(score), int(canary.n)),
+    };
+    let bad_now = state.data != DataState::Ok;
+    let unseen = state.last_seen.map_or(0, |seen| millis(seen, now).clamp(0, plan.gap_millis()));
+    let no_data = if bad_now || data != DataState::Ok {
+        state.no_data_millis.saturating_add(unseen)
+    } else {
+        state.no_data_millis
+    };
+    GuardReport {
+        name: plan.name.clone(),
+        action: plan.action,
+        state: data,
+        state_since: since,
+        score,
+        gate_open: hold.is_none(),
+        hold,
+        n_canary: int(canary.n),
+        x_canary: int(canary.x),
+        n_stable: int(stable.n),
+        x_stable: int(stable.x),
+        healthy_seconds: if this_step { state.healthy_millis as f64 / 1000.0 } else { 0.0 },
+        quiet_since: state.quiet.filter(|q| q.until > q.since).map(|q| q.since),
+        no_data_seconds: no_data / 1000,
+        min_samples_needed: needed,
+        observed_share_permille: share(canary.n, stable.n),
+        message,
+    }
+}
+
+/// The canary against whatever weighs most: the concurrent stable, the limit, or stable's record.
+fn against(state: &GuardState, plan: &GuardPlan, ratio: &str, x_stable: f64, n_stable: f64) -> String {
+    let stable = format!("{ratio} against {}/{}", int(x_stable), int(n_stable));
+    let limit = plan.limit().filter(|l| limit_counts(state, *l));
+    let limited = limit.map_or(0.0, |_| state.limit.sum());
+    let (compared, watched) = (state.comparison.sum(), state.watch.sum());
+    match (limit, watch_bound(state, plan)) {
+        (Some(limit), _) if limited > compared.max(watched) && limited >= SUSPICION_SCORE => {
+            format!("{ratio} against the limit of {}", percent(limit))
+        }
+        (_, Some(bound)) if watched >= compared || compared < SUSPICION_SCORE => {
+            format!("{ratio} against {}, twice the bound of stable's record", percent(bound))
+        }
+        (Some(limit), None) if plan.alone() => format!("{ratio} against the limit of {}", percent(limit)),
+        (None, None) if plan.alone() => format!("{ratio} without a record of stable to compare with"),
+        _ => stable,
+    }
+}
+
+/// Data state at `now`, since when, and the trouble in words.
+fn data(state: &GuardState, plan: &GuardPlan, now: Timestamp) -> (DataState, Timestamp, String) {
+    let Some(seen) = state.last_seen else {
+        return (DataState::NoData, now, "no sample was taken yet".into());
+    };
+    let since = state.data_since.unwrap_or(seen);
+    if state.data != DataState::Ok {
+        let seconds = millis(since, now).max(0) / 1000;
+        return (state.data, since, format!("{} ({seconds}s)", state.data_message));
+    }
+    // Three scrapes, and five seconds for a pass of the controller.
+    let age = millis(seen, now);
+    if age > plan.scrape_millis().saturating_mul(3).saturating_add(5000) {
+        return (DataState::Stale, seen, format!("not evaluated for {}s", age / 1000));
+    }
+    (DataState::Ok, since, String::new())
+}
+
+/// Canary requests that the next weight needs, at least 1.
+fn needed(plan: &GuardPlan) -> i64 {
+    let percent = i64::from(plan.next_weight.clamp(0, 100));
+    let samples = i64::from(plan.min_samples.max(0));
+    ((samples * percent + 99) / 100).max(1)
+}
+
+fn share(canary: f64, stable: f64) -> Option<i32> {
+    let all = canary + stable;
+    (all > 0.0).then(|| (1000.0 * canary / all).round() as i32)
+}
+
+fn int(v: f64) -> i64 {
+    v.round() as i64
+}
+
+/// A score in words: two digits, never rounded up to a limit that it has not reached.
+fn short(score: f64) -> String {
+    let floor = (score * 100.0).floor() / 100.0;
+    match score {
+        s if s > 0.0 && floor == 0.0 => "<0.01".into(),
+        s if s > 1000.0 => "over 1000".into(),
+        _ => format!("{floor:.2}"),
+    }
+}
+
+/// What all guards say together. Guards that only observe are reported and decide nothing.
+pub fn combine(guards: Vec<GuardReport>, alerts: Vec<AlertReport>) -> Evidence {
+    let score = guards.iter().filter(|g| g.action == GuardAction::Abort).map(|g| g.score).sum::<f64>();
+    let mut holds = Vec::new();
+    let mut abort = None;
+    let worst =
+        guards.iter().filter(|g| g.action == GuardAction::Abort).max_by(|a, b| a.score.total_cmp(&b.score));
+    if let Some(worst) = worst.filter(|_| score >= ABORT_SCORE) {
+        let message = if worst.score >= ABORT_SCORE {
+            worst.message.clone()
+        } else {
+            format!("{}; scores of all guards sum to {} >= 1", worst.message, short(score))
+        };
+        abort = Some(Reason { guard: worst.name.clone(), alert: false, message });
+    }
+    let firing =
+        |a: &&AlertReport| a.state == AlertState::Firing && a.abort && a.action == GuardAction::Abort;
+    if let (None, Some(a)) = (&abort, alerts.iter().find(firing)) {
+        abort = Some(Reason { guard: a.name.clone(), alert: true, message: a.message.clone() });
+    }
+    let required = || guards.iter().filter(|g| g.action != GuardAction::Observe);
+    holds.extend(required().filter_map(|g| g.hold.clone()));
+    holds.extend(alerts.iter().filter(|a| a.action != GuardAction::Observe).filter_map(AlertReport::hold));
+    if holds.is_empty() && score >= SUSPICION_SCORE {
+        let message = format!("scores of all guards sum to {}, passes below 0.1", short(score));
+        let guard = worst.map(|g| g.name.clone()).unwrap_or_default();
+        holds.push(Hold { guard, reason: HoldReason::Suspicion, message });
+    }
+    if required().next().is_none() {
+        let message = "no guard counts requests, so nothing can show that the canary is good: add a guard with \
+                       errorRatio";
+        holds.push(Hold { guard: String::new(), reason: HoldReason::NoGuard, message: message.into() });
+    }
+    holds.sort_by_key(|h| severity(h.reason));
+    Evidence {
+        score,
+        abort,
+        gate_open: holds.is_empty(),
+        holds,
+        healthy_seconds: required().map(|g| g.healthy_seconds).min_by(f64::total_cmp).unwrap_or(0.0),
+        no_data_seconds: required().map(|g| g.no_data_seconds).max().unwrap_or(0),
+        observed_share_permille: guards
+            .iter()
+            .max_by_key(|g| g.n_canary.saturating_add(g.n_stable))
+            .and_then(|g| g.observed_share_permille),
+        tainted_at: alerts.iter().filter_map(|a| a.tainted_at).max(),
+        guards,
+        alerts,
+    }
+}
+
+/// Gravest first; a lack of requests, which passes by itself, last.
+fn severity(reason: HoldReason) -> u8 {
+    match reason {
+        HoldReason::GuardTripped => 0,
+        HoldReason::AlertFiring => 1,
+        HoldReason::NoData => 2,
+        HoldReason::AlertSourceMissing => 3,
+        HoldReason::SharedIncident => 4,
+        HoldReason::AlertSilenced => 5,
+        HoldReason::PreExistingAlert => 6,
+        HoldReason::Suspicion => 7,
+        HoldReason::NoGuard => 8,
+        HoldReason::NotEnoughEvidence => 9,
+    }
+}
+
+/// Requests of the last five minutes, `(canary, stable)`, as `(requests, failed)`.
+pub fn last_five_minutes(state: &GuardState) -> ((i64, i64), (i64, i64)) {
+    let (canary, stable) = recent(state);
+    ((int(canary.n), int(canary.x)), (int(stable.n), int(stable.x)))
+}

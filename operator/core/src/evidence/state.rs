@@ -1,0 +1,317 @@
+//! What the evidence remembers between two evaluations. It is stored in the rollout's status, so that a
+//! restart neither forgets a fault nor refreshes the budget for false aborts.
+
+use super::alerts::AlertGuardState;
+use super::bet::Counts;
+use super::counts::Arm;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What is known about a guard's data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum DataState {
+    /// Fresh counters of every arm that is needed.
+    Ok,
+    /// The provider answers, but has no series of an arm.
+    #[default]
+    NoData,
+    /// A value is NaN, infinite or negative.
+    NotANumber,
+    /// The newest sample is older than two scrapes.
+    Stale,
+    /// Several series where one is expected.
+    MultipleSeries,
+    /// The provider refused the query.
+    QueryError,
+    /// The provider can't be reached, or did not answer in time.
+    ProviderDown,
+}
+
+impl DataState {
+    /// The name as it appears in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "Ok",
+            Self::NoData => "NoData",
+            Self::NotANumber => "NotANumber",
+            Self::Stale => "Stale",
+            Self::MultipleSeries => "MultipleSeries",
+            Self::QueryError => "QueryError",
+            Self::ProviderDown => "ProviderDown",
+        }
+    }
+}
+
+/// Evidence of one run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EvidenceState {
+    /// Guards that count requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<GuardState>,
+    /// Guards that watch alerts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertGuardState>,
+}
+
+impl EvidenceState {
+    /// State of a counting guard, new if it has none.
+    pub fn guard_mut(&mut self, name: &str) -> &mut GuardState {
+        let i = match self.guards.iter().position(|g| g.name == name) {
+            Some(i) => i,
+            None => {
+                self.guards.push(GuardState { name: name.into(), ..GuardState::default() });
+                self.guards.len() - 1
+            }
+        };
+        &mut self.guards[i]
+    }
+
+    /// State of a counting guard.
+    pub fn guard(&self, name: &str) -> Option<&GuardState> {
+        self.guards.iter().find(|g| g.name == name)
+    }
+
+    /// State of an alert guard, new if it has none.
+    pub fn alert_mut(&mut self, name: &str) -> &mut AlertGuardState {
+        let i = match self.alerts.iter().position(|g| g.name == name) {
+            Some(i) => i,
+            None => {
+                self.alerts.push(AlertGuardState { name: name.into(), ..AlertGuardState::default() });
+                self.alerts.len() - 1
+            }
+        };
+        &mut self.alerts[i]
+    }
+
+    /// State of an alert guard.
+    pub fn alert(&self, name: &str) -> Option<&AlertGuardState> {
+        self.alerts.iter().find(|g| g.name == name)
+    }
+}
+
+/// Evidence of one guard that counts requests.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GuardState {
+    /// Name of the guard.
+    pub name: String,
+    /// What is known about its data.
+    #[serde(default)]
+    pub data: DataState,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub data_since: Option<Timestamp>,
+    /// The trouble with the data, for people; empty when there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub data_message: String,
+    /// Time of the last sample that was taken in, good or not: it is not taken in twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub last_seen: Option<Timestamp>,
+    /// Milliseconds without usable data; reset by three good windows in a row.
+    #[serde(default)]
+    pub no_data_millis: i64,
+    /// Good windows in a row, at most 3.
+    #[serde(default)]
+    pub good_windows: i32,
+    /// Milliseconds of evaluated, usable windows since the step began.
+    #[serde(default)]
+    pub healthy_millis: i64,
+    /// The step that the counts below belong to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepKey>,
+    /// Requests since the step's window began.
+    #[serde(default)]
+    pub counts: PairCounts,
+    /// Requests that wait until both arms have enough for a bet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Carried>,
+    /// Counters at the start of the next window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
+    /// Scrapes between which no request reached the canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<Quiet>,
+    /// The comparison with the concurrent stable.
+    #[serde(default)]
+    pub comparison: Wealth,
+    /// The absolute limit.
+    #[serde(default)]
+    pub limit: Wealth,
+    /// The watch at weight 100 and after promotion.
+    #[serde(default)]
+    pub watch: Wealth,
+    /// Milliseconds that the watch has been evaluated.
+    #[serde(default)]
+    pub watch_millis: i64,
+    /// Stable's requests in the whole run while it had concurrent traffic.
+    #[serde(default)]
+    pub stable_run: ArmCounts,
+    /// Stable's requests older than five minutes and outside shared incidents.
+    #[serde(default)]
+    pub stable_normal: ArmCounts,
+    /// The last five minutes, in buckets of 30 seconds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<Bucket>,
+}
+
+/// Which step, in which window, at which weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StepKey {
+    /// Index of the step, from 0.
+    pub index: i32,
+    /// Weight of the canary in percent.
+    pub weight_percent: i32,
+    /// Whether this is the watched period after promotion.
+    #[serde(default)]
+    pub watch: bool,
+    /// When the weight was live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub window_start: Option<Timestamp>,
+}
+
+impl StepKey {
+    /// Whether both mean the same window. Times in objects of Kubernetes may have lost their fractions of a
+    /// second.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        let start = match (self.window_start, other.window_start) {
+            (Some(a), Some(b)) => millis(a, b).abs() < 1000,
+            (a, b) => a == b,
+        };
+        start
+            && self.index == other.index
+            && self.weight_percent == other.weight_percent
+            && self.watch == other.watch
+    }
+}
+
+/// Milliseconds from `from` to `to`, saturating.
+pub(super) fn millis(from: Timestamp, to: Timestamp) -> i64 {
+    to.as_millisecond().saturating_sub(from.as_millisecond())
+}
+
+/// Requests of one arm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ArmCounts {
+    /// Requests.
+    #[serde(default)]
+    pub n: f64,
+    /// Failed requests.
+    #[serde(default)]
+    pub x: f64,
+}
+
+impl ArmCounts {
+    pub(super) fn get(self) -> Counts {
+        Counts::new(self.n, self.x)
+    }
+
+    pub(super) fn add(&mut self, more: Counts) {
+        let mut sum = self.get();
+        sum.add(more);
+        *self = Self { n: sum.n, x: sum.x };
+    }
+}
+
+/// Requests of both arms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PairCounts {
+    /// Requests that met the canary.
+    #[serde(default)]
+    pub canary: ArmCounts,
+    /// Requests that met stable.
+    #[serde(default)]
+    pub stable: ArmCounts,
+}
+
+/// Requests that wait for a bet.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Carried {
+    /// When the first of them were counted.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub since: Timestamp,
+    /// The requests.
+    pub counts: PairCounts,
+}
+
+/// Starting counters of a window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Start {
+    /// When they were read.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub at: Timestamp,
+    /// The step in force then.
+    pub step: StepKey,
+    /// Counters per pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<PodStart>,
+}
+
+/// Scrapes of the canary between which its counters did not move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Quiet {
+    /// The first of them.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub since: Timestamp,
+    /// The last of them.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub until: Timestamp,
+}
+
+/// Starting counters of one pod or router instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PodStart {
+    /// Pod or router instance; empty for a source without them.
+    #[serde(default)]
+    pub id: String,
+    /// The revision it belongs to.
+    pub arm: Arm,
+    /// All counted requests.
+    pub total: f64,
+    /// Failed requests; absent while there was no error series.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad: Option<f64>,
+    /// Windows since it was last seen.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gone: i32,
+}
+
+fn is_zero(v: &i32) -> bool {
+    *v == 0
+}
+
+/// One process of bets. Its sum reaches 1 with a probability of at most the capital placed on it while the
+/// canary is good.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Wealth {
+    /// Capital placed so far.
+    #[serde(default)]
+    pub staked: f64,
+    /// Wealth of each alternative.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wealth: Vec<f64>,
+}
+
+/// Requests of 30 seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Bucket {
+    /// Start in seconds since 1970.
+    pub t: i64,
+    /// Requests that met stable.
+    #[serde(default)]
+    pub n: f64,
+    /// Failed ones of them.
+    #[serde(default)]
+    pub x: f64,
+    /// Requests that met the canary.
+    #[serde(default)]
+    pub cn: f64,
+    /// Failed ones of them.
+    #[serde(default)]
+    pub cx: f64,
+}
