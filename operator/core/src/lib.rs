@@ -9,6 +9,7 @@
 //! - [`api`]: the wire types of `sluice.dev/v1alpha1`
 //! - [`config`]: settings of an installation
 //! - [`view`], [`observed`]: raw objects through narrow views
+//! - [`judge`]: which guard is judged by what, in which window
 //! - [`limits`]: class table, own limits, their join into a frozen plan
 //! - [`evidence`], [`verdict`]: counters to scores, scores to a verdict on the run
 //! - [`decide`]: the questions in the order of safety
@@ -22,6 +23,7 @@ pub mod decide;
 pub mod digest;
 pub mod elect;
 pub mod evidence;
+pub mod judge;
 pub mod limits;
 pub mod observed;
 pub mod render;

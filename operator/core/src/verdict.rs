@@ -35,8 +35,8 @@ pub struct Verdict {
     pub no_data: Option<(Timestamp, String)>,
     /// Requests that met the canary, and all requests, since the window of this step began.
     pub share: Option<(f64, f64)>,
-    /// Since when no request has reached the canary, if it is known.
-    pub quiet_since: Option<Timestamp>,
+    /// First and newest scrape between which no request reached the canary, if known.
+    pub quiet: Option<(Timestamp, Timestamp)>,
     /// Each guard, for status.
     pub guards: Vec<GuardStatus>,
     /// State to keep, so that a restart neither forgets nor refreshes it.

@@ -30,7 +30,11 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
     let home = send_home(d, &run);
     if !home {
         let waited = super::draft::seconds_between(back.since, d.now);
-        d.wait("ReturningTraffic", format!("weight 0 is written, not yet seen on every route ({waited} s)"), None);
+        d.wait(
+            "ReturningTraffic",
+            format!("weight 0 is written, not yet seen on every route ({waited} s)"),
+            None,
+        );
         d.status.run = Some(run);
         return;
     }
@@ -55,7 +59,10 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
         run.exposed_until = Some(d.now);
         if run.exposed_since.is_some() {
             let seconds = super::draft::seconds_between(back.since, d.now);
-            d.normal("TrafficReturned", format!("run {}: weight 0 verified {seconds} s after the decision", run.id));
+            d.normal(
+                "TrafficReturned",
+                format!("run {}: weight 0 verified {seconds} s after the decision", run.id),
+            );
         }
     }
     if !canary_gone(d, &run, workload) {
@@ -80,7 +87,8 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
 fn send_home(d: &mut Draft<'_>, run: &Run) -> bool {
     let plan = &run.plan;
     let shown = traffic::shown(plan, d.seen);
-    let pinned = d.seen.service(&plan.stable_service).and_then(|service| service.pinned().map(ToOwned::to_owned));
+    let pinned =
+        d.seen.service(&plan.stable_service).and_then(|service| service.pinned().map(ToOwned::to_owned));
     let stable_leads_away = pinned.as_deref() == Some(run.canary.hash.as_str());
     if !stable_leads_away {
         if shown == Weights::All(0) {
@@ -177,16 +185,26 @@ fn verified(d: &mut Draft<'_>, run: &Run, back_at: jiff::Timestamp) -> bool {
     let settle = run.plan.settle_seconds.max(SHORTEST_SETTLE_SECONDS);
     if !d.passed(back_at, settle) {
         let deadline = d.after(back_at, settle);
-        d.wait("Settling", format!("weight 0 is live in the API; proxies get {settle} s to follow"), Some(deadline));
+        d.wait(
+            "Settling",
+            format!("weight 0 is live in the API; proxies get {settle} s to follow"),
+            Some(deadline),
+        );
         return false;
     }
-    let quiet = d.input.verdict.run_id == run.id && d.input.verdict.quiet_since.is_some_and(|since| since >= back_at);
+    // A whole scrape after the weight was 0 shows no new request.
+    let quiet = d.input.verdict.run_id == run.id
+        && d.input.verdict.quiet.is_some_and(|(from, to)| to > from.max(back_at));
     let drain = run.plan.drain_seconds.max(settle);
     if quiet || d.passed(back_at, drain) {
         return true;
     }
     let deadline = d.after(back_at, drain);
-    d.wait("Draining", format!("waits until no request reaches the canary, at most {drain} s"), Some(deadline));
+    d.wait(
+        "Draining",
+        format!("waits until no request reaches the canary, at most {drain} s"),
+        Some(deadline),
+    );
     false
 }
 
@@ -215,7 +233,8 @@ fn without_workload(d: &mut Draft<'_>, run: Run) {
         return;
     }
     // `--cascade=orphan` leaves ours behind: sweep what carries our label.
-    let ours: Vec<&ReplicaSet> = d.seen.replica_sets().filter(|set| set.name == run.canary.replica_set).collect();
+    let ours: Vec<&ReplicaSet> =
+        d.seen.replica_sets().filter(|set| set.name == run.canary.replica_set).collect();
     for set in ours {
         d.act(render::delete_replica_set(set));
     }

@@ -1,0 +1,222 @@
+//! From samples to a verdict on a run: which guard is judged by what, in which window.
+//!
+//! Pure: the shell fetches the samples, keeps the state between two evaluations and stores it in status.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::api::{Guard, GuardAction, GuardStatus, Run, Stage};
+use crate::evidence::{
+    AlertPlan, AlertReport, Arm, EvidenceState, GuardPlan, GuardReport, HoldReason, KnownAlert, Outcome,
+    Poll, Sample, combine, known_alerts, observe, observe_alerts, report, report_alerts,
+};
+use crate::verdict::{Verdict, Why};
+
+const PPM: f64 = 1_000_000.0;
+const PERMILLE: f64 = 1000.0;
+
+/// Requests that reached the canary, as last seen: tells when none does any more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quiet {
+    /// Requests of all canary pods.
+    pub total: f64,
+    /// Scrape at which this total was first seen.
+    pub from: Timestamp,
+    /// Newest scrape that still shows it.
+    pub to: Timestamp,
+}
+
+impl Quiet {
+    /// Takes in one sample.
+    pub fn update(known: Option<Self>, sample: &Sample) -> Option<Self> {
+        let Outcome::Counters(pods) = &sample.outcome else {
+            return known;
+        };
+        let canary: Vec<_> = pods.iter().filter(|pod| pod.arm == Arm::Canary).collect();
+        let newest = canary.iter().map(|pod| pod.newest_sample).min()?;
+        let total: f64 = canary.iter().map(|pod| pod.total).sum();
+        match known {
+            Some(known) if (known.total - total).abs() < 0.5 => {
+                Some(Self { to: newest.max(known.to), ..known })
+            }
+            _ => Some(Self { total, from: newest, to: newest }),
+        }
+    }
+}
+
+/// One evaluation of a run.
+#[derive(Clone, Debug)]
+pub struct Evaluation<'a> {
+    /// The run.
+    pub run: &'a Run,
+    /// One sample per counting guard, by name.
+    pub samples: &'a [(String, Sample)],
+    /// The alerts, when a guard watches them.
+    pub poll: Option<&'a Poll>,
+    /// Requests that reach the canary.
+    pub quiet: Option<Quiet>,
+    /// Seconds between two evaluations.
+    pub interval_seconds: i32,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Takes in the samples and says what they mean.
+pub fn judge(evaluation: &Evaluation<'_>, state: &mut EvidenceState) -> Verdict {
+    let run = evaluation.run;
+    let plans = guard_plans(run, state, evaluation.interval_seconds);
+    for plan in &plans {
+        if let Some((_, sample)) = evaluation.samples.iter().find(|(name, _)| *name == plan.name) {
+            observe(state.guard_mut(&plan.name), sample, plan, evaluation.now);
+        }
+    }
+    let alert_plans = alert_plans(run, evaluation.interval_seconds);
+    if let Some(poll) = evaluation.poll {
+        for plan in &alert_plans {
+            observe_alerts(state.alert_mut(&plan.name), poll, plan, evaluation.now);
+        }
+    }
+    conclude(evaluation, state, &plans, &alert_plans)
+}
+
+fn conclude(
+    evaluation: &Evaluation<'_>,
+    state: &mut EvidenceState,
+    plans: &[GuardPlan],
+    alert_plans: &[AlertPlan],
+) -> Verdict {
+    let (run, now) = (evaluation.run, evaluation.now);
+    let reports: Vec<GuardReport> =
+        plans.iter().map(|plan| report(state.guard_mut(&plan.name), plan, now)).collect();
+    let alerts: Vec<AlertReport> =
+        alert_plans.iter().map(|plan| report_alerts(state.alert_mut(&plan.name), plan, now)).collect();
+    let statuses = reports.iter().map(guard_status).chain(alerts.iter().map(alert_status)).collect();
+    let share = reports
+        .iter()
+        .map(|guard| (guard.n_canary as f64, (guard.n_canary + guard.n_stable) as f64))
+        .max_by(|a, b| a.1.total_cmp(&b.1));
+    let evidence = combine(reports, alerts);
+    let no_data = evidence.holds.iter().find(|hold| hold.reason == HoldReason::NoData).map(|hold| {
+        let since = now.checked_sub(SignedDuration::from_secs(evidence.no_data_seconds)).unwrap_or(now);
+        (since, hold.message.clone())
+    });
+    let blocking = |reason: HoldReason| !matches!(reason, HoldReason::NotEnoughEvidence | HoldReason::NoData);
+    let needs = evidence.holds.iter().find(|hold| hold.reason == HoldReason::NotEnoughEvidence);
+    Verdict {
+        run_id: run.id.clone(),
+        at: Some((run.stage, run.step)),
+        abort: evidence.abort.as_ref().map(|reason| Why {
+            reason: if reason.alert { "AlertFired" } else { "GuardTripped" }.to_owned(),
+            message: reason.message.clone(),
+        }),
+        holds: evidence
+            .holds
+            .iter()
+            .filter(|hold| blocking(hold.reason))
+            .map(|hold| Why { reason: hold.reason.as_str().to_owned(), message: hold.message.clone() })
+            .collect(),
+        gate_open: evidence.gate_open,
+        needs: needs.map_or_else(|| "waits for evidence".to_owned(), |hold| hold.message.clone()),
+        healthy_seconds: evidence.healthy_seconds as f64,
+        no_data,
+        share,
+        quiet: evaluation.quiet.map(|quiet| (quiet.from, quiet.to)),
+        guards: statuses,
+        state: Some(state.clone()),
+        firing: firing(&run.plan.guards, evaluation.poll),
+    }
+}
+
+/// Alerts that match a guard now: at the time of the hold they are not the new revision's fault.
+pub fn firing(guards: &[Guard], poll: Option<&Poll>) -> Vec<KnownAlert> {
+    let Some(alerts) = poll.and_then(|poll| poll.answer.as_ref().ok()) else {
+        return Vec::new();
+    };
+    let mut known: Vec<KnownAlert> = Vec::new();
+    for guard in guards.iter().filter_map(|guard| guard.alert.as_ref()) {
+        for alert in known_alerts(alerts, &guard.matchers).unwrap_or_default() {
+            if !known.contains(&alert) {
+                known.push(alert);
+            }
+        }
+    }
+    known
+}
+
+fn guard_plans(run: &Run, state: &EvidenceState, interval_seconds: i32) -> Vec<GuardPlan> {
+    let counting: Vec<&Guard> = run.plan.guards.iter().filter(|guard| guard.error_ratio.is_some()).collect();
+    let aborting = counting.iter().filter(|guard| guard.action == GuardAction::Abort).count().max(1);
+    let index = usize::try_from(run.step).unwrap_or(0);
+    let next = run.plan.steps.get(index + 1).map_or(100, |step| step.weight_percent);
+    // The window of the last step goes on through the swap; on the way back there is nothing to judge.
+    let judged = matches!(run.stage, Stage::Stepping | Stage::Promoting | Stage::Watching);
+    let settled = run.weight.and_then(|weight| weight.settled_at).filter(|_| judged);
+    // An alert taints what was counted while it fired.
+    let tainted = state.alerts.iter().filter_map(|alert| alert.tainted_at).max();
+    let window_start = settled.map(|at| tainted.map_or(at, |tainted| at.max(tainted)));
+    counting
+        .into_iter()
+        .map(|guard| GuardPlan {
+            name: guard.name.clone(),
+            action: guard.action,
+            relative: f64::from(run.plan.tolerance_ppm.relative) / PPM,
+            absolute: f64::from(run.plan.tolerance_ppm.absolute) / PPM,
+            limit_ppm: guard.error_ratio.as_ref().and_then(|ratio| ratio.max_ppm),
+            min_samples: run.plan.min_samples,
+            weight: run.weight.map_or(0, |weight| weight.percent),
+            next_weight: next,
+            step: run.step,
+            steps: i32::try_from(run.plan.steps.len()).unwrap_or(i32::MAX),
+            window_start,
+            watch: run.stage == Stage::Watching,
+            alpha_share: 1.0 / aborting as f64,
+            scrape_seconds: interval_seconds,
+        })
+        .collect()
+}
+
+fn alert_plans(run: &Run, interval_seconds: i32) -> Vec<AlertPlan> {
+    let guards = run.plan.guards.iter().filter_map(|guard| Some((guard, guard.alert.as_ref()?)));
+    guards
+        .map(|(guard, alert)| AlertPlan {
+            name: guard.name.clone(),
+            action: guard.action,
+            matchers: alert.matchers.clone(),
+            min_firing_seconds: alert.min_firing_seconds,
+            watchdog: Vec::new(),
+            known: run.known_alerts.clone(),
+            exposure_start: run.exposed_since,
+            canary_hash: Some(run.canary.hash.clone()),
+            canary_service: Some(run.plan.canary_service.clone()),
+            poll_seconds: interval_seconds,
+        })
+        .collect()
+}
+
+#[allow(clippy::cast_possible_truncation)] // scores are capped far below i64
+fn guard_status(guard: &GuardReport) -> GuardStatus {
+    GuardStatus {
+        name: guard.name.clone(),
+        state: guard.state.as_str().to_owned(),
+        score_permille: Some((guard.score.min(1e6) * PERMILLE).floor() as i64),
+        canary_requests: Some(guard.n_canary),
+        canary_failed: Some(guard.x_canary),
+        stable_requests: Some(guard.n_stable),
+        stable_failed: Some(guard.x_stable),
+        needed_requests: Some(guard.min_samples_needed),
+        message: guard.message.clone(),
+    }
+}
+
+fn alert_status(alert: &AlertReport) -> GuardStatus {
+    GuardStatus {
+        name: alert.name.clone(),
+        state: alert.state.as_str().to_owned(),
+        score_permille: None,
+        canary_requests: None,
+        canary_failed: None,
+        stable_requests: None,
+        stable_failed: None,
+        needed_requests: None,
+        message: alert.message.clone(),
+    }
+}
