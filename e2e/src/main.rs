@@ -1,1 +1,110 @@
-fn main() {}
+//! `sluice-e2e`: starts the local cluster and runs what is played on it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use sluice_e2e::cluster::{Cluster, Options};
+use sluice_e2e::{sandbox, smoke};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A rootless local Kubernetes and the end-to-end runs on it.
+#[derive(Parser)]
+struct Cli {
+    /// Folder of logs and data [default: a new one per run under target/e2e]
+    #[arg(long, global = true)]
+    run_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the cluster and keep it until interrupted, or run one command with KUBECONFIG set and end with it
+    Cluster {
+        /// The command and its arguments
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// Start the cluster, send requests through the Gateway, look for the metrics
+    Smoke,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = sandbox::enter() {
+        eprintln!("error: {error:#}\nRun `make preflight`: it names what this machine lacks.");
+        return ExitCode::FAILURE;
+    }
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(cli: Cli) -> Result<ExitCode> {
+    // The first process of a process namespace gets no signal that it does not ask for.
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
+    let run_dir = cli.run_dir.unwrap_or_else(default_run_dir);
+    let work = async {
+        let cluster = Cluster::start(Options::new(&run_dir)).await?;
+        let done = tokio::select! {
+            done = play(&cluster, cli.command) => done,
+            died = cluster.failed() => Err(died),
+        };
+        cluster.stop().await;
+        done
+    };
+    tokio::select! {
+        done = work => done.with_context(|| format!("logs are in {}", run_dir.display())),
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+    }
+}
+
+async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Smoke => smoke::run(cluster).await.map(|()| ExitCode::SUCCESS),
+        Command::Cluster { command } => match command.split_first() {
+            Some((program, arguments)) => {
+                let status = cluster.tool(program).args(arguments).status().await.context(program.clone())?;
+                Ok(ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)))
+            }
+            None => {
+                announce(cluster);
+                std::future::pending().await
+            }
+        },
+    }
+}
+
+fn announce(cluster: &Cluster) {
+    println!("cluster up in {:.1} s; end it with Ctrl-C", cluster.started_in.as_secs_f64());
+    println!("kubeconfig {}", cluster.paths.kubeconfig.display());
+    println!("logs       {}", cluster.paths.logs.display());
+    let a = &cluster.addresses;
+    println!("inside: Gateway {}, Prometheus {}, Alertmanager {}", a.gateway, a.prometheus, a.alertmanager);
+    println!("        faults http://{}/faults, pods http://{}/pods", a.faults, a.faults);
+    if let Some(pid) = sandbox::outer_pid() {
+        println!("from another terminal, with all tools on the PATH:");
+        println!(
+            "  nsenter -t {pid} -U -n -m --preserve-credentials env KUBECONFIG={} PATH={}:$PATH bash",
+            cluster.paths.kubeconfig.display(),
+            cluster.paths.tools.join("bin").display()
+        );
+    }
+}
+
+/// A folder of its own for each run, beside the program: target/e2e/<time>-<process>.
+fn default_run_dir() -> PathBuf {
+    let target = std::env::current_exe().ok().and_then(|e| Some(e.parent()?.parent()?.to_owned()));
+    let name = format!("{}-{}", jiff::Timestamp::now().as_second(), sandbox::outer_pid().unwrap_or_default());
+    target.unwrap_or_else(|| "target".into()).join("e2e").join(name)
+}
