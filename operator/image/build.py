@@ -2,8 +2,8 @@
 """Builds the controller's image as an OCI archive, without Docker and without root.
 
 The program is linked statically against the C library of the machine's own Rust target, so no other target has to be
-downloaded; on x86-64 the image is amd64, on aarch64 arm64. TLS needs a list of public CAs in the image, even where
-every provider brings its own: a pinned one is fetched with pip. Needs cargo, a C compiler, libc.a (Debian: libc6-dev,
+downloaded; on x86-64 the image is amd64, on aarch64 arm64. The image holds a list of public CAs, for
+providers without a caKey: a pinned one is fetched with pip. Needs cargo, a C compiler, libc.a (Debian: libc6-dev,
 Fedora: glibc-static) and Python 3.9 with pip, or --ca-bundle.
 """
 
