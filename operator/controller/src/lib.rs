@@ -1,8 +1,23 @@
 //! The shell of Sluice: clocks, clients and servers around the pure core.
 
+pub mod actuate;
+pub mod args;
 pub mod client;
+pub mod context;
+pub mod crash;
+pub mod crds;
 pub mod error;
+pub mod evidence;
+pub mod guardrails;
 pub mod http;
 pub mod leader;
 pub mod metrics;
+pub mod observe;
+pub mod providers;
+pub mod queue;
+pub mod reconcile;
+pub mod release;
+pub mod report;
+pub mod start;
 pub mod telemetry;
+pub mod watch;

@@ -395,7 +395,7 @@ const SNAPSHOT_GAUGES: [SnapshotGauge; 10] = [
         name: "guard_value",
         help: "Value of a guard since the step began: error ratios are 0 to 1",
         samples: |s| {
-            let of = |g: &'_ GuardSnapshot| [("canary", g.canary), ("stable", g.stable)];
+            let of = |g: &GuardSnapshot| [("canary", g.canary), ("stable", g.stable)];
             let samples = s.guards.iter().flat_map(|g| of(g).map(|(arm, v)| (g.name.as_str(), arm, v)));
             samples.filter_map(|(guard, arm, v)| Some((vec![("guard", guard), ("arm", arm)], v?))).collect()
         },
@@ -404,15 +404,8 @@ const SNAPSHOT_GAUGES: [SnapshotGauge; 10] = [
         name: "guard_threshold",
         help: "Absolute limit of a guard",
         samples: |s| {
-            let of = |g: &'static str, v: f64| (vec![("bound", g)], v);
-            s.guards
-                .iter()
-                .filter_map(|g| {
-                    let (mut labels, value) = of("max", g.max?);
-                    labels.insert(0, ("guard", g.name.as_str()));
-                    Some((labels, value))
-                })
-                .collect()
+            let labels = |g| vec![("guard", g), ("bound", "max")];
+            s.guards.iter().filter_map(|g| Some((labels(g.name.as_str()), g.max?))).collect()
         },
     },
     SnapshotGauge {

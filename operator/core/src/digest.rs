@@ -45,7 +45,8 @@ pub fn template_without_restarts(template: &Value) -> String {
     }
     drop_empty(&mut normal, "annotations");
     for list in ["containers", "initContainers"] {
-        let Some(containers) = normal.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut) else {
+        let Some(containers) = normal.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut)
+        else {
             continue;
         };
         for container in containers {

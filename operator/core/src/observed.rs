@@ -80,7 +80,8 @@ impl Observed {
         let slices = objects.endpoint_slices.map(|slices| {
             let mut by_service: Vec<(String, Vec<Value>)> = Vec::new();
             for slice in slices {
-                let service = slice.pointer("/metadata/labels/kubernetes.io~1service-name").and_then(Value::as_str);
+                let service =
+                    slice.pointer("/metadata/labels/kubernetes.io~1service-name").and_then(Value::as_str);
                 let service = service.unwrap_or_default().to_owned();
                 match by_service.iter_mut().find(|(name, _)| *name == service) {
                     Some((_, list)) => list.push(slice),
@@ -154,5 +155,7 @@ impl Observed {
 
 /// A pod's name is its ReplicaSet's name, a dash, and five characters.
 fn owned_by(pod: &str, replica_set: &str) -> bool {
-    pod.strip_prefix(replica_set).and_then(|rest| rest.strip_prefix('-')).is_some_and(|rest| !rest.contains('-'))
+    pod.strip_prefix(replica_set)
+        .and_then(|rest| rest.strip_prefix('-'))
+        .is_some_and(|rest| !rest.contains('-'))
 }

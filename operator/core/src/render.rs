@@ -34,7 +34,13 @@ fn patch(lane: Lane, name: &'static str, kind: Kind, object: &str, ops: Vec<Patc
 
 /// Weights of the pair on one route.
 pub fn set_weights(lane: Lane, route: &str, weights: SetWeights) -> Action {
-    Action { lane, name: "set-weights", kind: Kind::HTTPRoute, object: route.to_owned(), write: Write::Weights(weights) }
+    Action {
+        lane,
+        name: "set-weights",
+        kind: Kind::HTTPRoute,
+        object: route.to_owned(),
+        write: Write::Weights(weights),
+    }
 }
 
 /// The JSON Patch for these weights on a route as it is now; empty when nothing differs.
@@ -48,9 +54,10 @@ pub fn weights(object: &Value, wanted: &SetWeights) -> Result<Vec<PatchOp>, Rout
             continue;
         }
         let refs = format!("/spec/rules/{}/backendRefs", pair.rule);
-        for (index, service, weight) in
-            [(pair.stable_ref, &wanted.stable_service, stable), (pair.canary_ref, &wanted.canary_service, canary)]
-        {
+        for (index, service, weight) in [
+            (pair.stable_ref, &wanted.stable_service, stable),
+            (pair.canary_ref, &wanted.canary_service, canary),
+        ] {
             ops.push(test(format!("{refs}/{index}/name"), service.as_str()));
             ops.push(add(format!("{refs}/{index}/weight"), json!(weight)));
         }
@@ -70,13 +77,25 @@ pub fn weights(object: &Value, wanted: &SetWeights) -> Result<Vec<PatchOp>, Rout
 pub fn unmark_route(route: &Route) -> Action {
     let path = format!("/metadata/annotations/{}", token(ANNOTATION_TRAFFIC));
     let value = route.traffic.clone().unwrap_or_default();
-    patch(Lane::Tidy, "unmark-route", Kind::HTTPRoute, &route.name, vec![test(path.clone(), value), remove(path)])
+    patch(
+        Lane::Tidy,
+        "unmark-route",
+        Kind::HTTPRoute,
+        &route.name,
+        vec![test(path.clone(), value), remove(path)],
+    )
 }
 
 // --- services -----------------------------------------------------------------------------------------
 
 /// One Service of the pair, made from the apex Service.
-pub fn create_pair_service(rollout: &str, namespace: &str, name: &str, apex: &Service, selector: Map<String, Value>) -> Action {
+pub fn create_pair_service(
+    rollout: &str,
+    namespace: &str,
+    name: &str,
+    apex: &Service,
+    selector: Map<String, Value>,
+) -> Action {
     let ports = pair_ports(apex);
     let body = json!({
         "apiVersion": "v1", "kind": "Service",
@@ -136,7 +155,11 @@ pub fn pinned(apex: &Map<String, Value>, hash: &str) -> Map<String, Value> {
 /// Puts our label on the Deployment: from here its templates are held.
 pub fn enrol(workload: &Workload) -> Action {
     let path = format!("/metadata/labels/{}", token(LABEL_MANAGED));
-    let label = if workload.has_labels { add(path, json!("true")) } else { add("/metadata/labels", json!({LABEL_MANAGED: "true"})) };
+    let label = if workload.has_labels {
+        add(path, json!("true"))
+    } else {
+        add("/metadata/labels", json!({LABEL_MANAGED: "true"}))
+    };
     let ops = vec![test("/metadata/resourceVersion", workload.resource_version.as_str()), label];
     patch(Lane::Forward, "enrol", Kind::Deployment, &workload.name, ops)
 }
@@ -162,10 +185,8 @@ pub fn hold(lane: Lane, workload: &Workload, mark: HeldMark) -> Action {
 /// Takes the mark off and lets the native controller go on with the template it has.
 pub fn release(lane: Lane, workload: &Workload, unpause: bool) -> Action {
     // Only the template that was judged may go live.
-    let mut ops = vec![
-        test("/metadata/uid", workload.uid.as_str()),
-        test("/spec/template", workload.template.clone()),
-    ];
+    let mut ops =
+        vec![test("/metadata/uid", workload.uid.as_str()), test("/spec/template", workload.template.clone())];
     if workload.held.is_some() {
         ops.push(remove(format!("/metadata/annotations/{}", token(ANNOTATION_HELD))));
     }
@@ -219,7 +240,8 @@ pub fn replica_set_name(workload: &str, hash: &str) -> String {
 }
 
 fn owner(workload: &Workload, controller: bool) -> Value {
-    let mut owner = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": workload.name, "uid": workload.uid});
+    let mut owner =
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": workload.name, "uid": workload.uid});
     if controller {
         owner["controller"] = json!(true);
         owner["blockOwnerDeletion"] = json!(true);
@@ -260,7 +282,13 @@ pub fn create_canary(rollout: &str, namespace: &str, workload: &Workload, replic
             "template": template,
         },
     });
-    Action { lane: Lane::Forward, name: "create-canary", kind: Kind::ReplicaSet, object: name, write: Write::Create(body) }
+    Action {
+        lane: Lane::Forward,
+        name: "create-canary",
+        kind: Kind::ReplicaSet,
+        object: name,
+        write: Write::Create(body),
+    }
 }
 
 /// Takes a ReplicaSet out of the Deployment's sight: our labels, one owner without `controller`.
@@ -316,13 +344,15 @@ pub fn delete_replica_set(set: &ReplicaSet) -> Action {
 pub fn add_finalizer(rollout: &str, finalizers: &[String], resource_version: &str) -> Action {
     let mut list = finalizers.to_vec();
     list.push(FINALIZER.to_owned());
-    let ops = vec![test("/metadata/resourceVersion", resource_version), add("/metadata/finalizers", json!(list))];
+    let ops =
+        vec![test("/metadata/resourceVersion", resource_version), add("/metadata/finalizers", json!(list))];
     patch(Lane::Forward, "add-finalizer", Kind::ProgressiveRollout, rollout, ops)
 }
 
 /// Removes our finalizer.
 pub fn remove_finalizer(rollout: &str, finalizers: &[String], resource_version: &str) -> Action {
     let list: Vec<&String> = finalizers.iter().filter(|name| *name != FINALIZER).collect();
-    let ops = vec![test("/metadata/resourceVersion", resource_version), add("/metadata/finalizers", json!(list))];
+    let ops =
+        vec![test("/metadata/resourceVersion", resource_version), add("/metadata/finalizers", json!(list))];
     patch(Lane::Tidy, "remove-finalizer", Kind::ProgressiveRollout, rollout, ops)
 }

@@ -17,7 +17,6 @@ pub enum ConditionType {
     MetricsAvailable,
     /// The weight asked for is live in the router.
     TrafficVerified,
-    
 }
 
 impl ConditionType {

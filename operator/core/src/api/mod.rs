@@ -15,8 +15,8 @@ pub use condition::{Condition, ConditionStatus, ConditionType};
 pub use guard::{AlertGuard, AlertMatcher, ErrorRatioGuard, Guard, GuardAction, MatchOp, RatioSource};
 pub use provider::{Header, PROVIDER_SECRET, ProviderConfig};
 pub use rollout::{
-    ApexCallers, Limits, Mode, ProgressiveRollout, ProgressiveRolloutSpec, RouteRef, Routing, StepSpec, Wiring,
-    WorkloadRef,
+    ApexCallers, Limits, Mode, ProgressiveRollout, ProgressiveRolloutSpec, RouteRef, Routing, StepSpec,
+    Wiring, WorkloadRef,
 };
 pub use status::*;
 

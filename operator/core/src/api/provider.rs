@@ -96,7 +96,9 @@ impl fmt::Debug for Header {
 }
 
 fn without_userinfo(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return "***".into() };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.rfind('@').map_or_else(|| url.into(), |at| format!("***{}", &url[at..]));
+    };
     let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     match rest[..authority].rfind('@') {
         Some(at) => format!("{scheme}://***{}", &rest[at..]),
@@ -223,7 +225,8 @@ mod tests {
     #[test]
     fn unusable_addresses_name_the_field_and_the_problem() {
         for (url, says) in [
-            ("prometheus:9090", "scheme must be http or https"),
+            ("prometheus:9090", "url \"prometheus:9090\": the scheme must be http or https"),
+            ("me:secret@prometheus:9090", "url \"***@prometheus:9090\""),
             ("ftp://prometheus", "scheme must be http or https"),
             ("http://", "host is missing"),
             ("http://:9090", "host is missing"),

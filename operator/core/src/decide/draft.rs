@@ -5,7 +5,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::{Action, Event, EventKind};
-use crate::api::{GoingBack, Outcome, ProgressiveRollout, ProgressiveRolloutSpec, ProgressiveRolloutStatus, Run};
+use crate::api::{
+    GoingBack, Outcome, ProgressiveRollout, ProgressiveRolloutSpec, ProgressiveRolloutStatus, Run,
+};
 use crate::config::Config;
 use crate::observed::Observed;
 use crate::verdict::Verdict;

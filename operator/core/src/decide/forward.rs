@@ -55,7 +55,10 @@ pub(super) fn prepare(d: &mut Draft<'_>, mut run: Run) {
             } else if set.replicas == 0 {
                 d.act(render::scale(Lane::Forward, "scale-canary", set, 1));
             }
-            if set.replicas > 0 && set.available > 0 && d.seen.ready_behind(&run.plan.canary_service, &set.name) > 0 {
+            if set.replicas > 0
+                && set.available > 0
+                && d.seen.ready_behind(&run.plan.canary_service, &set.name) > 0
+            {
                 run.canary = set.revision(run.canary.commit.clone());
                 run.stage = Stage::Stepping;
                 run.step = 0;
@@ -80,7 +83,8 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
         d.status.run = Some(run);
         return;
     }
-    let Some(step) = usize::try_from(run.step).ok().and_then(|index| run.plan.steps.get(index)).copied() else {
+    let Some(step) = usize::try_from(run.step).ok().and_then(|index| run.plan.steps.get(index)).copied()
+    else {
         // A plan always has the step that a run is in; if not, the safe side is stable.
         d.go_back(&mut run, Outcome::NotProven, "PlanLost", "the plan does not have the step the run is in");
         finish_pass(d, run);
@@ -153,7 +157,11 @@ fn hide_history(d: &mut Draft<'_>, run: &Run, workload: &Workload) -> bool {
         d.act(render::hide(Lane::Forward, &d.name, workload, set, role));
     }
     if !others.is_empty() {
-        d.wait("HidingHistory", format!("{} older ReplicaSets are hidden from the Deployment", others.len()), None);
+        d.wait(
+            "HidingHistory",
+            format!("{} older ReplicaSets are hidden from the Deployment", others.len()),
+            None,
+        );
     }
     !others.is_empty()
 }
@@ -167,7 +175,11 @@ fn pin_pair(d: &mut Draft<'_>, run: &Run) -> bool {
     for (name, hash) in hashes {
         let Some(service) = d.seen.service(name) else {
             let message = format!("Service {name} is gone; it is made again while no run is under way");
-            d.wait("ServiceNotFound", message, Some(d.after(run.stage_since, plan.progress_deadline_seconds)));
+            d.wait(
+                "ServiceNotFound",
+                message,
+                Some(d.after(run.stage_since, plan.progress_deadline_seconds)),
+            );
             return true;
         };
         if service.pinned() != Some(hash.as_str()) {
@@ -258,7 +270,11 @@ fn weight_is_live(d: &mut Draft<'_>, run: &mut Run, percent: i32) -> bool {
             run.exposed_since = Some(d.now);
         }
         traffic::set(d, run, Lane::Forward, percent);
-        d.wait("SettingWeight", format!("weight {percent} % is asked of the routes"), Some(d.after(d.now, ACCEPT_SECONDS)));
+        d.wait(
+            "SettingWeight",
+            format!("weight {percent} % is asked of the routes"),
+            Some(d.after(d.now, ACCEPT_SECONDS)),
+        );
         return false;
     };
     let shown = traffic::shown(&run.plan, d.seen);
@@ -291,9 +307,15 @@ fn weight_is_live(d: &mut Draft<'_>, run: &mut Run, percent: i32) -> bool {
     }
     let Some(accepted_at) = weight.accepted_at else {
         let deadline = d.after(weight.at, ACCEPT_SECONDS);
-        let why = traffic::not_accepted(&run.plan, d.seen).unwrap_or_else(|| "the route does not show it yet".to_owned());
+        let why = traffic::not_accepted(&run.plan, d.seen)
+            .unwrap_or_else(|| "the route does not show it yet".to_owned());
         if d.passed(weight.at, ACCEPT_SECONDS) {
-            d.go_back(run, Outcome::NotProven, "WeightNotLive", format!("weight {percent} % was not accepted in {ACCEPT_SECONDS} s: {why}"));
+            d.go_back(
+                run,
+                Outcome::NotProven,
+                "WeightNotLive",
+                format!("weight {percent} % was not accepted in {ACCEPT_SECONDS} s: {why}"),
+            );
             return false;
         }
         d.wait("WeightNotLive", format!("weight {percent} %: {why}"), Some(deadline));
@@ -303,13 +325,20 @@ fn weight_is_live(d: &mut Draft<'_>, run: &mut Run, percent: i32) -> bool {
         let settle = run.plan.settle_seconds;
         if !d.passed(accepted_at, settle) {
             let deadline = d.after(accepted_at, settle);
-            d.wait("Settling", format!("weight {percent} % is accepted; proxies get {settle} s to follow"), Some(deadline));
+            d.wait(
+                "Settling",
+                format!("weight {percent} % is accepted; proxies get {settle} s to follow"),
+                Some(deadline),
+            );
             return false;
         }
         weight.settled_at = Some(d.now);
         run.weight = Some(weight);
         let observed = observed_words(d, run);
-        d.normal("TrafficShifted", format!("step {}/{}: weight {percent} % is live{observed}", run.step + 1, run.plan.steps.len()));
+        d.normal(
+            "TrafficShifted",
+            format!("step {}/{}: weight {percent} % is live{observed}", run.step + 1, run.plan.steps.len()),
+        );
     }
     true
 }
@@ -355,7 +384,12 @@ fn may_advance(d: &mut Draft<'_>, run: &mut Run, bake_seconds: i32) -> bool {
     if let Some((reason, message)) = person_holds(d, run) {
         let since = *run.hold_since.get_or_insert(d.now);
         if d.passed(since, PERSON_SECONDS) {
-            d.go_back(run, Outcome::NotProven, reason, format!("{message}; nobody did for {PERSON_SECONDS} s"));
+            d.go_back(
+                run,
+                Outcome::NotProven,
+                reason,
+                format!("{message}; nobody did for {PERSON_SECONDS} s"),
+            );
         } else if baked || run.paused || d.spec.suspend {
             d.wait(reason, message, Some(d.after(since, PERSON_SECONDS)));
         }
@@ -370,14 +404,20 @@ fn may_advance(d: &mut Draft<'_>, run: &mut Run, bake_seconds: i32) -> bool {
         run.hold_since = None;
         return true;
     }
-    let wall = bake_seconds.saturating_mul(1 + HOLD_BAKES).max(bake_seconds.saturating_add(SHORTEST_HOLD_SECONDS));
+    let wall =
+        bake_seconds.saturating_mul(1 + HOLD_BAKES).max(bake_seconds.saturating_add(SHORTEST_HOLD_SECONDS));
     let deadline = d.after(settled_at, wall);
     let (reason, message) = match hold {
         Some((reason, message)) if baked || reason != "NotEnoughEvidence" => (reason, message),
         _ => ("Baking", format!("observes at this weight, {healthy:.0} of {bake_seconds} healthy seconds")),
     };
     if d.passed(settled_at, wall) {
-        d.go_back(run, Outcome::NotProven, reason, format!("{message}; the step was not passed within {wall} s"));
+        d.go_back(
+            run,
+            Outcome::NotProven,
+            reason,
+            format!("{message}; the step was not passed within {wall} s"),
+        );
         return false;
     }
     d.wait(reason, message, Some(deadline));
@@ -390,14 +430,20 @@ fn person_holds(d: &Draft<'_>, run: &Run) -> Option<(&'static str, String)> {
         return Some(("Suspended", "spec.suspend is true: set it to false to go on".to_owned()));
     }
     if run.paused {
-        return Some(("Paused", format!("a person paused it: kubectl sluice resume {} -n {}", d.name, d.namespace)));
+        return Some((
+            "Paused",
+            format!("a person paused it: kubectl sluice resume {} -n {}", d.name, d.namespace),
+        ));
     }
     let next = usize::try_from(run.step + 1).ok().and_then(|index| run.plan.steps.get(index));
     let next = next.map(|step| step.weight_percent);
     match (run.plan.pause_before_percent, next) {
         (Some(limit), Some(next)) if next >= limit && !run.released_gate => Some((
             "PausedBeforePercent",
-            format!("waits for a person before {limit} %: kubectl sluice resume {} -n {}", d.name, d.namespace),
+            format!(
+                "waits for a person before {limit} %: kubectl sluice resume {} -n {}",
+                d.name, d.namespace
+            ),
         )),
         _ => None,
     }
@@ -472,7 +518,10 @@ fn advance(d: &mut Draft<'_>, run: &mut Run) {
         d.normal("StepPassed", format!("step {passed}/{steps} passed, next {next} %; {}", guards.join("; ")));
     } else {
         run.stage = Stage::Promoting;
-        d.normal("StepPassed", format!("step {passed}/{steps} passed, promotion begins; {}", guards.join("; ")));
+        d.normal(
+            "StepPassed",
+            format!("step {passed}/{steps} passed, promotion begins; {}", guards.join("; ")),
+        );
     }
     d.wake_within(std::time::Duration::ZERO);
 }

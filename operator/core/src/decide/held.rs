@@ -18,13 +18,19 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
     d.status.phase = Phase::Held;
     let stable = d.status.stable.clone().unwrap_or_default();
     if workload.held == Some(HeldMark::UserPaused) {
-        let message = format!("Deployment {} was paused by a person: kubectl rollout resume deployment/{} -n {}", workload.name, workload.name, d.namespace);
+        let message = format!(
+            "Deployment {} was paused by a person: kubectl rollout resume deployment/{} -n {}",
+            workload.name, workload.name, d.namespace
+        );
         d.wait("UserPaused", message, None);
         return;
     }
     if workload.digest == stable.digest {
         d.act(render::release(Lane::Tidy, workload, true));
-        d.normal("Unchanged", format!("the held template is the one that runs ({}); nothing starts", stable.replica_set));
+        d.normal(
+            "Unchanged",
+            format!("the held template is the one that runs ({}); nothing starts", stable.replica_set),
+        );
         d.status.phase = Phase::Idle;
         d.status.held = None;
         return;
@@ -67,9 +73,11 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
 
 /// A template that a run rejected, by either digest: it stays held, whoever applies it again.
 fn rejected(d: &mut Draft<'_>, workload: &Workload) -> bool {
-    let found = d.status.quarantine.iter().find(|q| {
-        q.digest == workload.digest || q.restart_digest == workload.restart_digest
-    });
+    let found = d
+        .status
+        .quarantine
+        .iter()
+        .find(|q| q.digest == workload.digest || q.restart_digest == workload.restart_digest);
     let Some(bad) = found.cloned() else {
         return false;
     };
@@ -124,10 +132,14 @@ fn ready_to_judge(d: &mut Draft<'_>, declared: bool) -> bool {
         return false;
     }
     if d.spec.prometheus.is_none() && d.input.config.prometheus.is_none() {
-        d.stall("NoPrometheus", "no Prometheus is configured: set spec.prometheus.url here or prometheus.url in the chart");
+        d.stall(
+            "NoPrometheus",
+            "no Prometheus is configured: set spec.prometheus.url here or prometheus.url in the chart",
+        );
         return false;
     }
-    let alerts = d.spec.guards.iter().chain(&d.input.config.default_guards).any(|guard| guard.alert.is_some());
+    let alerts =
+        d.spec.guards.iter().chain(&d.input.config.default_guards).any(|guard| guard.alert.is_some());
     if alerts && d.spec.alertmanager.is_none() && d.input.config.alertmanager.is_none() {
         d.stall("NoAlertmanager", "a guard watches alerts, but no Alertmanager is configured: set spec.alertmanager.url here or alertmanager.url in the chart");
         return false;
@@ -135,8 +147,17 @@ fn ready_to_judge(d: &mut Draft<'_>, declared: bool) -> bool {
     true
 }
 
-fn start(d: &mut Draft<'_>, workload: &Workload, view: limits::ChangeView, stable: Revision, returning: Option<Revision>) {
-    let existing = d.seen.replica_sets().find(|set| set.digest == workload.digest && set.owner_uids.contains(&workload.uid));
+fn start(
+    d: &mut Draft<'_>,
+    workload: &Workload,
+    view: limits::ChangeView,
+    stable: Revision,
+    returning: Option<Revision>,
+) {
+    let existing = d
+        .seen
+        .replica_sets()
+        .find(|set| set.digest == workload.digest && set.owner_uids.contains(&workload.uid));
     let canary = match existing {
         Some(set) => set.revision(view.commit.clone()),
         None => {

@@ -18,7 +18,11 @@ pub(super) fn leaving(d: &Draft<'_>) -> bool {
 /// Sends a run back whose ground has gone.
 pub(super) fn abandon(d: &mut Draft<'_>, run: &mut Run) {
     if leaving(d) {
-        let why = if d.input.releasing { "the installation is being removed" } else { "the ProgressiveRollout is being deleted" };
+        let why = if d.input.releasing {
+            "the installation is being removed"
+        } else {
+            "the ProgressiveRollout is being deleted"
+        };
         d.go_back(run, Outcome::Abandoned, "Removed", why);
         return;
     }
@@ -30,7 +34,12 @@ pub(super) fn abandon(d: &mut Draft<'_>, run: &mut Run) {
         return;
     };
     if d.status.workload_uid.as_ref().is_some_and(|uid| *uid != workload.uid) {
-        d.go_back(run, Outcome::Abandoned, "WorkloadReplaced", "the Deployment was deleted and created again");
+        d.go_back(
+            run,
+            Outcome::Abandoned,
+            "WorkloadReplaced",
+            "the Deployment was deleted and created again",
+        );
         return;
     }
     if broken_glass(d, workload) {

@@ -54,7 +54,11 @@ fn start(d: &mut Draft<'_>, workload: &Workload, stable: Revision, mut canary: R
     let steps: Vec<String> = plan.steps.iter().map(|step| step.weight_percent.to_string()).collect();
     d.normal(
         "WouldHold",
-        format!("run {id}: in mode Enforce this template would be held: class {}, steps {} %", plan.risk_class.as_str(), steps.join(", ")),
+        format!(
+            "run {id}: in mode Enforce this template would be held: class {}, steps {} %",
+            plan.risk_class.as_str(),
+            steps.join(", ")
+        ),
     );
     let at = d.now;
     d.status.run = Some(Run {
@@ -93,7 +97,13 @@ pub(super) fn judge(d: &mut Draft<'_>, mut run: Run) {
         && verdict.run_id == run.id
         && let Some(why) = verdict.abort.clone()
     {
-        d.warn("WouldAbort", format!("run {}: in mode Enforce traffic would return to stable now: {}: {}", run.id, why.reason, why.message));
+        d.warn(
+            "WouldAbort",
+            format!(
+                "run {}: in mode Enforce traffic would return to stable now: {}: {}",
+                run.id, why.reason, why.message
+            ),
+        );
         run.going_back = Some(crate::api::GoingBack {
             outcome: Outcome::Rejected,
             reason: why.reason,
@@ -118,22 +128,25 @@ pub(super) fn judge(d: &mut Draft<'_>, mut run: Run) {
         None => (Outcome::Promoted, "WouldNotReject", "no guard tripped during the native roll".to_owned()),
     };
     d.normal("Observed", format!("run {}: {reason}: {message}", run.id));
-    d.status.history.insert(0, RunRecord {
-        id: run.id,
-        outcome,
-        reason: reason.to_owned(),
-        message,
-        risk_class: run.plan.risk_class,
-        provenance: run.plan.provenance,
-        digest: run.canary.digest,
-        images: run.canary.images,
-        commit: run.canary.commit,
-        max_weight_percent: 0,
-        started_at: run.started_at,
-        ended_at: d.now,
-        exposed_since: None,
-        exposed_until: None,
-    });
+    d.status.history.insert(
+        0,
+        RunRecord {
+            id: run.id,
+            outcome,
+            reason: reason.to_owned(),
+            message,
+            risk_class: run.plan.risk_class,
+            provenance: run.plan.provenance,
+            digest: run.canary.digest,
+            images: run.canary.images,
+            commit: run.canary.commit,
+            max_weight_percent: 0,
+            started_at: run.started_at,
+            ended_at: d.now,
+            exposed_since: None,
+            exposed_until: None,
+        },
+    );
     d.status.history.truncate(HISTORY_LIMIT);
     d.status.stable = None;
     d.status.guards.clear();

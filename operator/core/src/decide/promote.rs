@@ -41,7 +41,12 @@ pub(super) fn swap(d: &mut Draft<'_>, mut run: Run) {
         return;
     };
     let Some(canary) = canary_set(d, &run, workload) else {
-        d.go_back(&mut run, Outcome::NotProven, "CanaryGone", "the canary's ReplicaSet was deleted from outside");
+        d.go_back(
+            &mut run,
+            Outcome::NotProven,
+            "CanaryGone",
+            "the canary's ReplicaSet was deleted from outside",
+        );
         super::back::step(d, run);
         return;
     };
@@ -69,9 +74,19 @@ pub(super) fn swap(d: &mut Draft<'_>, mut run: Run) {
             d.act(render::release(Lane::Forward, workload, true));
             run.released = true;
             run.stage_since = d.now;
-            d.normal("Promoted", format!("run {}: {} is the workload's revision; no pod was restarted", run.id, run.canary.replica_set));
+            d.normal(
+                "Promoted",
+                format!(
+                    "run {}: {} is the workload's revision; no pod was restarted",
+                    run.id, run.canary.replica_set
+                ),
+            );
         }
-        d.wait("Promoting", "the tested ReplicaSet becomes the Deployment's own", Some(d.after(d.now, RECOGNISE_SECONDS)));
+        d.wait(
+            "Promoting",
+            "the tested ReplicaSet becomes the Deployment's own",
+            Some(d.after(d.now, RECOGNISE_SECONDS)),
+        );
         d.status.run = Some(run);
         return;
     }
@@ -112,7 +127,8 @@ fn rewire(d: &mut Draft<'_>, mut run: Run) {
         run.stage = Stage::Watching;
         run.stage_since = d.now;
         // In the watched period all traffic meets the new revision.
-        run.weight = Some(WeightIntent { percent: 100, at: d.now, accepted_at: Some(d.now), settled_at: Some(d.now) });
+        run.weight =
+            Some(WeightIntent { percent: 100, at: d.now, accepted_at: Some(d.now), settled_at: Some(d.now) });
         d.wake_within(Duration::ZERO);
     }
     d.status.run = Some(run);
@@ -152,7 +168,12 @@ pub(super) fn watch(d: &mut Draft<'_>, mut run: Run) {
     let current = d.input.verdict.is_about(&run.id, Stage::Watching, run.step);
     let blind = current && d.input.verdict.no_data.is_some();
     let limit = seconds.saturating_add(run.plan.no_data_seconds);
-    if over && run.kind == RunKind::Canary && seconds > 0 && (blind || !current) && !d.passed(run.stage_since, limit) {
+    if over
+        && run.kind == RunKind::Canary
+        && seconds > 0
+        && (blind || !current)
+        && !d.passed(run.stage_since, limit)
+    {
         let message = "the watched period is over, but there is no fresh data: the old revision stays warm";
         d.wait("NoData", message, Some(d.after(run.stage_since, limit)));
     } else if over {
@@ -162,7 +183,11 @@ pub(super) fn watch(d: &mut Draft<'_>, mut run: Run) {
         d.wake_within(Duration::ZERO);
     } else {
         let deadline = Some(d.after(run.stage_since, seconds));
-        d.wait("Watching", format!("the new revision serves everything; the old one stays warm for {seconds} s"), deadline);
+        d.wait(
+            "Watching",
+            format!("the new revision serves everything; the old one stays warm for {seconds} s"),
+            deadline,
+        );
     }
     d.status.run = Some(run);
 }
@@ -207,7 +232,11 @@ pub(super) fn finish(d: &mut Draft<'_>, run: Run) {
         d.status.run = Some(run);
         return;
     }
-    let message = format!("promoted after {} steps and a watched period of {} s", run.plan.steps.len(), run.plan.watch_seconds);
+    let message = format!(
+        "promoted after {} steps and a watched period of {} s",
+        run.plan.steps.len(),
+        run.plan.watch_seconds
+    );
     d.status.stable = Some(run.canary.clone());
     d.status.stable_commit.clone_from(&run.canary.commit);
     remember_good(d, run.canary.clone());
@@ -261,33 +290,39 @@ pub(super) fn end(d: &mut Draft<'_>, run: Run, outcome: Outcome, reason: &str, m
     if matches!(outcome, Outcome::Rejected | Outcome::Reverted) {
         d.status.good.retain(|known| known.digest != run.canary.digest);
         d.status.quarantine.retain(|known| known.digest != run.canary.digest);
-        d.status.quarantine.insert(0, Quarantined {
-            digest: run.canary.digest.clone(),
-            restart_digest: run.canary.restart_digest.clone(),
-            run_id: run.id.clone(),
-            reason: reason.to_owned(),
-            message: message.clone(),
-            at: d.now,
-        });
+        d.status.quarantine.insert(
+            0,
+            Quarantined {
+                digest: run.canary.digest.clone(),
+                restart_digest: run.canary.restart_digest.clone(),
+                run_id: run.id.clone(),
+                reason: reason.to_owned(),
+                message: message.clone(),
+                at: d.now,
+            },
+        );
         d.status.quarantine.truncate(QUARANTINE_LIMIT);
     }
     let exposed_until = run.exposed_until.or_else(|| run.exposed_since.map(|_| d.now));
-    d.status.history.insert(0, RunRecord {
-        id: run.id,
-        outcome,
-        reason: reason.to_owned(),
-        message,
-        risk_class: run.plan.risk_class,
-        provenance: run.plan.provenance,
-        digest: run.canary.digest,
-        images: run.canary.images,
-        commit: run.canary.commit,
-        max_weight_percent: run.max_weight_percent,
-        started_at: run.started_at,
-        ended_at: d.now,
-        exposed_since: run.exposed_since,
-        exposed_until,
-    });
+    d.status.history.insert(
+        0,
+        RunRecord {
+            id: run.id,
+            outcome,
+            reason: reason.to_owned(),
+            message,
+            risk_class: run.plan.risk_class,
+            provenance: run.plan.provenance,
+            digest: run.canary.digest,
+            images: run.canary.images,
+            commit: run.canary.commit,
+            max_weight_percent: run.max_weight_percent,
+            started_at: run.started_at,
+            ended_at: d.now,
+            exposed_since: run.exposed_since,
+            exposed_until,
+        },
+    );
     d.status.history.truncate(HISTORY_LIMIT);
     d.status.run = None;
     d.status.guards.clear();

@@ -38,7 +38,11 @@ pub(super) fn finish(mut d: Draft<'_>) -> Decision {
                 && condition.message == problem.message
         });
         if !said {
-            d.events.push(Event { kind: EventKind::Warning, reason: problem.reason, message: problem.message.clone() });
+            d.events.push(Event {
+                kind: EventKind::Warning,
+                reason: problem.reason,
+                message: problem.message.clone(),
+            });
         }
     }
     Decision { status: d.status, actions: d.actions, events: d.events, wake: d.wake }
@@ -112,7 +116,8 @@ fn permille(share: f64) -> i32 {
 }
 
 fn summary(d: &Draft<'_>) -> Summary {
-    let short = |commit: &Option<String>| commit.as_deref().unwrap_or_default().chars().take(COMMIT_LEN).collect();
+    let short =
+        |commit: &Option<String>| commit.as_deref().unwrap_or_default().chars().take(COMMIT_LEN).collect();
     let reason = d.status.waiting.as_ref().map(|w| w.reason.clone()).unwrap_or_default();
     if let Some(run) = &d.status.run {
         let observed = d.status.traffic.as_ref().and_then(|t| t.observed_permille);
@@ -158,14 +163,20 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition
     let mut list: Vec<(ConditionType, ConditionStatus, String, String)> = Vec::new();
     if d.problem.is_some() {
         list.push((ConditionType::Ready, False, why("Stalled"), said("")));
-        list.push((ConditionType::Reconciling, False, "Stalled".to_owned(), "nothing moves until somebody acts".to_owned()));
+        list.push((
+            ConditionType::Reconciling,
+            False,
+            "Stalled".to_owned(),
+            "nothing moves until somebody acts".to_owned(),
+        ));
         list.push((ConditionType::Stalled, True, why("Stalled"), said("")));
     } else if busy {
         list.push((ConditionType::Ready, Unknown, why("InProgress"), said("a run is under way")));
         list.push((ConditionType::Reconciling, True, why("InProgress"), said("a run is under way")));
         list.push((ConditionType::Stalled, False, "InProgress".to_owned(), "not stalled".to_owned()));
     } else {
-        let last = d.status.history.first().map(|run| format!("last run {} {}", run.id, run.outcome.as_str()));
+        let last =
+            d.status.history.first().map(|run| format!("last run {} {}", run.id, run.outcome.as_str()));
         let message = last.unwrap_or_else(|| "the workload runs its template".to_owned());
         list.push((ConditionType::Ready, True, d.status.phase.as_str().to_owned(), message));
         list.push((ConditionType::Reconciling, False, "AtRest".to_owned(), "nothing to do".to_owned()));

@@ -9,7 +9,8 @@ use super::draft::Draft;
 
 pub(super) fn latch(d: &mut Draft<'_>, run: Option<&mut Run>) {
     let annotations = d.input.rollout.metadata.annotations.as_ref();
-    let Some(value) = annotations.and_then(|a| a.get(ANNOTATION_REQUEST)).filter(|v| !v.is_empty()).cloned() else {
+    let Some(value) = annotations.and_then(|a| a.get(ANNOTATION_REQUEST)).filter(|v| !v.is_empty()).cloned()
+    else {
         return;
     };
     if d.status.request.as_ref().is_some_and(|latched| latched.value == value) {

@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::action::Lane;
 use crate::api::{Phase, Plan};
+use crate::config::Hold;
 use crate::limits;
 use crate::render::{self, NOTHING};
-use crate::view::{ReplicaSet, Workload};
+use crate::view::{HeldMark, ReplicaSet, Workload};
 
 use super::draft::Draft;
 use super::{forward, held, leave};
@@ -44,7 +45,15 @@ pub(super) fn step(d: &mut Draft<'_>) {
     if d.status.stable.is_none() && !take_stable(d, workload) {
         return;
     }
-    if workload.held.is_some() {
+    let always = d.input.config.hold == Hold::Always;
+    let at_stable = d.status.stable.as_ref().is_some_and(|stable| stable.digest == workload.digest);
+    if always && at_stable && workload.held != Some(HeldMark::UserPaused) {
+        // Before Kubernetes 1.36 nothing pauses a template as it comes: the Deployment is paused at rest.
+        if workload.held.is_none() || !workload.paused {
+            d.act(render::hold(Lane::Tidy, workload, HeldMark::Held));
+        }
+        idle(d, workload);
+    } else if workload.held.is_some() {
         held::step(d, workload);
     } else {
         idle(d, workload);
@@ -64,14 +73,20 @@ fn in_order<'a>(d: &mut Draft<'a>) -> Option<&'a Workload> {
     if let Some(rival) = d.seen.rivals.first() {
         d.stall(
             "WorkloadClaimed",
-            format!("ProgressiveRollout {rival} already guards Deployment {}; delete one of the two", d.spec.workload_ref.name),
+            format!(
+                "ProgressiveRollout {rival} already guards Deployment {}; delete one of the two",
+                d.spec.workload_ref.name
+            ),
         );
         return None;
     }
     let Some(workload) = d.workload() else {
         d.stall(
             "WorkloadNotFound",
-            format!("Deployment {} is not in namespace {}; correct spec.workloadRef.name or create it", d.spec.workload_ref.name, d.namespace),
+            format!(
+                "Deployment {} is not in namespace {}; correct spec.workloadRef.name or create it",
+                d.spec.workload_ref.name, d.namespace
+            ),
         );
         return None;
     };
@@ -92,7 +107,13 @@ fn in_order<'a>(d: &mut Draft<'a>) -> Option<&'a Workload> {
 fn pair_in_order(d: &mut Draft<'_>, workload: &Workload) -> bool {
     let apex_name = &d.spec.routing.service;
     let Some(apex) = d.seen.service(apex_name) else {
-        d.stall("ServiceNotFound", format!("Service {apex_name} is not in namespace {}; correct spec.routing.service or create it", d.namespace));
+        d.stall(
+            "ServiceNotFound",
+            format!(
+                "Service {apex_name} is not in namespace {}; correct spec.routing.service or create it",
+                d.namespace
+            ),
+        );
         return false;
     };
     let labels = workload.template_labels();
@@ -142,7 +163,13 @@ fn pair_in_order(d: &mut Draft<'_>, workload: &Workload) -> bool {
 fn routes_in_order(d: &mut Draft<'_>, stable: &str, canary: &str, enrolled: bool) -> bool {
     for named in &d.spec.routing.routes {
         let Some(route) = d.seen.route(&named.name) else {
-            d.stall("RouteNotFound", format!("HTTPRoute {} is not in namespace {}; correct spec.routing.routes or create it", named.name, d.namespace));
+            d.stall(
+                "RouteNotFound",
+                format!(
+                    "HTTPRoute {} is not in namespace {}; correct spec.routing.routes or create it",
+                    named.name, d.namespace
+                ),
+            );
             return false;
         };
         let pairs = match route.pairs(stable, canary, &named.rules) {
@@ -159,7 +186,13 @@ fn routes_in_order(d: &mut Draft<'_>, stable: &str, canary: &str, enrolled: bool
             }
             if enrolled {
                 // At rest the canary Service has no pods: whoever set this, stable is the safe side.
-                d.warn("RouteOverwritten", format!("HTTPRoute {} gave {canary} weight {} while no run is under way; it goes back to 0", named.name, pair.canary));
+                d.warn(
+                    "RouteOverwritten",
+                    format!(
+                        "HTTPRoute {} gave {canary} weight {} while no run is under way; it goes back to 0",
+                        named.name, pair.canary
+                    ),
+                );
                 let weights = crate::action::SetWeights {
                     stable_service: stable.to_owned(),
                     canary_service: canary.to_owned(),
@@ -220,7 +253,11 @@ fn take_stable(d: &mut Draft<'_>, workload: &Workload) -> bool {
     let serving = || d.seen.replica_sets().filter(visible).max_by_key(|set| set.available);
     let found = if workload.held.is_some() { serving() } else { equal };
     let Some(set) = found else {
-        d.wait("WorkloadRolling", format!("Deployment {} has no ReplicaSet for its template yet", workload.name), None);
+        d.wait(
+            "WorkloadRolling",
+            format!("Deployment {} has no ReplicaSet for its template yet", workload.name),
+            None,
+        );
         return false;
     };
     let commit = if set.digest == workload.digest { workload.commit.clone() } else { None };
@@ -257,7 +294,8 @@ fn tidy_history(d: &mut Draft<'_>, workload: &Workload, stable: &str) {
     let Some(stable) = d.seen.replica_set(stable) else {
         return;
     };
-    let others = d.seen.replica_sets().filter(|set| set.name != stable.name && set.owner_uids.contains(&workload.uid));
+    let others =
+        d.seen.replica_sets().filter(|set| set.name != stable.name && set.owner_uids.contains(&workload.uid));
     let others: Vec<&ReplicaSet> = others.collect();
     for set in others {
         let older = (&set.created, &set.name) < (&stable.created, &stable.name);
@@ -286,17 +324,33 @@ fn unmanaged(d: &mut Draft<'_>, workload: &Workload) {
         .cloned();
     if let Some(bad) = known_bad {
         if !workload.paused {
-            d.act(render::hold(Lane::Abort, workload, crate::view::HeldMark::Rejected));
-            d.warn("UnmanagedChange", format!("the template that run {} rejected went live past the hold; the Deployment is paused", bad.run_id));
+            d.act(render::hold(Lane::Abort, workload, HeldMark::Rejected));
+            d.warn(
+                "UnmanagedChange",
+                format!(
+                    "the template that run {} rejected went live past the hold; the Deployment is paused",
+                    bad.run_id
+                ),
+            );
         }
-        d.stall("RejectedRevisionLive", format!("run {} rejected this template ({}); apply another one", bad.run_id, bad.reason));
+        d.stall(
+            "RejectedRevisionLive",
+            format!("run {} rejected this template ({}); apply another one", bad.run_id, bad.reason),
+        );
         return;
     }
     if !workload.complete() {
-        d.wait("WorkloadRolling", format!("Deployment {} rolls a template that was not held", workload.name), None);
+        d.wait(
+            "WorkloadRolling",
+            format!("Deployment {} rolls a template that was not held", workload.name),
+            None,
+        );
         return;
     }
-    d.warn("UnmanagedChange", format!("Deployment {} runs a template that was not held; it is taken as stable", workload.name));
+    d.warn(
+        "UnmanagedChange",
+        format!("Deployment {} runs a template that was not held; it is taken as stable", workload.name),
+    );
     d.status.stable = None;
     take_stable(d, workload);
 }
@@ -305,7 +359,11 @@ fn unmanaged(d: &mut Draft<'_>, workload: &Workload) {
 fn broken_glass(d: &mut Draft<'_>, workload: &Workload) {
     d.status.phase = Phase::Released;
     if leave::restore(d, workload) {
-        d.wait("BreakGlass", "the Deployment was freed by break-glass; everything of ours is taken off it", None);
+        d.wait(
+            "BreakGlass",
+            "the Deployment was freed by break-glass; everything of ours is taken off it",
+            None,
+        );
         return;
     }
     let value = workload.break_glass.clone().unwrap_or_default();

@@ -47,9 +47,7 @@ pub(super) fn none_to_canary(plan: &Plan, seen: &Observed) -> bool {
 pub(super) fn not_accepted(plan: &Plan, seen: &Observed) -> Option<String> {
     plan.routes.iter().find_map(|named| match seen.route(&named.name) {
         None => Some(format!("HTTPRoute {} is not there", named.name)),
-        Some(route) => {
-            route.accepted.as_ref().err().map(|why| format!("HTTPRoute {}: {why}", named.name))
-        }
+        Some(route) => route.accepted.as_ref().err().map(|why| format!("HTTPRoute {}: {why}", named.name)),
     })
 }
 

@@ -21,15 +21,22 @@ pub fn row(config: &Config, class: RiskClass) -> ClassRow {
 
 /// Built-in rows. A tighter class starts smaller, bakes longer, tolerates less and wants more requests.
 fn built_in(class: RiskClass) -> ClassRow {
-    let (weights, bakes, tolerance, min_samples, no_data): (&[i32], &[i32], (i32, i32), i32, i32) = match class {
-        RiskClass::R0 => (&[10, 50, 100], &[5, 5, 15], (500_000, 500), 100, 60),
-        RiskClass::R1 => (&[5, 20, 50, 100], &[10, 10, 10, 30], (250_000, 300), 500, 45),
-        RiskClass::R2 => (&[2, 10, 33, 66, 100], &[20, 20, 20, 20, 60], (150_000, 200), 2_000, 30),
-        RiskClass::R3 => (&[1, 5, 20, 50, 75, 100], &[60, 30, 30, 30, 30, 120], (100_000, 100), 10_000, 15),
-        RiskClass::R4 => {
-            (&[1, 2, 5, 10, 25, 50, 75, 100], &[60, 60, 720, 120, 120, 120, 120, 240], (50_000, 100), 20_000, 5)
-        }
-    };
+    let (weights, bakes, tolerance, min_samples, no_data): (&[i32], &[i32], (i32, i32), i32, i32) =
+        match class {
+            RiskClass::R0 => (&[10, 50, 100], &[5, 5, 15], (500_000, 500), 100, 60),
+            RiskClass::R1 => (&[5, 20, 50, 100], &[10, 10, 10, 30], (250_000, 300), 500, 45),
+            RiskClass::R2 => (&[2, 10, 33, 66, 100], &[20, 20, 20, 20, 60], (150_000, 200), 2_000, 30),
+            RiskClass::R3 => {
+                (&[1, 5, 20, 50, 75, 100], &[60, 30, 30, 30, 30, 120], (100_000, 100), 10_000, 15)
+            }
+            RiskClass::R4 => (
+                &[1, 2, 5, 10, 25, 50, 75, 100],
+                &[60, 60, 720, 120, 120, 120, 120, 240],
+                (50_000, 100),
+                20_000,
+                5,
+            ),
+        };
     ClassRow {
         name: class,
         steps: weights
@@ -50,7 +57,11 @@ pub fn table_problem(config: &Config) -> Option<String> {
         if let Some(problem) = super::schedule::problem(&row.steps) {
             return Some(format!("classes[{name}].steps: {problem}"));
         }
-        if row.tolerance_ppm.relative < 0 || row.tolerance_ppm.absolute < 0 || row.min_samples < 1 || row.no_data_seconds < 1 {
+        if row.tolerance_ppm.relative < 0
+            || row.tolerance_ppm.absolute < 0
+            || row.min_samples < 1
+            || row.no_data_seconds < 1
+        {
             return Some(format!(
                 "classes[{name}]: tolerancePpm may not be negative, minSamples and noDataSeconds must be at least 1"
             ));
@@ -59,7 +70,8 @@ pub fn table_problem(config: &Config) -> Option<String> {
     let rows: Vec<ClassRow> = RiskClass::ALL.into_iter().map(|class| row(config, class)).collect();
     rows.windows(2).find_map(|pair| {
         let (looser, tighter) = (&pair[0], &pair[1]);
-        let names = format!("classes[{}] is looser than classes[{}]", tighter.name.as_str(), looser.name.as_str());
+        let names =
+            format!("classes[{}] is looser than classes[{}]", tighter.name.as_str(), looser.name.as_str());
         if tighter.tolerance_ppm.relative > looser.tolerance_ppm.relative
             || tighter.tolerance_ppm.absolute > looser.tolerance_ppm.absolute
         {
@@ -88,7 +100,9 @@ mod tests {
     fn a_table_that_loosens_with_risk_is_named() {
         let mut config = Config::default();
         config.classes.push(ClassRow { min_samples: 1, ..built_in(RiskClass::R3) });
-        assert!(table_problem(&config).unwrap().contains("classes[R3] is looser than classes[R2] in minSamples"));
+        assert!(
+            table_problem(&config).unwrap().contains("classes[R3] is looser than classes[R2] in minSamples")
+        );
     }
 
     #[test]

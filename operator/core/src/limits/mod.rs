@@ -8,6 +8,8 @@ mod schedule;
 mod validate;
 
 pub use classes::{class_of, row, table_problem};
-pub use plan::{ChangeView, canary_service, default_guards, describe, make_plan, return_plan, stable_service};
+pub use plan::{
+    ChangeView, canary_service, default_guards, describe, make_plan, return_plan, stable_service,
+};
 pub use schedule::join;
 pub use validate::problems;

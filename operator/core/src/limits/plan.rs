@@ -56,7 +56,12 @@ pub fn canary_service(apex: &str) -> String {
 }
 
 /// The plan of a change: the class's row joined with the rollout's own limits.
-pub fn make_plan(spec: &ProgressiveRolloutSpec, config: &Config, workload: &Workload, provenance: Provenance) -> Plan {
+pub fn make_plan(
+    spec: &ProgressiveRolloutSpec,
+    config: &Config,
+    workload: &Workload,
+    provenance: Provenance,
+) -> Plan {
     let class = class_of(provenance);
     let row = row(config, class);
     let mut steps = row.steps;
@@ -104,7 +109,12 @@ pub fn make_plan(spec: &ProgressiveRolloutSpec, config: &Config, workload: &Work
 }
 
 /// The plan of a return to a recorded good revision: straight to 100, behind the capacity check only.
-pub fn return_plan(spec: &ProgressiveRolloutSpec, config: &Config, workload: &Workload, provenance: Provenance) -> Plan {
+pub fn return_plan(
+    spec: &ProgressiveRolloutSpec,
+    config: &Config,
+    workload: &Workload,
+    provenance: Provenance,
+) -> Plan {
     let mut plan = make_plan(spec, config, workload, provenance);
     plan.steps = vec![StepSpec { weight_percent: 100, bake_seconds: 0 }];
     plan.pause_before_percent = None;

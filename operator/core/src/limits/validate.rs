@@ -9,15 +9,17 @@ use crate::limits::schedule;
 pub fn problems(spec: &ProgressiveRolloutSpec) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(commit) = &spec.change.commit
-        && !(7..=64).contains(&commit.len())
-        | !commit.bytes().all(|b| b.is_ascii_hexdigit())
+        && !(7..=64).contains(&commit.len()) | !commit.bytes().all(|b| b.is_ascii_hexdigit())
     {
         found.push(format!("spec.change.commit {commit:?}: write 7 to 64 hexadecimal digits"));
     }
     let mut routes = BTreeSet::new();
     for route in &spec.routing.routes {
         if !routes.insert(&route.name) {
-            found.push(format!("spec.routing.routes names {} twice: list all its rules in one entry", route.name));
+            found.push(format!(
+                "spec.routing.routes names {} twice: list all its rules in one entry",
+                route.name
+            ));
         }
     }
     if !spec.limits.steps.is_empty()

@@ -28,7 +28,9 @@ pub fn worst_trouble(pods: &[Value]) -> Option<PodTrouble> {
 fn trouble(pod: &Value) -> Option<PodTrouble> {
     let name = text(pod, "/metadata/name").to_owned();
     let statuses = ["/status/initContainerStatuses", "/status/containerStatuses"];
-    for status in statuses.into_iter().filter_map(|list| pod.pointer(list).and_then(Value::as_array)).flatten() {
+    for status in
+        statuses.into_iter().filter_map(|list| pod.pointer(list).and_then(Value::as_array)).flatten()
+    {
         let waiting = text(status, "/state/waiting/reason");
         if !waiting.is_empty() && waiting != "ContainerCreating" && waiting != "PodInitializing" {
             return Some(PodTrouble {

@@ -74,7 +74,9 @@ pub enum RouteProblem {
         canary: String,
     },
     /// `rules` of the rollout names a rule that does not exist.
-    #[error("HTTPRoute {route} has no rule {rule}: spec.routing.routes[].rules counts from 0 and the route has {count}")]
+    #[error(
+        "HTTPRoute {route} has no rule {rule}: spec.routing.routes[].rules counts from 0 and the route has {count}"
+    )]
     NoSuchRule {
         /// The route.
         route: String,
@@ -115,11 +117,13 @@ impl Route {
             if !only.is_empty() && !listed {
                 continue;
             }
-            let refs = rule.get("backendRefs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            let refs =
+                rule.get("backendRefs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
             let position = |service: &str| refs.iter().position(|r| is_service(r, service));
             match (position(stable), position(canary)) {
                 (Some(stable_ref), Some(canary_ref)) => {
-                    let others = refs.iter().enumerate().filter(|(i, _)| *i != stable_ref && *i != canary_ref);
+                    let others =
+                        refs.iter().enumerate().filter(|(i, _)| *i != stable_ref && *i != canary_ref);
                     found.push(PairWeights {
                         rule: index,
                         stable_ref,
@@ -157,7 +161,9 @@ impl Route {
 
 fn is_service(backend: &Value, name: &str) -> bool {
     let kind = text(backend, "/kind");
-    text(backend, "/name") == name && (kind.is_empty() || kind == "Service") && text(backend, "/namespace").is_empty()
+    text(backend, "/name") == name
+        && (kind.is_empty() || kind == "Service")
+        && text(backend, "/namespace").is_empty()
 }
 
 fn weight(backend: &Value) -> i32 {
@@ -166,7 +172,8 @@ fn weight(backend: &Value) -> i32 {
 
 /// Every parent's newest `Accepted` and `ResolvedRefs` must be True at this generation.
 fn accepted(object: &Value, generation: i64) -> Result<(), String> {
-    let parents = object.pointer("/status/parents").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let parents =
+        object.pointer("/status/parents").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if parents.is_empty() {
         return Err("no gateway has accepted it yet".to_owned());
     }

@@ -27,7 +27,10 @@ impl Service {
             name: text(object, "/metadata/name").to_owned(),
             selector: map(object, "/spec/selector"),
             ports: object.pointer("/spec/ports").cloned().unwrap_or_default(),
-            rollout: map(object, "/metadata/labels").get(LABEL_ROLLOUT).and_then(Value::as_str).map(ToOwned::to_owned),
+            rollout: map(object, "/metadata/labels")
+                .get(LABEL_ROLLOUT)
+                .and_then(Value::as_str)
+                .map(ToOwned::to_owned),
         }
     }
 
@@ -39,11 +42,13 @@ impl Service {
 
 /// Names of the pods that are ready behind a Service, over all its EndpointSlices.
 pub fn ready_pods(slices: &[Value]) -> BTreeSet<String> {
-    let endpoints = slices.iter().filter_map(|slice| slice.get("endpoints").and_then(Value::as_array)).flatten();
+    let endpoints =
+        slices.iter().filter_map(|slice| slice.get("endpoints").and_then(Value::as_array)).flatten();
     endpoints
         .filter(|endpoint| {
             // An absent `ready` means ready (EndpointConditions).
-            let condition = |name: &str| endpoint.pointer(&format!("/conditions/{name}")).and_then(Value::as_bool);
+            let condition =
+                |name: &str| endpoint.pointer(&format!("/conditions/{name}")).and_then(Value::as_bool);
             condition("ready").unwrap_or(true) && !condition("terminating").unwrap_or(false)
         })
         .map(|endpoint| text(endpoint, "/targetRef/name").to_owned())

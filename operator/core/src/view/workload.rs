@@ -103,7 +103,8 @@ impl Workload {
             updated_replicas: int(object, "/status/updatedReplicas").unwrap_or(0),
             available_replicas: int(object, "/status/availableReplicas").unwrap_or(0),
             paused: object.pointer("/spec/paused").and_then(Value::as_bool).unwrap_or(false),
-            managed: map(object, "/metadata/labels").get(LABEL_MANAGED).and_then(Value::as_str) == Some("true"),
+            managed: map(object, "/metadata/labels").get(LABEL_MANAGED).and_then(Value::as_str)
+                == Some("true"),
             held: annotation(ANNOTATION_HELD).map(|value| match value.as_str() {
                 "user-paused" => HeldMark::UserPaused,
                 "rejected" => HeldMark::Rejected,
@@ -139,7 +140,8 @@ impl Workload {
 
     /// Whether these labels match the Deployment's selector.
     pub fn selects(&self, labels: &Map<String, Value>) -> bool {
-        let equal = map(&self.selector, "/matchLabels").iter().all(|(key, value)| labels.get(key) == Some(value));
+        let equal =
+            map(&self.selector, "/matchLabels").iter().all(|(key, value)| labels.get(key) == Some(value));
         let expressions = self.selector.get("matchExpressions").and_then(Value::as_array);
         equal && expressions.into_iter().flatten().all(|expression| matches(expression, labels))
     }
@@ -157,7 +159,8 @@ impl Workload {
         let volumes = self.template.pointer("/spec/volumes").and_then(Value::as_array)?;
         volumes.iter().find_map(|volume| {
             let claim = volume.pointer("/persistentVolumeClaim/claimName").and_then(Value::as_str)?;
-            let read_only = volume.pointer("/persistentVolumeClaim/readOnly").and_then(Value::as_bool) == Some(true);
+            let read_only =
+                volume.pointer("/persistentVolumeClaim/readOnly").and_then(Value::as_bool) == Some(true);
             (!read_only).then(|| claim.to_owned())
         })
     }

@@ -1,0 +1,185 @@
+//! Executes actions: one write each, bounded, idempotent. Every write of the controller to another object
+//! passes here.
+
+use std::time::Duration;
+
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::Value;
+use sluice_core::action::{Action, Kind, Lane, PatchOp, SetWeights, Write};
+use sluice_core::api::MANAGER;
+use sluice_core::render;
+use tracing::{info, warn};
+
+use crate::client::{ABORT_LIMIT, FORWARD_LIMIT, bounded};
+use crate::context::Context;
+use crate::crash;
+use crate::error::{CallError, CallErrorKind};
+use crate::watch::{Key, Watched};
+
+/// How often weights are rendered again when the route moves under the patch.
+const WEIGHT_TRIES: usize = 4;
+
+/// What came of an action.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Written.
+    Done,
+    /// It was so already.
+    Already,
+    /// The world moved under it: read again and decide again.
+    Moved(String),
+    /// Not written.
+    Failed(CallError),
+}
+
+impl Outcome {
+    fn is_good(&self) -> bool {
+        matches!(self, Self::Done | Self::Already)
+    }
+}
+
+/// Executes actions in order. Those that return traffic are all tried; the others stop at the first that did not
+/// succeed. Returns the first failure, if any.
+pub async fn execute(ctx: &Context, key: &Key, actions: &[Action]) -> Result<(), CallError> {
+    let mut failure = None;
+    for action in actions {
+        let abort = action.lane == Lane::Abort;
+        if !abort && failure.is_some() {
+            continue;
+        }
+        if !abort && ctx.leader.time_left() <= FORWARD_LIMIT {
+            warn!(action = action.name, "not leading for long enough: left to the next leader");
+            return Ok(());
+        }
+        let outcome = one(ctx, key, action).await;
+        crash::after_write(action.name);
+        match outcome {
+            outcome if outcome.is_good() => {
+                info!(action = action.name, kind = ?action.kind, object = %action.object, outcome = ?outcome, "written");
+            }
+            Outcome::Moved(why) => {
+                info!(action = action.name, kind = ?action.kind, object = %action.object, why, "moved, decided again");
+                let _ = ctx.queue.send(key.clone());
+                if !abort {
+                    return failure.map_or(Ok(()), Err);
+                }
+            }
+            Outcome::Failed(error) => {
+                warn!(action = action.name, kind = ?action.kind, object = %action.object, %error, "failed");
+                failure.get_or_insert(error);
+            }
+            Outcome::Done | Outcome::Already => {}
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+async fn one(ctx: &Context, key: &Key, action: &Action) -> Outcome {
+    let (client, limit) = match action.lane {
+        Lane::Abort => (&ctx.clients.abort, ABORT_LIMIT),
+        Lane::Forward | Lane::Tidy => (&ctx.clients.normal, FORWARD_LIMIT),
+    };
+    let resource = resource(action.kind);
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &key.namespace, &resource);
+    let what = format!("{} {:?} {}", action.name, action.kind, action.object);
+    let (verb, outcome) = match &action.write {
+        Write::Create(body) => ("create", create(&api, &what, limit, body).await),
+        Write::Patch(ops) => ("patch", patch(&api, &what, limit, &action.object, ops).await),
+        Write::Weights(weights) => ("patch", set_weights(&api, &what, limit, &action.object, weights).await),
+        Write::Delete { uid } => ("delete", delete(&api, &what, limit, &action.object, uid).await),
+    };
+    let code = match &outcome {
+        Outcome::Done | Outcome::Already => 200,
+        Outcome::Moved(_) => 409,
+        Outcome::Failed(error) => error.code,
+    };
+    ctx.metrics.api_request(verb, code);
+    outcome
+}
+
+fn resource(kind: Kind) -> kube::api::ApiResource {
+    match kind {
+        Kind::Deployment => Watched::Deployment.resource(),
+        Kind::ReplicaSet => Watched::ReplicaSet.resource(),
+        Kind::Service => Watched::Service.resource(),
+        Kind::HTTPRoute => Watched::HttpRoute.resource(),
+        Kind::ProgressiveRollout => Watched::Rollout.resource(),
+    }
+}
+
+async fn create(api: &Api<DynamicObject>, what: &str, limit: Duration, body: &Value) -> Outcome {
+    let object: DynamicObject = match serde_json::from_value(body.clone()) {
+        Ok(object) => object,
+        Err(error) => return Outcome::Moved(error.to_string()),
+    };
+    let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+    match bounded(what, limit, api.create(&params, &object)).await {
+        Ok(_) => Outcome::Done,
+        Err(error) if error.is_already_exists() => Outcome::Already,
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+async fn patch(
+    api: &Api<DynamicObject>,
+    what: &str,
+    limit: Duration,
+    name: &str,
+    ops: &[PatchOp],
+) -> Outcome {
+    if ops.is_empty() {
+        return Outcome::Already;
+    }
+    let patch: json_patch::Patch = match serde_json::to_value(ops).and_then(serde_json::from_value) {
+        Ok(patch) => patch,
+        Err(error) => return Outcome::Moved(error.to_string()),
+    };
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    match bounded(what, limit, api.patch(name, &params, &Patch::Json::<()>(patch))).await {
+        Ok(_) => Outcome::Done,
+        Err(error) => match error.kind {
+            CallErrorKind::Conflict | CallErrorKind::Invalid | CallErrorKind::NotFound => {
+                Outcome::Moved(error.to_string())
+            }
+            _ => Outcome::Failed(error),
+        },
+    }
+}
+
+/// Weights are rendered on the route as it is now, since indexes may have moved, and again when it moves.
+async fn set_weights(
+    api: &Api<DynamicObject>,
+    what: &str,
+    limit: Duration,
+    name: &str,
+    wanted: &SetWeights,
+) -> Outcome {
+    let mut last = Outcome::Already;
+    for _ in 0..WEIGHT_TRIES {
+        let route = match bounded(what, limit, api.get_opt(name)).await {
+            Ok(Some(route)) => route,
+            Ok(None) => return Outcome::Moved(format!("HTTPRoute {name} is gone")),
+            Err(error) => return Outcome::Failed(error),
+        };
+        let value = serde_json::to_value(&route).unwrap_or_default();
+        let ops = match render::weights(&value, wanted) {
+            Ok(ops) => ops,
+            Err(problem) => return Outcome::Moved(problem.to_string()),
+        };
+        last = patch(api, what, limit, name, &ops).await;
+        if !matches!(last, Outcome::Moved(_)) {
+            return last;
+        }
+    }
+    last
+}
+
+async fn delete(api: &Api<DynamicObject>, what: &str, limit: Duration, name: &str, uid: &str) -> Outcome {
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    match bounded(what, limit, api.delete(name, &params)).await {
+        Ok(_) => Outcome::Done,
+        Err(error) if error.is_not_found() || error.is_conflict() => Outcome::Already,
+        Err(error) => Outcome::Failed(error),
+    }
+}

@@ -1,0 +1,142 @@
+//! What every pass shares: clients, stores, leadership, evidence, and what this process wrote last.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use kube::ResourceExt;
+use sluice_core::api::ProgressiveRollout;
+use sluice_core::config::Config;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::client::Clients;
+use crate::evidence::EvidenceStore;
+use crate::leader::Leader;
+use crate::metrics::Metrics;
+use crate::watch::{Key, Stores};
+
+/// Passes that go forward at the same time; returning traffic does not wait for a place.
+const FORWARD_PLACES: usize = 32;
+
+/// What every pass shares.
+pub struct Context {
+    /// Clients of the API server.
+    pub clients: Clients,
+    /// Everything that is watched.
+    pub stores: Stores,
+    /// Whether this process may go forward.
+    pub leader: Leader,
+    /// Settings of the installation.
+    pub config: Config,
+    /// Whether every rollout lets go.
+    pub releasing: bool,
+    /// Verdicts.
+    pub evidence: EvidenceStore,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Rollouts to look at.
+    pub queue: UnboundedSender<Key>,
+    /// Name of this process in events.
+    pub identity: String,
+    /// Places for passes that go forward.
+    pub forward: Semaphore,
+    written: Mutex<BTreeMap<Key, Written>>,
+    /// Failed passes in a row, by rollout.
+    failures: Mutex<BTreeMap<Key, u32>>,
+}
+
+/// A rollout as this process last wrote it: the store may not have it yet.
+#[derive(Clone)]
+struct Written {
+    rollout: Arc<ProgressiveRollout>,
+    at: Instant,
+}
+
+impl Context {
+    /// Assembles what passes share.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        clients: Clients,
+        stores: Stores,
+        leader: Leader,
+        config: Config,
+        releasing: bool,
+        metrics: Metrics,
+        queue: UnboundedSender<Key>,
+        identity: String,
+    ) -> Self {
+        Self {
+            clients,
+            stores,
+            leader,
+            config,
+            releasing,
+            evidence: EvidenceStore::default(),
+            metrics,
+            queue,
+            identity,
+            forward: Semaphore::new(FORWARD_PLACES),
+            written: Mutex::default(),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// The rollout as newest known here: from the store, or as this process wrote it since.
+    pub fn newest(&self, key: &Key) -> Option<Result<Arc<ProgressiveRollout>, serde_json::Error>> {
+        let stored = self.stores.rollout(key)?;
+        let written = lock(&self.written).get(key).cloned();
+        if let Some(written) = written
+            && written.rollout.uid() == stored.uid()
+            && version(written.rollout.resource_version()) > version(stored.resource_version())
+        {
+            return Some(Ok(written.rollout));
+        }
+        let value = match serde_json::to_value(&*stored) {
+            Ok(value) => value,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(serde_json::from_value(value).map(Arc::new))
+    }
+
+    /// Remembers what was written.
+    pub fn wrote(&self, key: &Key, rollout: ProgressiveRollout) {
+        lock(&self.written).insert(key.clone(), Written { rollout: Arc::new(rollout), at: Instant::now() });
+    }
+
+    /// When this process last wrote the status of a rollout.
+    pub fn written_at(&self, key: &Key) -> Option<Instant> {
+        lock(&self.written).get(key).map(|written| written.at)
+    }
+
+    /// Forgets a rollout that is gone.
+    pub fn forget(&self, key: &Key) {
+        lock(&self.written).remove(key);
+        lock(&self.failures).remove(key);
+        self.evidence.forget(key);
+        self.metrics.forget_rollout(&crate::metrics::RolloutKey::new(&key.namespace, &key.name));
+    }
+
+    /// Counts a failed pass; the number in a row.
+    pub fn failed(&self, key: &Key) -> u32 {
+        let mut failures = lock(&self.failures);
+        let count = failures.entry(key.clone()).or_default();
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// A pass succeeded.
+    pub fn succeeded(&self, key: &Key) {
+        lock(&self.failures).remove(key);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Entries are inserted whole: a panic elsewhere leaves nothing half-done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// resourceVersions of one kind are comparable numbers (KEP-5504).
+fn version(text: Option<String>) -> u128 {
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,40 @@
+//! `crds`: the CustomResourceDefinitions as files, or a check that the files are current.
+
+use std::path::{Path, PathBuf};
+
+use kube::CustomResourceExt;
+use sluice_core::api::ProgressiveRollout;
+
+/// Why the files are not in order.
+#[derive(Debug, thiserror::Error)]
+pub enum CrdError {
+    /// The file can't be written or read.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The definition can't be written as YAML.
+    #[error("the definition can't be written as YAML: {0}")]
+    Yaml(String),
+    /// The file is not what the types say.
+    #[error("{0} differs from the types: run `make crds` and commit the result")]
+    Drift(PathBuf),
+}
+
+/// Writes the definitions, or checks them.
+pub fn write(dir: &Path, check: bool) -> Result<(), CrdError> {
+    let crd = serde_json::to_value(ProgressiveRollout::crd()).map_err(|e| CrdError::Yaml(e.to_string()))?;
+    let yaml = serde_saphyr::to_string(&crd).map_err(|e| CrdError::Yaml(e.to_string()))?;
+    let text = format!("# Generated from the types in operator/core/src/api by `make crds`.\n{yaml}");
+    let path = dir.join("sluice.dev_progressiverollouts.yaml");
+    let fail = |source| CrdError::File { path: path.clone(), source };
+    if check {
+        let found = std::fs::read_to_string(&path).map_err(fail)?;
+        return if found == text { Ok(()) } else { Err(CrdError::Drift(path)) };
+    }
+    std::fs::create_dir_all(dir).map_err(fail)?;
+    std::fs::write(&path, text).map_err(fail)
+}

@@ -1,0 +1,316 @@
+//! The evidence loop: asks Prometheus and Alertmanager for every run under way, keeps each run's evidence, and
+//! wakes the rollout with a new verdict.
+//!
+//! Passes never wait for it: a provider that hangs costs freshness, which the verdict says, not reaction.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use sluice_core::api::{
+    ErrorRatioGuard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, RatioSource, Run,
+};
+use sluice_core::evidence::{DataState, EvidenceState, Outcome, Poll, Sample, Trouble};
+use sluice_core::judge::{Evaluation, Quiet, firing, judge};
+use sluice_core::limits;
+use sluice_core::verdict::Verdict;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::client::bounded;
+use crate::context::Context;
+use crate::providers::Providers;
+use crate::providers::auth::SecretData;
+use crate::providers::queries::{PodsQuery, RatioQuery, TraefikQuery, ask};
+use crate::watch::Key;
+
+/// Limit on reading the Secret of a provider.
+const SECRET_LIMIT: Duration = Duration::from_secs(2);
+/// Alerts for held revisions are looked at this often.
+const HELD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Verdicts by rollout.
+#[derive(Default)]
+pub struct EvidenceStore {
+    entries: Mutex<BTreeMap<Key, Entry>>,
+}
+
+#[derive(Clone, Default)]
+struct Entry {
+    run_id: String,
+    state: EvidenceState,
+    quiet: Option<Quiet>,
+    verdict: Verdict,
+}
+
+impl EvidenceStore {
+    /// The newest verdict on a rollout; an empty one when there is none.
+    pub fn verdict(&self, key: &Key) -> Verdict {
+        self.lock().get(key).map(|entry| entry.verdict.clone()).unwrap_or_default()
+    }
+
+    /// Whether the run must go back.
+    pub fn wants_back(&self, key: &Key) -> bool {
+        self.lock().get(key).is_some_and(|entry| entry.verdict.abort.is_some())
+    }
+
+    /// Forgets a rollout.
+    pub fn forget(&self, key: &Key) {
+        self.lock().remove(key);
+    }
+
+    /// The entry of a run: what is known in this process, or what status remembers.
+    fn entry(&self, key: &Key, run: &Run) -> Entry {
+        match self.lock().get(key) {
+            Some(entry) if entry.run_id == run.id => entry.clone(),
+            _ => Entry {
+                run_id: run.id.clone(),
+                state: run.evidence.clone().unwrap_or_default(),
+                quiet: None,
+                verdict: Verdict::default(),
+            },
+        }
+    }
+
+    fn put(&self, key: &Key, entry: Entry) {
+        self.lock().insert(key.clone(), entry);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Entry>> {
+        // Entries are inserted whole: a panic elsewhere leaves nothing half-done.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Evaluates every run once per interval, spread over it, until `stop`.
+pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationToken) {
+    let interval =
+        Duration::from_secs(u64::try_from(ctx.config.evaluation_interval_seconds).unwrap_or(15).max(1));
+    let mut next: BTreeMap<Key, tokio::time::Instant> = BTreeMap::new();
+    let mut tasks: tokio::task::JoinSet<Key> = tokio::task::JoinSet::new();
+    let mut running = std::collections::BTreeSet::new();
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(done) = tasks.join_next() => {
+                if let Ok(key) = done {
+                    running.remove(&key);
+                }
+                continue;
+            }
+            _ = tick.tick() => {}
+        }
+        let now = tokio::time::Instant::now();
+        let mut known = std::collections::BTreeSet::new();
+        for object in ctx.stores.rollouts() {
+            let key = Key::of(&object);
+            known.insert(key.clone());
+            let Some(Ok(rollout)) = ctx.newest(&key) else {
+                continue;
+            };
+            let Some(every) = due_every(&rollout, interval) else {
+                next.remove(&key);
+                continue;
+            };
+            let when = next.get(&key).copied().unwrap_or_else(|| now + spread(&key, every));
+            if when > now || running.contains(&key) {
+                next.entry(key).or_insert(when);
+                continue;
+            }
+            next.insert(key.clone(), now + every);
+            running.insert(key.clone());
+            let (ctx, providers) = (ctx.clone(), providers.clone());
+            tasks.spawn(async move {
+                evaluate(&ctx, &providers, &key, &rollout).await;
+                key
+            });
+        }
+        next.retain(|key, _| known.contains(key));
+    }
+}
+
+/// How often a rollout is evaluated now, if at all.
+fn due_every(rollout: &ProgressiveRollout, interval: Duration) -> Option<Duration> {
+    let status = rollout.status.as_ref()?;
+    if status.run.is_some() {
+        return Some(interval);
+    }
+    // At rest, the alerts of the last moments before a hold are what tells an old alert from a new one.
+    let watches = rollout.spec.guards.iter().any(|guard| guard.alert.is_some());
+    watches.then_some(HELD_INTERVAL.max(interval))
+}
+
+/// Rollouts ask at different moments of the interval; a short interval needs no spreading.
+fn spread(key: &Key, every: Duration) -> Duration {
+    if every < Duration::from_secs(5) {
+        return Duration::ZERO;
+    }
+    let bytes = key.namespace.bytes().chain(key.name.bytes());
+    let hash = bytes.fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    every.mul_f64(f64::from(hash % 1000) / 1000.0)
+}
+
+async fn evaluate(ctx: &Context, providers: &Providers, key: &Key, rollout: &ProgressiveRollout) {
+    let secrets = Secrets { ctx, key };
+    let run = rollout.status.as_ref().and_then(|status| status.run.as_ref());
+    let guards = run.map_or(&rollout.spec.guards, |run| &run.plan.guards);
+    let poll = match guards.iter().any(|guard| guard.alert.is_some()) {
+        true => Some(alerts(ctx, providers, &secrets, rollout).await),
+        false => None,
+    };
+    let Some(run) = run else {
+        let verdict = Verdict { firing: firing(guards, poll.as_deref()), ..Verdict::default() };
+        ctx.evidence.put(key, Entry { verdict, ..Entry::default() });
+        return;
+    };
+    let mut samples = Vec::new();
+    for guard in guards {
+        if let Some(ratio) = &guard.error_ratio {
+            let sample = sample(ctx, providers, &secrets, rollout, run, ratio).await;
+            samples.push((guard.name.clone(), sample));
+        }
+    }
+    let mut entry = ctx.evidence.entry(key, run);
+    if let Some((_, sample)) = samples.first() {
+        entry.quiet = Quiet::update(entry.quiet, sample);
+    }
+    let evaluation = Evaluation {
+        run,
+        samples: &samples,
+        poll: poll.as_deref(),
+        quiet: entry.quiet,
+        interval_seconds: ctx.config.evaluation_interval_seconds,
+        now: Timestamp::now(),
+    };
+    entry.verdict = judge(&evaluation, &mut entry.state);
+    debug!(rollout = %key.name, namespace = %key.namespace, run = %run.id, abort = ?entry.verdict.abort, gate = entry.verdict.gate_open, "evaluated");
+    ctx.evidence.put(key, entry);
+    let _ = ctx.queue.send(key.clone());
+}
+
+async fn sample(
+    ctx: &Context,
+    providers: &Providers,
+    secrets: &Secrets<'_>,
+    rollout: &ProgressiveRollout,
+    run: &Run,
+    ratio: &ErrorRatioGuard,
+) -> Sample {
+    let at = Timestamp::now();
+    let trouble = |trouble: Trouble| Sample { at, outcome: Outcome::Trouble(trouble) };
+    let Some((namespace, config)) =
+        choose(ctx, secrets.key, rollout.spec.prometheus.as_ref(), ctx.config.prometheus.as_ref())
+    else {
+        return trouble(crate::providers::prometheus::not_configured());
+    };
+    let secret = match secrets.read(&namespace, config).await {
+        Ok(secret) => secret,
+        Err(message) => return trouble(Trouble::new(DataState::QueryError, message)),
+    };
+    match providers.prometheus(&namespace, config, &secret) {
+        Ok(prometheus) => ask(&prometheus, &query(secrets.key, run, ratio), at).await,
+        Err(error) => trouble(error.into()),
+    }
+}
+
+/// Which series belong to which arm. The arms stay those of the run: after promotion the stable Service leads to
+/// the new revision.
+fn query(key: &Key, run: &Run, ratio: &ErrorRatioGuard) -> RatioQuery {
+    match ratio.source {
+        RatioSource::Pods => RatioQuery::Pods(PodsQuery {
+            namespace: key.namespace.clone(),
+            stable: vec![run.stable.replica_set.clone()],
+            canary: vec![run.canary.replica_set.clone()],
+            metric: ratio.metric.clone(),
+            code_label: ratio.code_label.clone(),
+            matchers: ratio.matchers.clone(),
+            created: BTreeMap::new(),
+        }),
+        RatioSource::Traefik => {
+            let apex = &run.plan.service;
+            let (stable, canary) = (limits::stable_service(apex), limits::canary_service(apex));
+            let (stable_service, canary_service) =
+                if run.released { (canary, stable) } else { (stable, canary) };
+            RatioQuery::Traefik(TraefikQuery {
+                namespace: key.namespace.clone(),
+                routes: run.plan.routes.iter().map(|route| route.name.clone()).collect(),
+                stable_service,
+                canary_service,
+            })
+        }
+    }
+}
+
+async fn alerts(
+    ctx: &Context,
+    providers: &Providers,
+    secrets: &Secrets<'_>,
+    rollout: &ProgressiveRollout,
+) -> Arc<Poll> {
+    let unanswered =
+        |message: String| Arc::new(Poll { at: Timestamp::now(), answer: Err(message), silences: Vec::new() });
+    let Some((namespace, config)) =
+        choose(ctx, secrets.key, rollout.spec.alertmanager.as_ref(), ctx.config.alertmanager.as_ref())
+    else {
+        return unanswered(
+            "no Alertmanager is configured: set spec.alertmanager.url or the chart's alertmanager.url"
+                .to_owned(),
+        );
+    };
+    let secret = match secrets.read(&namespace, config).await {
+        Ok(secret) => secret,
+        Err(message) => return unanswered(message),
+    };
+    match providers.alertmanager(&namespace, config, &secret) {
+        // All rollouts of one Alertmanager share an answer that is younger than half an interval.
+        Ok(source) => {
+            let seconds = f64::from(ctx.config.evaluation_interval_seconds.max(1));
+            source.poll(Duration::from_secs_f64(seconds / 2.0)).await
+        }
+        Err(error) => unanswered(error.to_string()),
+    }
+}
+
+/// The rollout's own provider with its namespace's Secret, else the installation's with that of the controller.
+fn choose<'a>(
+    ctx: &Context,
+    key: &Key,
+    own: Option<&'a ProviderConfig>,
+    installed: Option<&'a ProviderConfig>,
+) -> Option<(String, &'a ProviderConfig)> {
+    match (own, installed) {
+        (Some(own), _) => Some((key.namespace.clone(), own)),
+        (None, Some(installed)) => Some((ctx.clients.namespace.clone(), installed)),
+        (None, None) => None,
+    }
+}
+
+struct Secrets<'a> {
+    ctx: &'a Context,
+    key: &'a Key,
+}
+
+impl Secrets<'_> {
+    /// The Secret that a provider refers to; not read when it refers to none.
+    async fn read(&self, namespace: &str, config: &ProviderConfig) -> Result<SecretData, String> {
+        let refers = config.ca_key.is_some()
+            || config.bearer_token_key.is_some()
+            || config.basic_user_key.is_some()
+            || config.headers.iter().any(|header| header.value_key.is_some());
+        if !refers {
+            return Ok(SecretData::default());
+        }
+        let api: Api<Secret> = Api::namespaced(self.ctx.clients.normal.clone(), namespace);
+        let read = bounded(
+            format!("get Secret {namespace}/{PROVIDER_SECRET}"),
+            SECRET_LIMIT,
+            api.get_opt(PROVIDER_SECRET),
+        );
+        read.await.map(|secret| SecretData::from(secret.as_ref())).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,224 @@
+//! Reads what a decision needs: from the stores, or live before anything moves forward.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use kube::api::{DynamicObject, ListParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::Value;
+use sluice_core::api::{LABEL_HASH, LABEL_ROLLOUT, ProgressiveRollout};
+use sluice_core::limits;
+use sluice_core::observed::{Objects, Observed, Seen};
+
+use crate::client::bounded;
+use crate::context::Context;
+use crate::error::CallError;
+use crate::watch::{Key, Watched};
+
+/// Limit on one live read.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+
+/// Names that a rollout, and the run under way, refer to.
+struct Names {
+    workload: String,
+    services: [String; 3],
+    routes: Vec<String>,
+}
+
+impl Names {
+    fn of(rollout: &ProgressiveRollout) -> Self {
+        let plan = rollout.status.as_ref().and_then(|status| status.run.as_ref()).map(|run| &run.plan);
+        let apex = plan.map_or(&rollout.spec.routing.service, |plan| &plan.service);
+        let routes = plan.map_or(&rollout.spec.routing.routes, |plan| &plan.routes);
+        Self {
+            workload: rollout.spec.workload_ref.name.clone(),
+            services: [apex.clone(), limits::stable_service(apex), limits::canary_service(apex)],
+            routes: routes.iter().map(|route| route.name.clone()).collect(),
+        }
+    }
+}
+
+/// From the stores.
+pub fn cached(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Observed {
+    let names = Names::of(rollout);
+    let namespace = key.namespace.as_str();
+    let deployment = ctx.stores.list(Watched::Deployment, namespace, |o| o.name_any() == names.workload);
+    let owned = |object: &DynamicObject| {
+        object.labels().get(LABEL_ROLLOUT) == Some(&key.name)
+            || object.owner_references().iter().any(|o| o.kind == "Deployment" && o.name == names.workload)
+    };
+    Observed::read(Objects {
+        deployment: deployment.map(|list| list.into_iter().next()),
+        replica_sets: ctx.stores.list(Watched::ReplicaSet, namespace, owned),
+        services: ctx.stores.list(Watched::Service, namespace, |o| names.services.contains(&o.name_any())),
+        endpoint_slices: ctx.stores.list(Watched::EndpointSlice, namespace, |o| {
+            o.labels()
+                .get("kubernetes.io/service-name")
+                .is_some_and(|name| names.services[1..].contains(name))
+        }),
+        routes: ctx.stores.list(Watched::HttpRoute, namespace, |o| names.routes.contains(&o.name_any())),
+        canary_pods: Seen::Seen(Vec::new()),
+        rivals: rivals(ctx, key, rollout),
+    })
+}
+
+/// Live: the rollout and everything that it refers to.
+pub async fn live(ctx: &Context, key: &Key) -> Result<Option<(ProgressiveRollout, Observed)>, CallError> {
+    let client = &ctx.clients.normal;
+    let namespace = key.namespace.as_str();
+    let rollouts: Api<ProgressiveRollout> = Api::namespaced(client.clone(), namespace);
+    let found = bounded("get ProgressiveRollout", READ_LIMIT, rollouts.get_opt(&key.name)).await?;
+    let Some(rollout) = found else {
+        return Ok(None);
+    };
+    let names = Names::of(&rollout);
+    let selector = format!("kubernetes.io/service-name in ({},{})", names.services[1], names.services[2]);
+    let (deployment, services, slices, routes) = tokio::join!(
+        get_all(client, namespace, Watched::Deployment, std::slice::from_ref(&names.workload)),
+        get_all(client, namespace, Watched::Service, &names.services),
+        list(client, namespace, Watched::EndpointSlice, &selector),
+        get_all(client, namespace, Watched::HttpRoute, &names.routes),
+    );
+    let deployment = deployment.map(|list| list.into_iter().next());
+    let replica_sets = replica_sets(client, key, deployment.get().and_then(Option::as_ref)).await;
+    let mut objects = Objects {
+        deployment,
+        replica_sets,
+        services,
+        endpoint_slices: slices,
+        routes,
+        canary_pods: Seen::Seen(Vec::new()),
+        rivals: rivals(ctx, key, &rollout),
+    };
+    objects.canary_pods = canary_pods(client, namespace, &rollout, &objects).await;
+    Ok(Some((rollout, Observed::read(objects))))
+}
+
+/// Ours by label, the native ones by the Deployment's selector.
+async fn replica_sets(client: &Client, key: &Key, deployment: Option<&Value>) -> Seen<Vec<Value>> {
+    let ours = format!("{LABEL_ROLLOUT}={}", key.name);
+    let native = deployment.map(|d| selector_text(&d["spec"]["selector"]));
+    let (ours, native) = tokio::join!(list(client, &key.namespace, Watched::ReplicaSet, &ours), async {
+        match native {
+            Some(selector) => list(client, &key.namespace, Watched::ReplicaSet, &selector).await,
+            None => Seen::Seen(Vec::new()),
+        }
+    });
+    match (ours, native) {
+        (Seen::Seen(mut ours), Seen::Seen(native)) => {
+            let uid = deployment.and_then(|d| d["metadata"]["uid"].as_str()).unwrap_or_default();
+            let owned = native.into_iter().filter(|set| {
+                let owners = set["metadata"]["ownerReferences"].as_array();
+                owners.into_iter().flatten().any(|owner| owner["uid"].as_str() == Some(uid))
+            });
+            for set in owned {
+                if !ours.iter().any(|known| known["metadata"]["uid"] == set["metadata"]["uid"]) {
+                    ours.push(set);
+                }
+            }
+            Seen::Seen(ours)
+        }
+        (Seen::Unseen(why), _) | (_, Seen::Unseen(why)) => Seen::Unseen(why),
+    }
+}
+
+/// A LabelSelector as the query parameter wants it.
+fn selector_text(selector: &Value) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for (name, value) in selector["matchLabels"].as_object().into_iter().flatten() {
+        parts.push(format!("{name}={}", value.as_str().unwrap_or_default()));
+    }
+    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let key = expression["key"].as_str().unwrap_or_default();
+        let values = expression["values"].as_array();
+        let values: Vec<&str> = values.into_iter().flatten().filter_map(Value::as_str).collect();
+        match expression["operator"].as_str().unwrap_or_default() {
+            "In" => parts.push(format!("{key} in ({})", values.join(","))),
+            "NotIn" => parts.push(format!("{key} notin ({})", values.join(","))),
+            "Exists" => parts.push(key.to_owned()),
+            "DoesNotExist" => parts.push(format!("!{key}")),
+            _ => {}
+        }
+    }
+    parts.join(",")
+}
+
+/// Pods of the canary, only while fewer are available than its ReplicaSet wants: their own reasons are for people.
+async fn canary_pods(
+    client: &Client,
+    namespace: &str,
+    rollout: &ProgressiveRollout,
+    objects: &Objects,
+) -> Seen<Vec<Value>> {
+    let Some(run) = rollout.status.as_ref().and_then(|status| status.run.as_ref()) else {
+        return Seen::Seen(Vec::new());
+    };
+    let set = objects
+        .replica_sets
+        .get()
+        .into_iter()
+        .flatten()
+        .find(|set| set["metadata"]["name"].as_str() == Some(run.canary.replica_set.as_str()));
+    let Some(set) = set else {
+        return Seen::Seen(Vec::new());
+    };
+    let wanted = set["spec"]["replicas"].as_i64().unwrap_or(0);
+    let available = set["status"]["availableReplicas"].as_i64().unwrap_or(0);
+    if run.going_back.is_some() || available >= wanted {
+        return Seen::Seen(Vec::new());
+    }
+    let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(client.clone(), namespace);
+    let params = ListParams::default().labels(&format!("{LABEL_HASH}={}", run.canary.hash));
+    match bounded("list Pods of the canary", READ_LIMIT, api.list(&params)).await {
+        Ok(pods) => Seen::Seen(pods.items.iter().filter_map(|pod| serde_json::to_value(pod).ok()).collect()),
+        Err(error) => Seen::Unseen(error.to_string()),
+    }
+}
+
+async fn get_all(client: &Client, namespace: &str, kind: Watched, names: &[String]) -> Seen<Vec<Value>> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.resource());
+    let reads = names.iter().map(|name| {
+        let api = api.clone();
+        async move { bounded(format!("get {} {name}", kind.as_str()), READ_LIMIT, api.get_opt(name)).await }
+    });
+    let mut found = Vec::new();
+    for answer in join_all(reads).await {
+        match answer {
+            Ok(Some(object)) => found.extend(serde_json::to_value(&object).ok()),
+            Ok(None) => {}
+            Err(error) => return Seen::Unseen(error.to_string()),
+        }
+    }
+    Seen::Seen(found)
+}
+
+async fn list(client: &Client, namespace: &str, kind: Watched, selector: &str) -> Seen<Vec<Value>> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.resource());
+    let params = ListParams::default().labels(selector);
+    match bounded(format!("list {}", kind.as_str()), READ_LIMIT, api.list(&params)).await {
+        Ok(answer) => Seen::Seen(answer.items.iter().filter_map(|o| serde_json::to_value(o).ok()).collect()),
+        Err(error) => Seen::Unseen(error.to_string()),
+    }
+}
+
+/// Other rollouts of the same workload that came before this one.
+fn rivals(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Vec<String> {
+    let age = |created: Option<String>, name: &str| (created.unwrap_or_default(), name.to_owned());
+    let created =
+        |meta: &kube::core::ObjectMeta| meta.creation_timestamp.as_ref().map(|time| time.0.to_string());
+    let mine = age(created(&rollout.metadata), &key.name);
+    let mut older: Vec<_> = ctx
+        .stores
+        .rollouts()
+        .into_iter()
+        .filter(|other| {
+            other.namespace().as_deref() == Some(key.namespace.as_str())
+                && other.name_any() != key.name
+                && other.data["spec"]["workloadRef"]["name"].as_str() == Some(&rollout.spec.workload_ref.name)
+        })
+        .map(|other| age(created(&other.metadata), &other.name_any()))
+        .filter(|other| *other < mine)
+        .collect();
+    older.sort();
+    older.into_iter().map(|(_, name)| name).collect()
+}

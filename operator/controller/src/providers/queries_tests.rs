@@ -1,0 +1,274 @@
+//! What is asked, and what each form of answer means.
+
+#![allow(clippy::expect_used)]
+
+use super::*;
+
+fn series(labels: &[(&str, &str)], value: f64) -> Series {
+    let labels = labels.iter().map(|(k, v)| ((*k).to_string(), (*v).to_string())).collect();
+    Series { labels, value, at: Timestamp::UNIX_EPOCH }
+}
+
+fn pods() -> PodsQuery {
+    PodsQuery {
+        namespace: "shop".into(),
+        stable: vec!["web-6d4b75cb6d".into()],
+        canary: vec!["web-7f9c8d5b4a".into()],
+        ..Default::default()
+    }
+}
+
+fn pod_count(pod: &str, code: &str, value: f64) -> Series {
+    series(&[(PART, "count"), ("pod", pod), ("code", code)], value)
+}
+
+fn pod_newest(pod: &str, job: &str, at: f64) -> Series {
+    series(&[(PART, "newest"), ("pod", pod), ("job", job), ("instance", "10.0.0.1:80")], at)
+}
+
+const STABLE: &str = "web-6d4b75cb6d-abcde";
+const CANARY: &str = "web-7f9c8d5b4a-x2y3z";
+
+#[test]
+fn pods_are_asked_in_one_query() {
+    let query =
+        RatioQuery::Pods(PodsQuery { matchers: Some(r#"job="web", path!~"/health.*","#.into()), ..pods() });
+    let selector = r#"http_requests_total{namespace="shop",pod=~"(web-6d4b75cb6d-|web-7f9c8d5b4a-)[a-z0-9]{5}",job="web", path!~"/health.*"}"#;
+    assert_eq!(
+        query.promql().expect("a query"),
+        format!(
+            r#"label_replace(sum by (pod, code, status, status_code) ({selector}), "sluice_part", "count", "", "") or label_replace(max by (pod, job, instance) (timestamp({selector})), "sluice_part", "newest", "", "")"#
+        )
+    );
+}
+
+#[test]
+fn names_are_escaped_for_the_expression_and_the_string() {
+    let query = PodsQuery { stable: vec!["web.v1-abc".into()], canary: vec![], ..pods() };
+    assert!(query.promql().expect("a query").contains(r#"pod=~"(web\\.v1-abc-)[a-z0-9]{5}""#));
+}
+
+#[test]
+fn pods_are_counted_by_arm_and_code() {
+    let created: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+    let query = PodsQuery { created: [(CANARY.to_string(), created)].into(), ..pods() };
+    let counters = query
+        .counters(&[
+            pod_count(STABLE, "200", 90.0),
+            pod_count(STABLE, "503", 10.0),
+            pod_count(CANARY, "200", 5.0),
+            pod_count(CANARY, "499", 7.0),
+            pod_newest(STABLE, "a", 1_700_000_000.5),
+            pod_newest(CANARY, "a", 1_700_000_001.0),
+            pod_count("other-6d4b75cb6d-abcde", "200", 1.0),
+        ])
+        .expect("counters");
+    let [stable, canary] = &counters[..] else { unreachable!("{counters:?}") };
+    assert_eq!(
+        (stable.arm, stable.total, stable.bad, stable.created),
+        (Arm::Stable, 100.0, Some(10.0), None)
+    );
+    assert_eq!(stable.newest_sample.as_millisecond(), 1_700_000_000_500);
+    assert_eq!(
+        (canary.arm, canary.total, canary.bad, canary.created),
+        (Arm::Canary, 5.0, None, Some(created))
+    );
+    assert_eq!(query.counters(&[]), Ok(vec![]), "no data: the core says for which arm it matters");
+}
+
+#[test]
+fn the_code_is_found_in_any_of_the_usual_labels() {
+    for label in CODE_LABELS {
+        let count = series(&[(PART, "count"), ("pod", CANARY), (label, "500")], 3.0);
+        let counters = pods().counters(&[count, pod_newest(CANARY, "a", 1.0)]).expect("counters");
+        assert_eq!(counters[0].bad, Some(3.0), "{label}");
+    }
+    let query = PodsQuery { code_label: Some("http_status".into()), ..pods() };
+    let count = series(&[(PART, "count"), ("pod", CANARY), ("code", "200"), ("http_status", "500")], 3.0);
+    let counters = query.counters(&[count, pod_newest(CANARY, "a", 1.0)]).expect("counters");
+    assert_eq!(counters[0].bad, Some(3.0), "only the named label counts");
+}
+
+#[test]
+fn answers_that_can_not_be_counted_say_why() {
+    let newest = || pod_newest(CANARY, "a", 1.0);
+    let no_label = series(&[(PART, "count"), ("pod", CANARY)], 3.0);
+    for (answer, state, says) in [
+        (vec![no_label, newest()], DataState::QueryError, "has no label code, status, status_code"),
+        (vec![pod_count(CANARY, "OK", 3.0), newest()], DataState::QueryError, "has code \"OK\""),
+        (vec![pod_count(CANARY, "200", f64::NAN), newest()], DataState::NotANumber, "NaN"),
+        (vec![pod_count(CANARY, "200", f64::INFINITY), newest()], DataState::NotANumber, "inf"),
+        (vec![pod_count(CANARY, "200", 3.0)], DataState::QueryError, "no sample time"),
+        (
+            vec![pod_count(CANARY, "200", 3.0), newest(), pod_newest(CANARY, "b", 1.0)],
+            DataState::MultipleSeries,
+            "is scraped 2 times",
+        ),
+        (
+            vec![pod_count(CANARY, "200", 3.0), pod_count(CANARY, "200", 3.0), newest()],
+            DataState::MultipleSeries,
+            "several series",
+        ),
+        (
+            vec![pod_count(CANARY, "200", 3.0), pod_newest(CANARY, "a", 1e300)],
+            DataState::NotANumber,
+            "newest sample",
+        ),
+    ] {
+        let trouble = pods().counters(&answer).expect_err(says);
+        assert_eq!(trouble.state, state, "{}", trouble.message);
+        assert!(trouble.message.contains(says), "{}", trouble.message);
+    }
+}
+
+#[test]
+fn long_names_are_cut_as_kubernetes_cuts_them() {
+    let long = "a".repeat(50);
+    let query = PodsQuery {
+        stable: vec![format!("{long}-6d4b75cb")],
+        canary: vec![format!("{long}-7f9c8d5b")],
+        ..pods()
+    };
+    // 50 + 1 + 8 characters and the dash are two too many: the base ends within the hash.
+    let pod = format!("{long}-6d4b75cabcde");
+    let base: String = format!("{long}-6d4b75cb-").chars().take(58).collect();
+    assert!(pod.starts_with(&base));
+    assert!(query.promql().expect("a query").contains(&format!("({base}|")));
+    let counters =
+        query.counters(&[pod_count(&pod, "200", 1.0), pod_newest(&pod, "a", 1.0)]).expect("counters");
+    assert_eq!(counters[0].arm, Arm::Stable);
+
+    let alike = PodsQuery {
+        stable: vec![format!("{}-6d4b", "a".repeat(60))],
+        canary: vec![format!("{}-7f9c", "a".repeat(60))],
+        ..pods()
+    };
+    let trouble = alike.promql().expect_err("ambiguous");
+    assert!(trouble.message.contains("begin alike"), "{}", trouble.message);
+}
+
+#[test]
+fn no_replica_sets_are_no_data_and_not_every_pod() {
+    let none = PodsQuery { stable: vec![], canary: vec![], ..pods() };
+    assert_eq!(none.promql().map_err(|t| t.state), Err(DataState::NoData));
+}
+
+#[test]
+fn matchers_can_not_leave_the_selector() {
+    for good in [
+        r#"job="a""#,
+        r#"job="a",path!="/healthz""#,
+        r#" job = "a" , x=~'b|c', "#,
+        r#"a!~`x\`"#,
+        r#"a="x\"} or vector(1) #""#,
+    ] {
+        assert_eq!(check_matchers(good), Ok(()), "{good}");
+    }
+    for (bad, says) in [
+        (r#"job="a"} or vector(1) or x{b="c""#, "a comma is expected"),
+        (r#"job="a"#, "a quoted value"),
+        (r#"job=a"#, "a quoted value"),
+        (r#"job"#, "is expected"),
+        (r#"="a""#, "a label name"),
+        (r#"job="a",,b="c""#, "a label name"),
+        (r#"{job="a"}"#, "a label name"),
+        (r#"1job="a""#, "a label name"),
+        (r#"pod="x""#, "already in the query"),
+        ("a=\"x\ny\"", "a quoted value"),
+        (r#"a="b" # comment"#, "a comma is expected"),
+    ] {
+        let problem = check_matchers(bad).expect_err(bad);
+        assert!(problem.contains(says), "{bad}: {problem}");
+        let query = PodsQuery { matchers: Some(bad.into()), ..pods() };
+        let trouble = query.promql().expect_err(bad);
+        assert_eq!(trouble.state, DataState::QueryError);
+        assert!(trouble.message.contains("write conditions such as"), "{}", trouble.message);
+    }
+}
+
+#[test]
+fn names_of_metric_and_label_are_checked() {
+    for metric in ["", "1a", "a-b", "a{b=\"c\"}"] {
+        assert!(PodsQuery { metric: Some(metric.into()), ..pods() }.promql().is_err(), "{metric}");
+    }
+    for label in ["", "a:b", "a b", "code) (x"] {
+        assert!(PodsQuery { code_label: Some(label.into()), ..pods() }.promql().is_err(), "{label}");
+    }
+    assert!(PodsQuery { metric: Some("job:requests:sum".into()), ..pods() }.promql().is_ok());
+}
+
+fn traefik() -> TraefikQuery {
+    TraefikQuery {
+        namespace: "default".into(),
+        routes: vec!["web".into(), "web.internal".into()],
+        stable_service: "web-stable".into(),
+        canary_service: "web-canary".into(),
+    }
+}
+
+/// A label value as Traefik 3.7 writes it.
+fn traefik_service(route: &str, service: &str, index: u8) -> String {
+    format!(
+        "httproute-default-{route}-gw-default-gw-ep-web-0-9a1b2c3d4e5f6a7b8c9d-svc-default-{service}-{index}@kubernetesgateway"
+    )
+}
+
+fn traefik_series(instance: &str, service: &str, code: &str, value: f64) -> [Series; 2] {
+    [
+        series(&[(PART, "count"), ("instance", instance), ("service", service), ("code", code)], value),
+        series(&[(PART, "newest"), ("instance", instance), ("service", service), ("job", "traefik")], 9.0),
+    ]
+}
+
+#[test]
+fn traefik_is_asked_for_the_two_services_of_our_routes() {
+    let query = RatioQuery::Traefik(traefik()).promql().expect("a query");
+    let name = r#"service=~"httproute-default-(web|web-internal)-gw-.+-svc-default-(web-stable|web-canary)-[0-9]+@kubernetesgateway""#;
+    assert_eq!(query.matches(name).count(), 2, "{query}");
+    assert!(
+        query.starts_with("label_replace(sum by (instance, service, code) (traefik_service_requests_total{")
+    );
+}
+
+#[test]
+fn traefik_instances_and_rules_stay_apart() {
+    let (stable, canary) = (traefik_service("web", "web-stable", 0), traefik_service("web", "web-canary", 1));
+    let other_rule = traefik_service("web-internal", "web-canary", 1);
+    let counters = traefik()
+        .counters(
+            &[
+                traefik_series("10.0.0.1:9100", &stable, "200", 90.0),
+                traefik_series("10.0.0.1:9100", &canary, "500", 4.0),
+                traefik_series("10.0.0.1:9100", &other_rule, "200", 1.0),
+                traefik_series("10.0.0.2:9100", &canary, "200", 6.0),
+                traefik_series("10.0.0.1:9100", &traefik_service("web", "api-canary", 1), "200", 50.0),
+            ]
+            .concat(),
+        )
+        .expect("counters");
+    assert_eq!(counters.iter().filter(|c| c.arm == Arm::Stable).count(), 1);
+    let canary: Vec<&PodCounters> = counters.iter().filter(|c| c.arm == Arm::Canary).collect();
+    assert_eq!(canary.len(), 3, "{canary:?}");
+    assert_eq!(canary.iter().map(|c| c.total).sum::<f64>(), 11.0);
+    assert_eq!(canary.iter().filter_map(|c| c.bad).sum::<f64>(), 4.0);
+    assert!(canary.iter().all(|c| c.id.len() < 30 && c.id.starts_with("10.0.0.")), "{canary:?}");
+}
+
+#[test]
+fn traefik_scraped_by_two_jobs_is_named() {
+    let service = traefik_service("web", "web-canary", 1);
+    let mut answer = traefik_series("10.0.0.1:9100", &service, "200", 90.0).to_vec();
+    answer.push(series(
+        &[(PART, "newest"), ("instance", "10.0.0.1:9100"), ("service", &service), ("job", "b")],
+        9.0,
+    ));
+    let trouble = traefik().counters(&answer).expect_err("twice");
+    assert_eq!(trouble.state, DataState::MultipleSeries);
+    assert!(trouble.message.contains("by the jobs b, traefik"), "{}", trouble.message);
+}
+
+#[test]
+fn the_id_of_a_service_does_not_change_between_versions() {
+    assert_eq!(fnv1a(""), 0x811c_9dc5);
+    assert_eq!(fnv1a("foobar"), 0xbf9c_f968); // published test vector of FNV-1a, 32 bits
+}

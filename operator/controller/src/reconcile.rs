@@ -1,0 +1,224 @@
+//! One pass: observe, decide, and act.
+//!
+//! What only returns traffic acts on the stores at once. Everything else is decided a second time on live
+//! objects; its status is written first, by compare-and-swap, so that two controllers never both go forward and
+//! a crash leaves a record of what was intended.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{Api, PostParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Resource, ResourceExt};
+use sluice_core::action::EventKind;
+use sluice_core::api::{ProgressiveRollout, ProgressiveRolloutStatus};
+use sluice_core::decide::{Decision, Input, decide};
+use sluice_core::observed::Observed;
+use tracing::{Instrument, info, info_span, warn};
+
+use crate::client::{ABORT_LIMIT, FORWARD_LIMIT, bounded};
+use crate::context::Context;
+use crate::error::CallError;
+use crate::watch::Key;
+use crate::{actuate, crash, observe, report};
+
+/// Longest wait between two passes of a rollout that fails.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// A status that differs only in numbers for people is written at most this often.
+const DISPLAY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// One pass over a rollout: when to look again, or `None` when it is gone.
+pub async fn pass(ctx: Arc<Context>, key: Key) -> Option<Duration> {
+    let span =
+        info_span!("pass", namespace = %key.namespace, rollout = %key.name, run = tracing::field::Empty);
+    let started = Instant::now();
+    let answer = run(&ctx, &key).instrument(span.clone()).await;
+    ctx.metrics.reconciled(started.elapsed());
+    match answer {
+        Ok(again) => {
+            ctx.succeeded(&key);
+            if again.is_none() {
+                ctx.forget(&key);
+            }
+            again
+        }
+        Err(error) => {
+            let _entered = span.enter();
+            warn!(%error, kind = error.kind.as_str(), "the pass failed, it is tried again");
+            ctx.metrics.reconcile_failed(error.kind.as_str());
+            Some(retry_after(&ctx, &key))
+        }
+    }
+}
+
+/// Going back is tried again at once, anything else with growing patience.
+fn retry_after(ctx: &Context, key: &Key) -> Duration {
+    let failures = ctx.failed(key);
+    if ctx.evidence.wants_back(key) {
+        return Duration::from_millis(200);
+    }
+    Duration::from_millis(500).saturating_mul(2_u32.saturating_pow(failures.min(8))).min(LONGEST_RETRY)
+}
+
+async fn run(ctx: &Context, key: &Key) -> Result<Option<Duration>, CallError> {
+    let rollout = match ctx.newest(key) {
+        None => return Ok(None),
+        Some(Ok(rollout)) => rollout,
+        Some(Err(error)) => {
+            warn!(%error, "the object can't be read by this version of the controller; it is left alone");
+            return Ok(Some(LONGEST_RETRY));
+        }
+    };
+    if let Some(run) = rollout.status.as_ref().and_then(|status| status.run.as_ref()) {
+        tracing::Span::current().record("run", run.id.as_str());
+    }
+    let first = conclude(ctx, key, &rollout, &observe::cached(ctx, key, &rollout));
+    if first.actions.is_empty() && !needs_write(ctx, key, &rollout, &first) {
+        report::metrics(ctx, key, &first.status);
+        return Ok(Some(first.wake));
+    }
+    if !first.actions.is_empty() && first.only_returns() {
+        return go_back(ctx, key, &rollout, first).await;
+    }
+    let _place = ctx.forward.acquire().await;
+    let Some((rollout, seen)) = observe::live(ctx, key).await? else {
+        return Ok(None);
+    };
+    let second = conclude(ctx, key, &rollout, &seen);
+    if !second.actions.is_empty() && second.only_returns() {
+        return go_back(ctx, key, &rollout, second).await;
+    }
+    if needs_write(ctx, key, &rollout, &second) {
+        write_status(ctx, key, &rollout, &second, FORWARD_LIMIT).await?;
+    }
+    actuate::execute(ctx, key, &second.actions).await?;
+    report::metrics(ctx, key, &second.status);
+    Ok(Some(second.wake))
+}
+
+fn conclude(ctx: &Context, key: &Key, rollout: &ProgressiveRollout, seen: &Observed) -> Decision {
+    let verdict = ctx.evidence.verdict(key);
+    decide(Input {
+        rollout,
+        seen,
+        verdict: &verdict,
+        config: &ctx.config,
+        releasing: ctx.releasing,
+        now: whole_millis(Timestamp::now()),
+    })
+}
+
+/// Times in status have milliseconds: more is noise in `kubectl get -o yaml`.
+fn whole_millis(now: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
+/// Returns traffic first, then records why. The mark on the route stands for the record if this process dies
+/// between the two.
+async fn go_back(
+    ctx: &Context,
+    key: &Key,
+    rollout: &ProgressiveRollout,
+    decision: Decision,
+) -> Result<Option<Duration>, CallError> {
+    let executed = actuate::execute(ctx, key, &decision.actions).await;
+    if needs_write(ctx, key, rollout, &decision) {
+        match write_status(ctx, key, rollout, &decision, ABORT_LIMIT).await {
+            Err(error) if error.is_conflict() => {
+                // Somebody wrote meanwhile: decide again on the newer object.
+                return executed.map(|()| Some(Duration::ZERO));
+            }
+            other => other?,
+        }
+    }
+    executed?;
+    report::metrics(ctx, key, &decision.status);
+    Ok(Some(decision.wake.min(Duration::from_millis(250))))
+}
+
+/// Whether the status has to be written now.
+fn needs_write(ctx: &Context, key: &Key, rollout: &ProgressiveRollout, decision: &Decision) -> bool {
+    let before = rollout.status.clone().unwrap_or_default();
+    if before == decision.status && decision.events.is_empty() {
+        return false;
+    }
+    if !decision.events.is_empty() || essence(&before) != essence(&decision.status) {
+        return true;
+    }
+    ctx.written_at(key).is_none_or(|at| at.elapsed() >= DISPLAY_INTERVAL)
+}
+
+/// A status without the numbers that move on every pass.
+fn essence(status: &ProgressiveRolloutStatus) -> ProgressiveRolloutStatus {
+    let mut status = status.clone();
+    if let Some(waiting) = &mut status.waiting {
+        waiting.message.clear();
+    }
+    for condition in &mut status.conditions {
+        condition.message.clear();
+    }
+    if let Some(run) = &mut status.run {
+        run.evidence = None;
+    }
+    if let Some(traffic) = &mut status.traffic {
+        traffic.observed_permille = None;
+    }
+    status.summary.observed.clear();
+    status.guards.clear();
+    status
+}
+
+/// Compare-and-swap of the whole status, then its events.
+async fn write_status(
+    ctx: &Context,
+    key: &Key,
+    rollout: &ProgressiveRollout,
+    decision: &Decision,
+    limit: Duration,
+) -> Result<(), CallError> {
+    let mut next = rollout.clone();
+    next.status = Some(decision.status.clone());
+    next.metadata.managed_fields = None;
+    let client = if limit == ABORT_LIMIT { &ctx.clients.abort } else { &ctx.clients.normal };
+    let api: Api<ProgressiveRollout> = Api::namespaced(client.clone(), &key.namespace);
+    let params =
+        PostParams { field_manager: Some(sluice_core::api::MANAGER.to_owned()), ..PostParams::default() };
+    let written = bounded("write status", limit, api.replace_status(&key.name, &params, &next)).await;
+    ctx.metrics.api_request("update", written.as_ref().map_or_else(|error| error.code, |_| 200));
+    let written = written?;
+    crash::after_write("write-status");
+    report::ended_runs(ctx, &rollout.status.clone().unwrap_or_default(), &decision.status);
+    ctx.wrote(key, written);
+    publish(ctx, rollout, decision).await;
+    Ok(())
+}
+
+/// Events are for people: one that can't be written is logged, and nothing waits for it.
+async fn publish(ctx: &Context, rollout: &ProgressiveRollout, decision: &Decision) {
+    if decision.events.is_empty() {
+        return;
+    }
+    let reporter = Reporter { controller: "sluice".to_owned(), instance: Some(ctx.identity.clone()) };
+    let recorder = Recorder::new(ctx.clients.normal.clone(), reporter);
+    let reference: ObjectReference = rollout.object_ref(&());
+    for event in &decision.events {
+        info!(rollout = %rollout.name_any(), reason = event.reason, message = %event.message, "event");
+        let note: String = event.message.chars().take(1000).collect();
+        let wire = Event {
+            type_: match event.kind {
+                EventKind::Normal => EventType::Normal,
+                EventKind::Warning => EventType::Warning,
+            },
+            reason: event.reason.to_owned(),
+            note: Some(note),
+            action: event.reason.to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = bounded("publish event", FORWARD_LIMIT, recorder.publish(&wire, &reference)).await
+        {
+            warn!(%error, "an event was not written");
+        }
+    }
+}
