@@ -144,8 +144,6 @@ containers:
         valueFrom:
           fieldRef:
             fieldPath: status.podIP
-      - name: RUST_LOG
-        value: {{ $root.Values.logLevel | quote }}
       {{- with $root.Values.extraEnv }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
