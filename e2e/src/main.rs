@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use sluice_e2e::cluster::{Cluster, Options};
+use sluice_e2e::kubelet::LocalImage;
 use sluice_e2e::{sandbox, smoke};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -15,8 +16,20 @@ struct Cli {
     /// Folder of logs and data [default: a new one per run under target/e2e]
     #[arg(long, global = true)]
     run_dir: Option<PathBuf>,
+    /// A program for an image on the node `local`; `sluice-controller` is the one beside this program
+    #[arg(long, global = true, value_name = "IMAGE=PROGRAM", value_parser = image)]
+    image: Vec<LocalImage>,
     #[command(subcommand)]
     command: Command,
+}
+
+fn image(text: &str) -> Result<LocalImage, String> {
+    let (name, program) = text.split_once('=').ok_or("write it as name=/path/of/the/program")?;
+    let program = std::path::absolute(program).map_err(|e| e.to_string())?;
+    if !program.is_file() {
+        return Err(format!("{} is not a file", program.display()));
+    }
+    Ok(LocalImage { name: name.into(), program })
 }
 
 #[derive(Subcommand)]
@@ -54,7 +67,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
     let run_dir = cli.run_dir.unwrap_or_else(default_run_dir);
     let work = async {
-        let cluster = Cluster::start(Options::new(&run_dir)).await?;
+        let mut options = Options::new(&run_dir);
+        options.images = default_images().into_iter().chain(cli.image).collect();
+        let cluster = Cluster::start(options).await?;
         let done = tokio::select! {
             done = play(&cluster, cli.command) => done,
             died = cluster.failed() => Err(died),
@@ -100,6 +115,13 @@ fn announce(cluster: &Cluster) {
             cluster.paths.tools.join("bin").display()
         );
     }
+}
+
+/// The controller that was built together with this program.
+fn default_images() -> Vec<LocalImage> {
+    let exe = std::env::current_exe().ok();
+    let program = exe.and_then(|e| Some(e.parent()?.join("sluice-controller"))).filter(|p| p.is_file());
+    program.map(|program| LocalImage { name: "sluice-controller".into(), program }).into_iter().collect()
 }
 
 /// A folder of its own for each run, beside the program: target/e2e/<time>-<process>.

@@ -102,7 +102,7 @@ pub(super) async fn start(options: Options) -> Result<Cluster> {
             fake_nodes(&applier, options.fake_nodes),
         )?;
         tokio::try_join!(
-            nodes_ready(&client, options.fake_nodes),
+            nodes_ready(&client, options.fake_nodes + 1),
             until("Traefik answers", Duration::from_secs(30), Duration::from_millis(100), || async {
                 crate::http::get(&format!("{}/ping", ADDRESSES.traefik_admin)).await.map(drop)
             }),
