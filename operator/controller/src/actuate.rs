@@ -39,9 +39,10 @@ impl Outcome {
 }
 
 /// Executes actions in order. Those that return traffic are all tried; the others stop at the first that did not
-/// succeed. Returns the first failure, if any.
-pub async fn execute(ctx: &Context, key: &Key, actions: &[Action]) -> Result<(), CallError> {
+/// succeed. Says whether the world moved under one, or returns the first failure.
+pub async fn execute(ctx: &Context, key: &Key, actions: &[Action]) -> Result<Moved, CallError> {
     let mut failure = None;
+    let mut moved = Moved::No;
     for action in actions {
         let abort = action.lane == Lane::Abort;
         if !abort && failure.is_some() {
@@ -49,7 +50,7 @@ pub async fn execute(ctx: &Context, key: &Key, actions: &[Action]) -> Result<(),
         }
         if !abort && ctx.leader.time_left() <= FORWARD_LIMIT {
             warn!(action = action.name, "not leading for long enough: left to the next leader");
-            return Ok(());
+            return Ok(moved);
         }
         let outcome = one(ctx, key, action).await;
         crash::after_write(action.name);
@@ -59,9 +60,9 @@ pub async fn execute(ctx: &Context, key: &Key, actions: &[Action]) -> Result<(),
             }
             Outcome::Moved(why) => {
                 info!(action = action.name, kind = ?action.kind, object = %action.object, why, "moved, decided again");
-                let _ = ctx.queue.send(key.clone());
+                moved = Moved::Yes;
                 if !abort {
-                    return failure.map_or(Ok(()), Err);
+                    break;
                 }
             }
             Outcome::Failed(error) => {
@@ -71,7 +72,23 @@ pub async fn execute(ctx: &Context, key: &Key, actions: &[Action]) -> Result<(),
             Outcome::Done | Outcome::Already => {}
         }
     }
-    failure.map_or(Ok(()), Err)
+    failure.map_or(Ok(moved), Err)
+}
+
+/// Whether the world moved under an action, so that it has to be decided again soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// It did.
+    Yes,
+    /// It did not.
+    No,
+}
+
+/// A policy, a webhook or a quota refused the write: that is no stale read, and trying again soon is no help.
+fn refused(error: &CallError) -> bool {
+    ["ValidatingAdmissionPolicy", "admission webhook", "exceeded quota"]
+        .iter()
+        .any(|word| error.message.contains(word))
 }
 
 async fn one(ctx: &Context, key: &Key, action: &Action) -> Outcome {
@@ -137,6 +154,7 @@ async fn patch(
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     match bounded(what, limit, api.patch(name, &params, &Patch::Json::<()>(patch))).await {
         Ok(_) => Outcome::Done,
+        Err(error) if refused(&error) => Outcome::Failed(error),
         Err(error) => match error.kind {
             CallErrorKind::Conflict | CallErrorKind::Invalid | CallErrorKind::NotFound => {
                 Outcome::Moved(error.to_string())

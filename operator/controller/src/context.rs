@@ -44,6 +44,8 @@ pub struct Context {
     written: Mutex<BTreeMap<Key, Written>>,
     /// Failed passes in a row, by rollout.
     failures: Mutex<BTreeMap<Key, u32>>,
+    /// Passes in a row under which the world moved, by rollout.
+    moves: Mutex<BTreeMap<Key, u32>>,
 }
 
 /// A rollout as this process last wrote it: the store may not have it yet.
@@ -79,6 +81,7 @@ impl Context {
             forward: Semaphore::new(FORWARD_PLACES),
             written: Mutex::default(),
             failures: Mutex::default(),
+            moves: Mutex::default(),
         }
     }
 
@@ -113,6 +116,7 @@ impl Context {
     pub fn forget(&self, key: &Key) {
         lock(&self.written).remove(key);
         lock(&self.failures).remove(key);
+        lock(&self.moves).remove(key);
         self.evidence.forget(key);
         self.metrics.forget_rollout(&crate::metrics::RolloutKey::new(&key.namespace, &key.name));
     }
@@ -123,6 +127,19 @@ impl Context {
         let count = failures.entry(key.clone()).or_default();
         *count = count.saturating_add(1);
         *count
+    }
+
+    /// Counts a pass under which the world moved; the number in a row.
+    pub fn moved(&self, key: &Key) -> u32 {
+        let mut moves = lock(&self.moves);
+        let count = moves.entry(key.clone()).or_default();
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// A pass found the world as it was decided on.
+    pub fn settled(&self, key: &Key) {
+        lock(&self.moves).remove(key);
     }
 
     /// A pass succeeded.

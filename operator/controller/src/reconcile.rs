@@ -18,6 +18,7 @@ use sluice_core::decide::{Decision, Input, decide};
 use sluice_core::observed::Observed;
 use tracing::{Instrument, info, info_span, warn};
 
+use crate::actuate::Moved;
 use crate::client::{ABORT_LIMIT, FORWARD_LIMIT, bounded};
 use crate::context::Context;
 use crate::error::CallError;
@@ -93,9 +94,9 @@ async fn run(ctx: &Context, key: &Key) -> Result<Option<Duration>, CallError> {
     if needs_write(ctx, key, &rollout, &second) {
         write_status(ctx, key, &rollout, &second, FORWARD_LIMIT).await?;
     }
-    actuate::execute(ctx, key, &second.actions).await?;
+    let moved = actuate::execute(ctx, key, &second.actions).await?;
     report::metrics(ctx, key, &second.status);
-    Ok(Some(second.wake))
+    Ok(Some(again(ctx, key, moved, second.wake)))
 }
 
 fn conclude(ctx: &Context, key: &Key, rollout: &ProgressiveRollout, seen: &Observed) -> Decision {
@@ -128,14 +129,25 @@ async fn go_back(
         match write_status(ctx, key, rollout, &decision, ABORT_LIMIT).await {
             Err(error) if error.is_conflict() => {
                 // Somebody wrote meanwhile: decide again on the newer object.
-                return executed.map(|()| Some(Duration::ZERO));
+                return executed.map(|_| Some(Duration::ZERO));
             }
             other => other?,
         }
     }
-    executed?;
+    let moved = executed?;
     report::metrics(ctx, key, &decision.status);
-    Ok(Some(decision.wake.min(Duration::from_millis(250))))
+    Ok(Some(again(ctx, key, moved, decision.wake.min(Duration::from_millis(250)))))
+}
+
+/// When to look again: at once when the world moved, with patience when it keeps moving.
+fn again(ctx: &Context, key: &Key, moved: Moved, wake: Duration) -> Duration {
+    match moved {
+        Moved::No => {
+            ctx.settled(key);
+            wake
+        }
+        Moved::Yes => Duration::from_millis(20).saturating_mul(2_u32.saturating_pow(ctx.moved(key).min(9))),
+    }
 }
 
 /// Whether the status has to be written now.

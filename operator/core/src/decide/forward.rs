@@ -22,8 +22,10 @@ const HOLD_BAKES: i32 = 4;
 const SHORTEST_HOLD_SECONDS: i32 = 60;
 /// How long a person is waited for.
 const PERSON_SECONDS: i32 = 72 * 3600;
-/// The observed share may differ from the weight by three standard deviations, but at least this much.
+/// The observed share may differ from the weight by three standard deviations, but at least this much, or this
+/// part of the weight: pods are scraped at different moments, and a new pod counts from its first request.
 const SHARE_TOLERANCE: f64 = 0.02;
+const SHARE_TOLERANCE_RELATIVE: f64 = 0.1;
 
 /// Pods that a weight needs: no more than it needs, at least one.
 pub(super) fn pods_for(replicas: i32, percent: i32) -> i32 {
@@ -485,7 +487,11 @@ fn share_differs(d: &Draft<'_>, run: &Run) -> Option<String> {
         ApexCallers::None => (weight, weight),
         ApexCallers::Some => (weight.min(pods), weight.max(pods)),
     };
-    let tolerance = |share: f64| (3.0 * (share * (1.0 - share) / all).sqrt()).max(SHARE_TOLERANCE);
+    let tolerance = |share: f64| {
+        (3.0 * (share * (1.0 - share) / all).sqrt())
+            .max(SHARE_TOLERANCE)
+            .max(SHARE_TOLERANCE_RELATIVE * share)
+    };
     let outside = observed < low - tolerance(low) || observed > high + tolerance(high);
     outside.then(|| {
         format!(

@@ -42,6 +42,10 @@ pub(super) fn step(d: &mut Draft<'_>) {
         return;
     }
     d.status.observed_workload_generation = Some(workload.generation);
+    let before = d.input.rollout.status.as_ref().map_or(Phase::Pending, |status| status.phase);
+    if matches!(before, Phase::Pending | Phase::Released) {
+        d.normal("Enrolled", format!("Deployment {}: new templates are held from now on", workload.name));
+    }
     if d.status.stable.is_none() && !take_stable(d, workload) {
         return;
     }
@@ -241,7 +245,6 @@ fn enrol(d: &mut Draft<'_>, workload: &Workload) {
     }
     if take_stable(d, workload) {
         d.act(render::enrol(workload));
-        d.normal("Enrolled", format!("Deployment {}: new templates are held from now on", workload.name));
     }
 }
 
