@@ -12,12 +12,13 @@
 //! - [`judge`]: which guard is judged by what, in which window
 //! - [`limits`]: class table, own limits, their join into a frozen plan
 //! - [`evidence`], [`verdict`]: counters to scores, scores to a verdict on the run
-//! - [`decide`]: the questions in the order of safety
+//! - [`decide`]: the questions in the order of safety; [`check`]: what no answer may do, said a second time
 //! - [`action`], [`render`]: what the shell has to write, spelled out
 //! - [`elect`]: one step of leader election
 
 pub mod action;
 pub mod api;
+pub mod check;
 pub mod config;
 pub mod decide;
 pub mod digest;

@@ -1,0 +1,329 @@
+//! Stories that a person would tell, one by one.
+
+mod common;
+
+use common::{LONG, ends, last_run, reach, shipping, stable};
+use sluice_core::api::{Outcome, Phase, Stage};
+use sluice_sim::event::{Event, Verb};
+use sluice_sim::router::Plane;
+use sluice_sim::shell::Fault;
+use sluice_sim::world::World;
+
+#[test]
+fn a_good_canary_is_promoted() {
+    let mut world = shipping("web:good-2");
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+    assert_eq!(stable(&world), "web:good-2");
+}
+
+#[test]
+fn a_bad_canary_takes_itself_back() {
+    let mut world = shipping("web:bad-4");
+    ends(&mut world, Phase::Rejected);
+    last_run(&world, Outcome::Rejected, "GuardTripped");
+    assert_eq!(world.status().history[0].max_weight_percent, 10);
+    assert_eq!(stable(&world), "web:good-1");
+}
+
+#[test]
+fn a_bad_canary_stays_rejected_when_it_is_applied_again() {
+    let mut world = shipping("web:bad-4");
+    ends(&mut world, Phase::Rejected);
+    for event in [Event::ReApply, Event::Apply(3, true), Event::Restart(1), Event::RolloutResume] {
+        world.happen(event);
+        ends(&mut world, Phase::Rejected);
+    }
+    assert_eq!(world.status().run_count, 1);
+}
+
+#[test]
+fn retry_lets_a_rejected_revision_start_once_more() {
+    let mut world = shipping("web:bad-4");
+    ends(&mut world, Phase::Rejected);
+    world.happen(Event::Request(Verb::Retry));
+    ends(&mut world, Phase::Rejected);
+    assert_eq!(world.status().run_count, 2);
+}
+
+#[test]
+fn pods_that_crash_or_never_get_ready_are_rejected_with_their_reason() {
+    let mut world = shipping("web:crash-7");
+    ends(&mut world, Phase::Rejected);
+    last_run(&world, Outcome::Rejected, "CrashLoopBackOff");
+    let mut world = shipping("web:never-6");
+    ends(&mut world, Phase::Rejected);
+    last_run(&world, Outcome::Rejected, "ProgressDeadlineExceeded");
+}
+
+#[test]
+fn a_fault_in_the_watched_period_is_reverted() {
+    let mut world = shipping("web:late-8");
+    ends(&mut world, Phase::Rejected);
+    last_run(&world, Outcome::Reverted, "GuardTripped");
+    assert_eq!(stable(&world), "web:good-1");
+}
+
+#[test]
+fn an_alert_rejects_though_metrics_look_fine() {
+    let mut world = shipping("web:good-2");
+    reach(&mut world, Stage::Stepping, 1);
+    world.happen(Event::Alert);
+    ends(&mut world, Phase::Rejected);
+    last_run(&world, Outcome::Rejected, "AlertFired");
+}
+
+#[test]
+fn a_newer_template_supersedes_at_every_stage() {
+    for stage in [Stage::Preparing, Stage::Stepping, Stage::Promoting, Stage::Watching] {
+        let mut world = shipping("web:good-2");
+        reach(&mut world, stage, if stage == Stage::Preparing || stage == Stage::Stepping { 0 } else { 2 });
+        world.apply("web:good-3", None, Some(false));
+        ends(&mut world, Phase::Idle);
+        assert_eq!(stable(&world), "web:good-3", "{stage:?}\n{}", world.story());
+        assert_eq!(world.status().run_count, 2, "{}", world.story());
+    }
+}
+
+#[test]
+fn a_template_that_returns_to_stable_is_released() {
+    let mut world = shipping("web:good-2");
+    world.tick(1);
+    world.apply("web:good-1", None, Some(false));
+    ends(&mut world, Phase::Idle);
+    assert_eq!(world.status().run_count, 0, "{}", world.story());
+    for stage in [Stage::Preparing, Stage::Stepping, Stage::Promoting, Stage::Watching] {
+        let mut world = shipping("web:good-2");
+        reach(&mut world, stage, if stage == Stage::Preparing || stage == Stage::Stepping { 0 } else { 2 });
+        world.apply("web:good-1", None, Some(false));
+        ends(&mut world, Phase::Idle);
+        last_run(&world, Outcome::Superseded, "TemplateReturned");
+        assert_eq!(stable(&world), "web:good-1");
+    }
+}
+
+#[test]
+fn a_rejected_revision_is_followed_by_a_git_revert() {
+    let mut world = shipping("web:bad-4");
+    ends(&mut world, Phase::Rejected);
+    world.apply("web:good-1", None, Some(false));
+    ends(&mut world, Phase::Idle);
+    assert_eq!(world.status().run_count, 1);
+}
+
+#[test]
+fn a_recorded_good_revision_comes_back_straight() {
+    let mut world = shipping("web:good-2");
+    ends(&mut world, Phase::Idle);
+    world.apply("web:good-1", None, Some(false));
+    let started = world.second();
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+    assert_eq!(stable(&world), "web:good-1");
+    assert!(world.second() - started < 60, "{}", world.story());
+}
+
+#[test]
+fn a_revision_of_the_history_reuses_its_replica_set() {
+    // good-0 was never recorded as good, but its ReplicaSet is in the history.
+    let mut world = shipping("web:good-0");
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+    assert_eq!(stable(&world), "web:good-0");
+}
+
+#[test]
+fn an_overwritten_route_is_written_again_once_and_held_the_third_time() {
+    let mut world = shipping("web:good-2");
+    reach(&mut world, Stage::Stepping, 1);
+    world.happen(Event::ResetWeights);
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+
+    let mut world = shipping("web:good-2");
+    reach(&mut world, Stage::Stepping, 0);
+    for _ in 0..12 {
+        world.happen(Event::ResetWeights);
+        world.tick(2);
+    }
+    let status = world.status();
+    assert_eq!(
+        status.waiting.map(|wait| wait.reason).as_deref(),
+        Some("RouteOverwritten"),
+        "{}",
+        world.story()
+    );
+    assert_eq!(Plane::wanted(&world.api).percent_to(&["web-canary"]), 0);
+    world.happen(Event::Request(Verb::Resume));
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+}
+
+#[test]
+fn a_size_that_changes_midway_is_followed() {
+    for (stage, step) in
+        [(Stage::Stepping, 0), (Stage::Stepping, 2), (Stage::Promoting, 2), (Stage::Watching, 2)]
+    {
+        for replicas in [1, 2, 8] {
+            let mut world = shipping("web:good-2");
+            reach(&mut world, stage, step);
+            world.happen(Event::Scale(replicas));
+            ends(&mut world, Phase::Idle);
+            last_run(&world, Outcome::Promoted, "Proven");
+        }
+    }
+}
+
+#[test]
+fn scaled_to_zero_midway_and_back_it_starts_again() {
+    for (stage, step) in [
+        (Stage::Preparing, 0),
+        (Stage::Stepping, 0),
+        (Stage::Stepping, 2),
+        (Stage::Promoting, 2),
+        (Stage::Watching, 2),
+    ] {
+        let mut world = shipping("web:good-2");
+        reach(&mut world, stage, step);
+        world.happen(Event::Scale(0));
+        world.tick(40);
+        assert!(world.pods.all.is_empty(), "{}", world.story());
+        world.happen(Event::Scale(4));
+        ends(&mut world, Phase::Idle);
+        assert_eq!(stable(&world), "web:good-2", "{}", world.story());
+    }
+}
+
+#[test]
+fn scaled_to_zero_while_held_or_rejected_stable_wakes_up() {
+    let mut world = shipping("web:bad-4");
+    ends(&mut world, Phase::Rejected);
+    world.happen(Event::Scale(0));
+    world.elapse(5);
+    world.happen(Event::Scale(4));
+    world.elapse(5);
+    assert!(world.pods.all.values().all(|pod| pod.image == "web:good-1"), "{}", world.story());
+    ends(&mut world, Phase::Rejected);
+}
+
+#[test]
+fn abort_and_pause_are_a_persons_verbs() {
+    let mut world = shipping("web:good-2");
+    reach(&mut world, Stage::Stepping, 0);
+    world.happen(Event::Request(Verb::Pause));
+    world.tick(30);
+    assert_eq!(world.run().map(|run| run.step), Some(0));
+    world.happen(Event::Request(Verb::Abort));
+    world.happen(Event::Tick(2));
+    world.happen(Event::Request(Verb::Resume));
+    ends(&mut world, Phase::Rejected);
+    last_run(&world, Outcome::Rejected, "AbortedByUser");
+}
+
+#[test]
+fn without_data_it_holds_and_returns_but_never_promotes() {
+    let mut world = shipping("web:good-2");
+    reach(&mut world, Stage::Stepping, 1);
+    world.happen(Event::Outage(true));
+    world.tick(60);
+    last_run(&world, Outcome::NotProven, "NoData");
+    ends(&mut world, Phase::NotProven);
+    let mut world = shipping("web:good-2");
+    reach(&mut world, Stage::Stepping, 1);
+    world.happen(Event::Outage(true));
+    world.tick(5);
+    world.happen(Event::Outage(false));
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+}
+
+#[test]
+fn the_deployment_may_be_deleted_at_any_stage() {
+    for orphan in [false, true] {
+        for (stage, step) in
+            [(Stage::Preparing, 0), (Stage::Stepping, 1), (Stage::Promoting, 2), (Stage::Watching, 2)]
+        {
+            let mut world = shipping("web:good-2");
+            reach(&mut world, stage, step);
+            world.happen(Event::DeleteDeployment(orphan));
+            ends(&mut world, Phase::Pending);
+            last_run(&world, Outcome::Abandoned, "WorkloadGone");
+        }
+    }
+}
+
+#[test]
+fn a_run_is_controller_down_safe() {
+    let mut world = World::enrolled(4);
+    world.apply("web:bad-4", None, Some(false));
+    world.elapse(300);
+    assert!(world.pods.all.values().all(|pod| pod.image == "web:good-1"), "{}", world.story());
+    ends(&mut world, Phase::Rejected);
+}
+
+#[test]
+fn break_glass_frees_the_deployment_and_it_is_enrolled_again() {
+    for (stage, step) in
+        [(Stage::Preparing, 0), (Stage::Stepping, 1), (Stage::Promoting, 2), (Stage::Watching, 2)]
+    {
+        let mut world = shipping("web:good-2");
+        reach(&mut world, stage, step);
+        world.happen(Event::BreakGlass);
+        ends(&mut world, Phase::Idle);
+        assert_eq!(stable(&world), "web:good-2", "{}", world.story());
+    }
+}
+
+#[test]
+fn everything_is_given_back_when_the_rollout_goes_at_any_second() {
+    for event in [Event::DeleteRollout, Event::Uninstall] {
+        for image in ["web:good-2", "web:bad-4", "web:late-8"] {
+            for seconds in (0..100).step_by(3) {
+                let mut world = shipping(image);
+                world.tick(seconds);
+                world.happen(event);
+                let rest = world.come_to_rest(LONG);
+                assert!(rest.is_ok() && world.violations.is_empty(), "{seconds} {rest:?}\n{}", world.story());
+                if event == Event::DeleteRollout {
+                    assert!(world.api.now.rollout.is_none());
+                }
+                rolls_natively(&mut world);
+            }
+        }
+    }
+}
+
+/// An ordinary Deployment again: a new template rolls by itself once it is resumed.
+#[track_caller]
+fn rolls_natively(world: &mut World) {
+    world.api.policies = false;
+    world.disturb(1000);
+    world.happen(Event::RolloutResume);
+    world.apply("web:good-9", None, Some(false));
+    world.elapse(60);
+    let rolled = world.pods.all.len() == 4 && world.pods.all.values().all(|pod| pod.image == "web:good-9");
+    assert!(rolled, "the native controller does not roll any more\n{}", world.story());
+}
+
+#[test]
+fn a_late_write_of_a_stalled_leader_does_not_undo_an_abort() {
+    for at in 0..6 {
+        let mut world = shipping("web:good-2");
+        reach(&mut world, Stage::Stepping, 0);
+        // The weight of the next step is on its way when the process stalls; the other instance aborts.
+        for _ in 0..40 {
+            if world.run().is_some_and(|run| run.step == 1) && world.struck == 0 {
+                world.faulty_tick(Fault::Stall(at));
+            } else {
+                world.tick(1);
+            }
+            if world.struck > 0 {
+                break;
+            }
+        }
+        world.happen(Event::Request(Verb::Abort));
+        world.tick(2);
+        world.happen(Event::Thaw);
+        ends(&mut world, Phase::Rejected);
+    }
+}
