@@ -211,6 +211,11 @@ class Rendered(unittest.TestCase):
         self.assertIn('"minSamples":100000000', out)
         self.assertIn('"relative":1000000', out)
 
+    def test_null_stands_for_an_empty_list(self):
+        ok, out = helm(values={"extraArgs": None, "watchNamespaces": None, "classes": None, "defaultGuards": None})
+        self.assertTrue(ok, out)
+        self.assertEqual(out, helm()[1])
+
     def test_changed_settings_roll_the_pods(self):
         sums = {re.search(r"config-sha256: (\w+)", helm(values=v)[1])[1] for v in ({}, {"evaluationIntervalSeconds": 5})}
         self.assertEqual(len(sums), 2)

@@ -82,7 +82,7 @@ app.kubernetes.io/part-of: sluice
 hold: {{ include "sluice.hold" . }}
 evaluationIntervalSeconds: {{ int64 .Values.evaluationIntervalSeconds }}
 declarationGraceSeconds: {{ int64 .Values.declarationGraceSeconds }}
-watchNamespaces: {{ toJson .Values.watchNamespaces }}
+watchNamespaces: {{ toJson (.Values.watchNamespaces | default list) }}
 {{- with include "sluice.provider" (dict "name" "prometheus" "provider" .Values.prometheus) }}
 prometheus:
   {{- . | nindent 2 }}
@@ -91,8 +91,8 @@ prometheus:
 alertmanager:
   {{- . | nindent 2 }}
 {{- end }}
-classes: {{ toJson .Values.classes }}
-defaultGuards: {{ toJson .Values.defaultGuards }}
+classes: {{ toJson (.Values.classes | default list) }}
+defaultGuards: {{ toJson (.Values.defaultGuards | default list) }}
 {{- end }}
 
 {{/* What the Deployment's pods and the hook's pod share; `args` are the container's. */}}
