@@ -3,9 +3,11 @@
 //! the order to read is [`sandbox`], [`cluster`], [`workload`], [`kubelet`], [`load`].
 
 pub mod cluster;
+pub mod demo;
 pub mod http;
 pub mod kubelet;
 pub mod load;
 pub mod sandbox;
 pub mod smoke;
 pub mod workload;
+pub mod world;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use sluice_e2e::cluster::{Cluster, Options};
 use sluice_e2e::kubelet::LocalImage;
-use sluice_e2e::{sandbox, smoke};
+use sluice_e2e::{demo, sandbox, smoke};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A rootless local Kubernetes and the end-to-end runs on it.
@@ -42,6 +42,12 @@ enum Command {
     },
     /// Start the cluster, send requests through the Gateway, look for the metrics
     Smoke,
+    /// Play the demo: good and bad changes under load, side by side
+    Demo {
+        /// Where the report goes
+        #[arg(long, default_value = "target/demo/report.json")]
+        report: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -87,6 +93,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
 async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
     match command {
         Command::Smoke => smoke::run(cluster).await.map(|()| ExitCode::SUCCESS),
+        Command::Demo { report } => demo::run(cluster, &report).await.map(|()| ExitCode::SUCCESS),
         Command::Cluster { command } => match command.split_first() {
             Some((program, arguments)) => {
                 let status = cluster.tool(program).args(arguments).status().await.context(program.clone())?;

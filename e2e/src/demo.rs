@@ -1,0 +1,359 @@
+//! The demo: applications under load, good and bad changes by people and with generative AI, side by side.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use serde_json::json;
+use sluice_core::api::{Phase, ProgressiveRolloutStatus, Provenance};
+
+use crate::cluster::Cluster;
+use crate::load::Snapshot;
+use crate::world::{App, AppSpec, NAME, World, named};
+
+/// No run of the demo takes longer.
+const RUN_LIMIT: Duration = Duration::from_secs(300);
+/// How long a held template is watched before it counts as held.
+const HELD_WATCH: Duration = Duration::from_secs(8);
+
+/// One line of the report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scenario {
+    /// Its name.
+    pub name: String,
+    /// What was declared.
+    pub provenance: &'static str,
+    /// Outcome of the run; Held or Unchanged where none ran.
+    pub outcome: String,
+    /// Why.
+    pub reason: String,
+    /// What the clients counted.
+    pub client: Client,
+    /// Failures beyond the baseline.
+    pub excess_failed: f64,
+    /// Largest weight that the canary had.
+    pub max_weight_percent: i32,
+    /// From the first weight above 0 to a verified 0, or to promotion.
+    pub seconds_exposed: f64,
+    /// From the new image to the end.
+    pub seconds_total: f64,
+    /// Tested pods that were not kept.
+    pub pods_restarted: usize,
+}
+
+/// What the clients counted.
+#[derive(Clone, Debug, Serialize)]
+pub struct Client {
+    /// Requests.
+    pub requests: u64,
+    /// Failed ones.
+    pub failed: u64,
+}
+
+struct Narrator {
+    started: Instant,
+}
+
+impl Narrator {
+    fn say(&self, who: &str, what: &str) {
+        println!("[{:6.1} s] {who:<16} {what}", self.started.elapsed().as_secs_f64());
+    }
+
+    /// Prints each change of an application's status until `done`.
+    async fn follow(&self, who: &str, app: &App<'_>, done: impl Fn(&ProgressiveRolloutStatus) -> bool) -> Result<ProgressiveRolloutStatus> {
+        let begin = Instant::now();
+        let mut last = String::new();
+        loop {
+            let status = app.status().await?;
+            let line = line(&status);
+            if line != last {
+                self.say(who, &line);
+                last = line;
+            }
+            if done(&status) {
+                return Ok(status);
+            }
+            ensure!(begin.elapsed() < RUN_LIMIT, "{who} did not end within {} s: {last}", RUN_LIMIT.as_secs());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+/// One status in one line: what moves, not what counts.
+fn line(status: &ProgressiveRolloutStatus) -> String {
+    let phase = status.phase.as_str();
+    match &status.run {
+        Some(run) => {
+            let why = match &run.going_back {
+                Some(back) => format!("{}: {}", back.reason, back.message),
+                None => status.waiting.as_ref().map(|w| w.reason.clone()).unwrap_or_default(),
+            };
+            let class = run.plan.risk_class.as_str();
+            format!("{phase:<10} step {} at {:>4}  class {class}  {why}", status.summary.step, status.summary.weight)
+        }
+        None => {
+            let why = status.waiting.as_ref().map(|w| w.message.clone()).unwrap_or_default();
+            format!("{phase:<10} {why}")
+        }
+    }
+}
+
+/// Plays the demo and writes the report.
+pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
+    let narrator = Narrator { started: Instant::now() - cluster.started_in };
+    narrator.say("cluster", &format!("Kubernetes, Traefik, Prometheus and Alertmanager are up after {:.1} s", cluster.started_in.as_secs_f64()));
+    let world = World::install(cluster, &[]).await?;
+    narrator.say("sluice", "installed by helm: two controllers, one leads");
+
+    let (good_human, good_genai, bad_human, bad_genai, alert) = tokio::try_join!(
+        world.app(AppSpec::new("good-human")),
+        world.app(AppSpec::new("good-genai")),
+        world.app(AppSpec::new("bad-human")),
+        world.app(AppSpec::new("bad-genai")),
+        world.app(with_alert_guard(AppSpec::new("alert"))),
+    )?;
+    narrator.say("applications", "five Deployments of 4 pods, 100 requests per second each, 0.2 % failures as baseline");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+
+    let n = &narrator;
+    let good = good_human.spec.image("2");
+    let bad = format!("{NAME}:2-errors50");
+    let mut scenarios: Vec<Scenario> = {
+        let played = tokio::try_join!(
+            named("good-human", ship(n, "good-human", &good_human, &good, Provenance::Human)),
+            named("good-genai", ship(n, "good-genai", &good_genai, &good, Provenance::GenAIAssisted)),
+            named("bad-human", ship(n, "bad-human", &bad_human, &bad, Provenance::Human)),
+            named("bad-genai", ship(n, "bad-genai", &bad_genai, &bad, Provenance::GenAIAssisted)),
+            named("alert", alerted(n, &alert, &good)),
+        )?;
+        let (a, b, c, d, e) = played;
+        vec![a, b, c, d, e]
+    };
+
+    scenarios.push(named("quarantine", quarantine(n, &bad_genai, &bad)).await?);
+    scenarios.push(named("revert", revert(n, &bad_human)).await?);
+    scenarios.push(named("controller-down", controller_down(n, &world, &good_human)).await?);
+
+    table(&scenarios);
+    let text = serde_json::to_string_pretty(&json!({ "scenarios": scenarios }))?;
+    if let Some(dir) = report.parent() {
+        std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    }
+    std::fs::write(report, text + "\n").with_context(|| report.display().to_string())?;
+    println!("\nreport: {}", report.display());
+    check(&scenarios)
+}
+
+/// The promises of the demo; a broken one fails it.
+fn check(scenarios: &[Scenario]) -> Result<()> {
+    let expected = [
+        ("good-human", "Promoted"),
+        ("good-genai", "Promoted"),
+        ("bad-human", "Rejected"),
+        ("bad-genai", "Rejected"),
+        ("alert", "Rejected"),
+        ("quarantine", "Held"),
+        ("revert", "Unchanged"),
+        ("controller-down", "Promoted"),
+    ];
+    let of = |name: &str| scenarios.iter().find(|s| s.name == name).with_context(|| name.to_owned());
+    for (name, outcome) in expected {
+        let found = of(name)?;
+        ensure!(found.outcome == outcome, "{name} ended {} ({}), not {outcome}", found.outcome, found.reason);
+        ensure!(found.pods_restarted == 0, "{name}: {} tested pods were not kept", found.pods_restarted);
+    }
+    let (human, assisted) = (of("bad-human")?, of("bad-genai")?);
+    ensure!(
+        assisted.max_weight_percent < human.max_weight_percent,
+        "bad-genai reached {} %, bad-human {} %",
+        assisted.max_weight_percent,
+        human.max_weight_percent
+    );
+    Ok(())
+}
+
+/// An application with a guard on alerts of its namespace.
+pub fn with_alert_guard(mut spec: AppSpec) -> AppSpec {
+    let namespace = spec.namespace.clone();
+    spec.rollout = json!({"guards": [
+        {"name": "error-rate", "errorRatio": {}},
+        {"name": "pages", "alert": {"matchers": [{"label": "namespace", "value": namespace}]}},
+    ]});
+    spec
+}
+
+/// Ships a change and follows it to its end.
+async fn ship(n: &Narrator, name: &str, app: &App<'_>, image: &str, provenance: Provenance) -> Result<Scenario> {
+    let mut play = Play::begin(app).await?;
+    n.say(name, &format!("ships {image}, declared {}", provenance.as_str()));
+    app.ship(image, provenance).await?;
+    play.follow(n, name, app).await?;
+    play.end(name, app, provenance).await
+}
+
+/// A good image, and an alert that begins to fire while it is exposed.
+async fn alerted(n: &Narrator, app: &App<'_>, image: &str) -> Result<Scenario> {
+    let mut play = Play::begin(app).await?;
+    n.say("alert", &format!("ships {image}, declared Human; its metrics are fine"));
+    app.ship(image, Provenance::Human).await?;
+    app.wait_weight(1, RUN_LIMIT).await?;
+    n.say("alert", "an alert begins to fire: QueueBacklog");
+    app.cluster.monitoring.set_rules(&alert_rule(&app.spec.namespace)).await?;
+    play.follow(n, "alert", app).await?;
+    app.cluster.monitoring.set_rules("groups: []\n").await?;
+    play.end("alert", app, Provenance::Human).await
+}
+
+/// A rule that fires at once, with the application's namespace as a label.
+pub fn alert_rule(namespace: &str) -> String {
+    format!(
+        "groups:\n- name: demo\n  rules:\n  - alert: QueueBacklog\n    expr: vector(1)\n    labels: {{namespace: {namespace}, severity: critical}}\n"
+    )
+}
+
+/// Git applies the rejected manifest again: it stays held.
+async fn quarantine(n: &Narrator, app: &App<'_>, image: &str) -> Result<Scenario> {
+    let play = Play::begin(app).await?;
+    n.say("quarantine", "git goes back to stable and applies the rejected revision again");
+    let manifest = |image: &str| app.spec.deployment_manifest(image).to_string();
+    app.cluster.apply_as("git", &manifest(&app.spec.image("1"))).await?;
+    app.wait_phase(Phase::Idle, RUN_LIMIT).await?;
+    app.cluster.apply_as("git", &manifest(image)).await?;
+    app.wait_phase(Phase::Rejected, RUN_LIMIT).await?;
+    tokio::time::sleep(HELD_WATCH).await;
+    let status = app.status().await?;
+    n.say("quarantine", &line(&status));
+    let counts = app.load.snapshot().since(&play.before);
+    let served = counts.by_image.get(image).copied().unwrap_or(0);
+    ensure!(served == 0, "{served} requests met the rejected image");
+    ensure!(status.run_count == play.runs && status.phase == Phase::Rejected, "{}", line(&status));
+    let reason = status.waiting.map(|w| w.reason).unwrap_or_default();
+    Ok(play.without_run("quarantine", "Held", &reason, app, counts))
+}
+
+/// Git returns to the stable template: nothing runs, nothing restarts.
+async fn revert(n: &Narrator, app: &App<'_>) -> Result<Scenario> {
+    let play = Play::begin(app).await?;
+    let status = app.status().await?;
+    let hash = status.stable.context("no stable revision")?.hash;
+    let before = app.pods_of(&hash).await?;
+    n.say("revert", "git returns to the stable template");
+    app.cluster.apply_as("git", &app.spec.deployment_manifest(&app.spec.image("1")).to_string()).await?;
+    let status = app.wait_phase(Phase::Idle, RUN_LIMIT).await?;
+    app.kubectl(&["rollout", "status", &format!("deployment/{NAME}"), "--timeout=30s"]).await?;
+    n.say("revert", &line(&status));
+    let kept = app.pods_of(&hash).await?;
+    let counts = app.load.snapshot().since(&play.before);
+    ensure!(status.run_count == play.runs, "a run was started");
+    let mut scenario = play.without_run("revert", "Unchanged", "TemplateEqualsStable", app, counts);
+    scenario.pods_restarted = before.difference(&kept).count();
+    Ok(scenario)
+}
+
+/// A new image comes while no controller runs: nothing of it serves until one is back.
+async fn controller_down(n: &Narrator, world: &World<'_>, app: &App<'_>) -> Result<Scenario> {
+    let name = "controller-down";
+    n.say(name, "the controller is stopped");
+    world.scale_controller(0).await?;
+    let mut play = Play::begin(app).await?;
+    let image = app.spec.image("3");
+    n.say(name, &format!("ships {image} while no controller runs"));
+    app.ship(&image, Provenance::Human).await?;
+    tokio::time::sleep(HELD_WATCH).await;
+    let served = app.load.snapshot().since(&play.before).by_image.get(&image).copied().unwrap_or(0);
+    ensure!(served == 0, "{served} requests met the new image while no controller ran");
+    n.say(name, "nothing of it serves; the controller comes back");
+    world.scale_controller(2).await?;
+    play.follow(n, name, app).await?;
+    play.end(name, app, Provenance::Human).await
+}
+
+/// One scenario under way.
+struct Play {
+    started: Instant,
+    before: Snapshot,
+    runs: i64,
+    tested: Option<(String, std::collections::BTreeSet<String>)>,
+}
+
+impl Play {
+    async fn begin(app: &App<'_>) -> Result<Self> {
+        Ok(Self { started: Instant::now(), before: app.load.snapshot(), runs: app.status().await?.run_count, tested: None })
+    }
+
+    async fn follow(&mut self, n: &Narrator, name: &str, app: &App<'_>) -> Result<()> {
+        let runs = self.runs;
+        let ended = |status: &ProgressiveRolloutStatus| status.run_count > runs && status.run.is_none();
+        let status = n
+            .follow(name, app, |status| {
+                ended(status) || (self.tested.is_none() && status.phase == Phase::Promoting)
+            })
+            .await?;
+        if ended(&status) {
+            return Ok(());
+        }
+        // The pods that were tested: every one of them has to be there after promotion.
+        if let Some(run) = &status.run {
+            self.tested = Some((run.canary.hash.clone(), app.pods_of(&run.canary.hash).await?));
+        }
+        n.follow(name, app, ended).await.map(drop)
+    }
+
+    async fn end(self, name: &str, app: &App<'_>, provenance: Provenance) -> Result<Scenario> {
+        let seconds_total = self.started.elapsed().as_secs_f64();
+        let record = app.status().await?.history.first().cloned().context("no run is recorded")?;
+        let counts = app.load.snapshot().since(&self.before);
+        let pods_restarted = match &self.tested {
+            Some((hash, tested)) => tested.difference(&app.pods_of(hash).await?).count(),
+            None => 0,
+        };
+        if record.outcome.as_str() == "Promoted" {
+            app.kubectl(&["rollout", "status", &format!("deployment/{NAME}"), "--timeout=30s"]).await?;
+        }
+        let exposed = record.exposed_since.zip(record.exposed_until);
+        Ok(Scenario {
+            name: name.to_owned(),
+            provenance: provenance.as_str(),
+            outcome: record.outcome.as_str().to_owned(),
+            reason: format!("{}: {}", record.reason, record.message),
+            excess_failed: excess(app, &counts),
+            client: Client { requests: counts.requests, failed: counts.failed },
+            max_weight_percent: record.max_weight_percent,
+            seconds_exposed: exposed.map_or(0.0, |(from, to)| to.duration_since(from).as_secs_f64()),
+            seconds_total,
+            pods_restarted,
+        })
+    }
+
+    fn without_run(self, name: &str, outcome: &str, reason: &str, app: &App<'_>, counts: Snapshot) -> Scenario {
+        Scenario {
+            name: name.to_owned(),
+            provenance: "Unknown",
+            outcome: outcome.to_owned(),
+            reason: reason.to_owned(),
+            excess_failed: excess(app, &counts),
+            client: Client { requests: counts.requests, failed: counts.failed },
+            max_weight_percent: 0,
+            seconds_exposed: 0.0,
+            seconds_total: self.started.elapsed().as_secs_f64(),
+            pods_restarted: 0,
+        }
+    }
+}
+
+/// Failures beyond the configured baseline.
+pub fn excess(app: &App<'_>, counts: &Snapshot) -> f64 {
+    counts.failed as f64 - counts.requests as f64 * f64::from(app.spec.baseline_permille) / 1000.0
+}
+
+fn table(scenarios: &[Scenario]) {
+    println!("\n{:<16} {:<14} {:<10} {:>6} {:>9} {:>7} {:>7} {:>8} {:>8}  reason", "scenario", "provenance", "outcome", "max %", "requests", "failed", "excess", "exposed", "total");
+    for s in scenarios {
+        let reason: String = s.reason.chars().take(60).collect();
+        println!(
+            "{:<16} {:<14} {:<10} {:>6} {:>9} {:>7} {:>7.1} {:>6.1} s {:>6.1} s  {reason}",
+            s.name, s.provenance, s.outcome, s.max_weight_percent, s.client.requests, s.client.failed, s.excess_failed, s.seconds_exposed, s.seconds_total
+        );
+    }
+}
