@@ -216,10 +216,9 @@ pub fn alert_rule(namespace: &str) -> String {
 async fn quarantine(n: &Narrator, app: &App<'_>, image: &str) -> Result<Scenario> {
     let play = Play::begin(app).await?;
     n.say("quarantine", "git goes back to stable and applies the rejected revision again");
-    let manifest = |image: &str| app.spec.deployment_manifest(image).to_string();
-    app.cluster.apply_as("git", &manifest(&app.spec.image("1"))).await?;
+    app.apply_manifest(&app.spec.image("1")).await?;
     app.wait_phase(Phase::Idle, RUN_LIMIT).await?;
-    app.cluster.apply_as("git", &manifest(image)).await?;
+    app.apply_manifest(image).await?;
     app.wait_phase(Phase::Rejected, RUN_LIMIT).await?;
     tokio::time::sleep(HELD_WATCH).await;
     let status = app.status().await?;
@@ -239,7 +238,7 @@ async fn revert(n: &Narrator, app: &App<'_>) -> Result<Scenario> {
     let hash = status.stable.context("no stable revision")?.hash;
     let before = app.pods_of(&hash).await?;
     n.say("revert", "git returns to the stable template");
-    app.cluster.apply_as("git", &app.spec.deployment_manifest(&app.spec.image("1")).to_string()).await?;
+    app.apply_manifest(&app.spec.image("1")).await?;
     let status = app.wait_phase(Phase::Idle, RUN_LIMIT).await?;
     app.kubectl(&["rollout", "status", &format!("deployment/{NAME}"), "--timeout=30s"]).await?;
     n.say("revert", &line(&status));

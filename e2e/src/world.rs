@@ -295,6 +295,19 @@ impl App<'_> {
         self.kubectl(&["set", "image", &format!("deployment/{NAME}"), &format!("{NAME}={image}")]).await.map(drop)
     }
 
+    /// Applies the Deployment's manifest with this image, as a GitOps tool does: server-side, taking conflicts.
+    pub async fn apply_manifest(&self, image: &str) -> Result<()> {
+        self.apply_object(&self.spec.deployment_manifest(image)).await
+    }
+
+    /// Applies any manifest in that way.
+    pub async fn apply_object(&self, object: &Value) -> Result<()> {
+        let file = self.cluster.paths.run_dir.join(format!("{}-manifest.json", self.spec.namespace));
+        std::fs::write(&file, object.to_string()).with_context(|| file.display().to_string())?;
+        let path = file.display().to_string();
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "--field-manager=git", "-f", &path]).await.map(drop)
+    }
+
     /// Runs kubectl in the application's namespace.
     pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
         let mut all = vec!["-n", self.spec.namespace.as_str()];

@@ -47,6 +47,9 @@ impl Monitoring {
                 format!("--storage.tsdb.path={}", file("tsdb")),
                 "--web.listen-address=127.0.0.1:9090".into(),
                 "--web.enable-lifecycle".into(),
+                // A reload forgets the Alertmanager for some seconds, and an alert of that moment would only be sent
+                // again after a minute.
+                "--rules.alert.resend-delay=1s".into(),
                 "--scrape.discovery-reload-interval=1s".into(),
                 "--log.level=warn".into(),
             ],
