@@ -1,0 +1,251 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
+
+use crate::follow::SHORTEST_COMMIT;
+
+/// See and steer progressive rollouts.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-sluice",
+    version,
+    about,
+    after_help = "Exit codes: 0 promoted or idle, 1 error, 2 usage, 3 rejected, aborted, not proven or reverted, 4 waits for a person, 5 timeout, 7 superseded. They describe the run for `status`; any other command that did its work returns 0.",
+    propagate_version = true,
+    subcommand_required = true
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Namespace; default: that of the context
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Context of the kubeconfig; default: the current one
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Kubeconfig; default: $KUBECONFIG, then ~/.kube/config, then the pod's ServiceAccount
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// User to act as
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub act_as: Option<String>,
+    /// Group to act as, may be repeated; needs --as
+    #[arg(long = "as-group", global = true, value_name = "GROUP", requires = "act_as")]
+    pub act_as_group: Vec<String>,
+    /// Output: text when not given
+    #[arg(short, long, global = true, value_name = "FORMAT")]
+    pub output: Option<Output>,
+    /// Colours; auto: on a terminal, unless NO_COLOR is set or TERM is dumb
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+}
+
+/// Output formats besides text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Text with more columns, or with events.
+    Wide,
+    /// JSON, apiVersion cli.sluice.dev/v1alpha1.
+    Json,
+    /// YAML of the same shape.
+    Yaml,
+    /// Only `kind/name`.
+    Name,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show where a rollout stands, what it waits for and for how long
+    Status(Status),
+    /// List rollouts
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Return all traffic to stable and reject the revision
+    Abort(Request),
+    /// Keep the weight where it is; aborts still happen
+    Pause(Request),
+    /// Go on after a pause, or past limits.pauseBeforePercent
+    Resume(Request),
+    /// Let a held revision run again after its run was rejected or not proven
+    Retry(Request),
+    /// Show the version of this program and of the controller
+    Version(Version),
+    /// Print a completion script
+    Completion(Completion),
+    /// Candidates for completion, in Cobra's protocol, which kubectl speaks
+    #[command(name = "__complete", hide = true)]
+    Complete(Complete),
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The ProgressiveRollout; not needed when the namespace has exactly one
+    pub name: Option<String>,
+    /// Follow it until the run ends; a held revision's run is waited for. One line per change when the output
+    /// is not a terminal
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Wait for the run of this commit (7 to 64 hexadecimal digits) and follow it; implies --watch
+    #[arg(long, value_name = "SHA", value_parser = commit)]
+    pub commit: Option<String>,
+    /// With --watch: give up after this time, such as 90s, 30m or 4h (exit code 5); default: never
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<SignedDuration>,
+    /// With --watch: also end (exit code 4) when the run waits for a person
+    #[arg(long)]
+    pub until_pause: bool,
+}
+
+/// `list`
+#[derive(Debug, Args)]
+pub struct List {
+    /// All namespaces
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+    /// Label selector, such as team=shop
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+}
+
+/// `abort`, `pause`, `resume`, `retry`
+#[derive(Debug, Args)]
+pub struct Request {
+    /// The ProgressiveRollout; not needed when the namespace has exactly one
+    pub name: Option<String>,
+    /// Act only on this run; refused when another one is under way
+    #[arg(long, value_name = "ID")]
+    pub run: Option<String>,
+    /// Return once the request is written; default: wait for the controller's answer, and for abort until
+    /// weight 0 is verified
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Stop waiting after this time, such as 90s or 5m (exit code 5); the request stays. Default 60s; abort:
+    /// 5m, or the drain time of the rollout and 2m if that is longer
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<SignedDuration>,
+}
+
+/// `version`
+#[derive(Debug, Args)]
+pub struct Version {
+    /// Only this program's version; asks no cluster
+    #[arg(long)]
+    pub client: bool,
+}
+
+/// `completion`
+#[derive(Debug, Args)]
+pub struct Completion {
+    /// For which shell; kubectl: the file kubectl_complete-sluice, which makes `kubectl sluice <TAB>` work
+    pub shell: Shell,
+}
+
+/// Shells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// Bash.
+    Bash,
+    /// Zsh.
+    Zsh,
+    /// Fish.
+    Fish,
+    /// kubectl's own completion, in any shell.
+    Kubectl,
+}
+
+/// `__complete`
+#[derive(Debug, Args)]
+pub struct Complete {
+    /// What was typed; the last word is the one to complete.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
+fn commit(text: &str) -> Result<String, String> {
+    let hex = text.bytes().all(|b| b.is_ascii_hexdigit());
+    if hex && (SHORTEST_COMMIT..=64).contains(&text.len()) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("write 7 to 64 hexadecimal digits, such as the output of git rev-parse HEAD".to_owned())
+    }
+}
+
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    let parsed = match text.parse::<u32>() {
+        Ok(seconds) => Some(SignedDuration::from_secs(i64::from(seconds))),
+        Err(_) => text.parse().ok(),
+    };
+    match parsed {
+        Some(time) if time > SignedDuration::ZERO => Ok(time),
+        _ => Err("write a time above 0, such as 90s, 30m or 4h".to_owned()),
+    }
+}
+
+/// Parses the command line of this process; ends it on `--help`, `--version` and mistakes.
+pub fn parse(program: &str) -> Cli {
+    let matches = Cli::command().bin_name(program).get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// How people call this program: kubectl finds plugins by the name of the binary.
+pub fn program(argv0: &str) -> String {
+    let name = argv0.rsplit(['/', '\\']).next().unwrap_or(argv0);
+    let name = name.strip_suffix(".exe").unwrap_or(name);
+    match name.strip_prefix("kubectl-") {
+        Some(plugin) => format!("kubectl {}", plugin.replace('_', "-")),
+        None => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_plugin_is_called_through_kubectl() {
+        assert_eq!(program("/usr/local/bin/kubectl-sluice"), "kubectl sluice");
+        assert_eq!(program("kubectl-sluice.exe"), "kubectl sluice");
+        assert_eq!(program("./sluice"), "sluice");
+    }
+
+    #[test]
+    fn times_and_commits_say_what_to_write() {
+        assert_eq!(duration("90"), Ok(SignedDuration::from_secs(90)));
+        assert_eq!(duration("1h30m"), Ok(SignedDuration::from_mins(90)));
+        assert!(duration("0s").is_err() && duration("soon").is_err() && duration("-5m").is_err());
+        assert_eq!(commit("9F2C1AB"), Ok("9f2c1ab".to_owned()));
+        assert!(commit("9f2c1").is_err() && commit("release-1.2").is_err());
+    }
+}
