@@ -126,7 +126,6 @@ pub async fn bounded<T>(
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
     use crate::error::CallErrorKind;

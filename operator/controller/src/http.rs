@@ -157,7 +157,6 @@ fn router(health: Health, metrics: Metrics) -> Router {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
 

@@ -373,7 +373,6 @@ fn record_of(lease: &Lease) -> LeaseRecord {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
 mod tests {
     //! A server with one Lease and compare-and-swap, for the wire format, the timeouts and the driver's order. The
     //! algorithm is proven in the core, and on a real API server in the end-to-end tests.

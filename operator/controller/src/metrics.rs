@@ -469,7 +469,6 @@ fn seconds(at: Timestamp) -> f64 {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
 

@@ -275,7 +275,7 @@ async fn follow(
                 // A store that was filled stays usable; live reads decide before anything moves forward.
                 let message = crate::error::innermost(&error);
                 warn!(stream = kind.as_str(), error = %message, "watch failed, it is tried again");
-                if !matches!(&*trouble.lock().unwrap_or_else(PoisonError::into_inner), None) {
+                if trouble.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
                     set(Some(message));
                 }
                 continue;

@@ -292,7 +292,6 @@ impl Elector {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -567,8 +566,7 @@ mod tests {
         let mut lucks = lucks.iter().copied();
         let (mut now, mut changes, mut leader) = (0u64, 0, None::<String>);
         loop {
-            for id in 0..candidates.len() {
-                let candidate = &mut candidates[id];
+            for (id, candidate) in candidates.iter_mut().enumerate() {
                 if let Some((call, _, reaches, answered)) = &candidate.call {
                     if *reaches == now && candidate.answer.is_none() {
                         let result = server.apply(call);

@@ -116,7 +116,7 @@ fn conclude(
             .collect(),
         gate_open: evidence.gate_open,
         needs: needs.map_or_else(|| "waits for evidence".to_owned(), |hold| hold.message.clone()),
-        healthy_seconds: evidence.healthy_seconds as f64,
+        healthy_seconds: evidence.healthy_seconds,
         no_data,
         share,
         quiet: evaluation.quiet.map(|quiet| (quiet.from, quiet.to)),

@@ -172,7 +172,6 @@ fn rank(alert: &Alert) -> u8 {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
 mod tests {
     //! Servers that answer as told: for the wire format, status codes and the union of peers only.
 

@@ -177,7 +177,6 @@ fn base64(user: &str, password: &str) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
     use sluice_core::api::Header;

@@ -254,7 +254,6 @@ fn excerpt(text: &str, limit: usize) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
     use k8s_openapi::{ByteString, api::core::v1::Secret};

@@ -221,7 +221,6 @@ pub fn not_configured() -> Trouble {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
 mod tests {
     //! A server that answers as told: for the wire format, status codes and timeouts only.
 

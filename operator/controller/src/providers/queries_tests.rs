@@ -1,7 +1,5 @@
 //! What is asked, and what each form of answer means.
 
-#![allow(clippy::expect_used)]
-
 use super::*;
 
 fn series(labels: &[(&str, &str)], value: f64) -> Series {

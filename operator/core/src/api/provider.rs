@@ -207,7 +207,6 @@ fn check_address(field: &str, url: &str) -> Result<(), ProviderConfigError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
 

@@ -301,11 +301,9 @@ fn weight_is_live(d: &mut Draft<'_>, run: &mut Run, percent: i32) -> bool {
             run.weight = Some(weight);
         }
         traffic::set(d, run, Lane::Forward, percent);
-    } else if weight.accepted_at.is_none() {
-        if traffic::not_accepted(&run.plan, d.seen).is_none() {
-            weight.accepted_at = Some(d.now);
-            run.weight = Some(weight);
-        }
+    } else if weight.accepted_at.is_none() && traffic::not_accepted(&run.plan, d.seen).is_none() {
+        weight.accepted_at = Some(d.now);
+        run.weight = Some(weight);
     }
     let Some(accepted_at) = weight.accepted_at else {
         let deadline = d.after(weight.at, ACCEPT_SECONDS);
