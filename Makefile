@@ -1,0 +1,101 @@
+# Sluice. `make` alone prints the targets.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+E2E := target/debug/sluice-e2e
+# Programs that the checks of the chart use: helm, kubectl, promtool, the control plane.
+TOOLS_PATH = PATH="$$(e2e/tools/fetch --path)/bin:$$PATH"
+FILTER ?=
+N ?= 100
+
+.PHONY: help preflight tools build fmt fmt-check clippy lint deny crds chart drift unit chart-test test test-kill \
+	demo bench-harm bench-abort bench-fleet image clean clean-tools prepare
+
+help: ## Print the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {gsub(/\$\$/, "$$", $$2); printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+preflight: ## Name what this machine lacks, and the package that has it
+	@e2e/tools/preflight
+
+tools: preflight ## Fetch and build the tools of the local cluster (5 minutes the first time on 2 cores, then nothing)
+	@e2e/tools/fetch
+
+build: ## Build everything (debug)
+	$(CARGO) build --workspace --locked
+
+# The Go build of the control plane is the slowest part of a first start: it begins first, cargo beside it.
+prepare: preflight
+	@e2e/tools/fetch & tools=$$!; \
+	$(CARGO) build --workspace --locked; built=$$?; \
+	wait $$tools; fetched=$$?; \
+	[ $$built -eq 0 ] && [ $$fetched -eq 0 ]
+
+demo: ## Good and bad changes on a real local cluster, told as they happen
+	@echo "Starts a local Kubernetes (no root, no Docker), installs Sluice with Helm and plays good and bad changes"
+	@echo "under client load. The first time it builds the tools and the program: some 10 minutes until the first"
+	@echo "scenario on 2 cores; later less than 8 minutes for all. The report will be target/demo/report.json."
+	@$(MAKE) --no-print-directory prepare
+	@$(E2E) demo
+
+test: ## Format, lints, drift, unit tests, chart tests, end-to-end scenarios (FILTER=name for one scenario)
+	@echo "Checks format and lints, generated files, unit tests, the chart, then the scenarios on a local Kubernetes"
+	@echo "(no root, no Docker): less than 20 minutes, the first time less than 45 on 2 cores."
+	@$(MAKE) --no-print-directory prepare
+	@$(MAKE) --no-print-directory fmt-check clippy drift unit chart-test
+	@$(E2E) test $(FILTER)
+
+unit:
+	$(CARGO) test --workspace --locked
+
+chart-test:
+	@$(TOOLS_PATH) python3 charts/test.py
+	@$(TOOLS_PATH) python3 charts/test_policies.py
+
+test-kill: prepare ## Promotion, abort, revert and uninstall with the controller killed after every single step
+	@$(E2E) test-kill
+
+bench-harm: prepare ## The two bad changes 20 times each: mean excess failures with intervals
+	@$(E2E) bench-harm
+
+bench-abort: prepare ## 10 aborts: from the deciding scrape to weight 0 in the router
+	@$(E2E) bench-abort
+
+bench-fleet: prepare ## N rollouts at once (N=100): time to the first step, to abort, API requests, CPU, memory
+	@$(E2E) bench-fleet --rollouts $(N)
+
+fmt: ## Format the sources
+	$(CARGO) fmt --all
+
+fmt-check:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+deny:
+	@e2e/tools/fetch cargo-deny
+	@"$$(e2e/tools/fetch --path cargo-deny)" --locked --log-level error check bans licenses sources
+
+lint: fmt-check clippy deny ## Format, clippy, and what may be among the dependencies
+
+crds: ## Write crds/ from the Rust types, and the chart's generated files
+	$(CARGO) run --quiet --locked -p sluice-controller -- crds crds
+	@$(MAKE) --no-print-directory chart
+
+chart:
+	@e2e/tools/fetch
+	@$(TOOLS_PATH) python3 charts/generate.py
+
+drift:
+	$(CARGO) run --quiet --locked -p sluice-controller -- crds --check crds
+	@$(TOOLS_PATH) python3 charts/generate.py --check
+
+image: ## An OCI archive of the controller without Docker, and install.yaml beside it
+	@python3 operator/image/build.py
+
+clean: ## Remove what was built (target/)
+	$(CARGO) clean
+
+clean-tools: ## Remove the tools of the local cluster (~/.cache/sluice/tools, or $$SLUICE_TOOLS)
+	@e2e/tools/fetch --clean
