@@ -5,8 +5,8 @@
 //! error in several overlapping windows. Units: requests, failed requests.
 //!
 //! - A counter that falls was reset: its new value is the delta.
-//! - The first sample of a new canary pod counts from 0, likewise that of a stable pod created since the last
-//!   evaluation. Other new series only start their baseline.
+//! - The first sample of a canary pod that was not there at the last evaluation counts from 0, likewise that
+//!   of a stable pod created since then. Other new series only start their baseline.
 //! - A request series without an error series: nothing failed. An error series that is missing for a while
 //!   keeps its last value.
 
@@ -192,11 +192,11 @@ fn delta(start: &PodStart, p: &PodCounters) -> Counts {
     Counts::new(p.total - start.total, x)
 }
 
-/// Whether the first sample of a series holds only requests since the last evaluation. A canary series seen
-/// before anything else may be the router's counter of an earlier run, unless it belongs to a known pod.
+/// Whether the first sample of a series holds only requests since the last evaluation. A canary series that
+/// was there before anything was read may be the router's counter of an earlier run.
 fn from_zero(p: &PodCounters, last: Option<Timestamp>) -> bool {
     match p.arm {
-        Arm::Canary => last.is_some() || p.created.is_some(),
+        Arm::Canary => last.is_some(),
         Arm::Stable => matches!((last, p.created), (Some(t), Some(c)) if c > t),
     }
 }

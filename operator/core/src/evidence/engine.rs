@@ -10,7 +10,7 @@ use super::counts::{Arm, PodCounters, Trouble, advance, check_value};
 use super::state::{
     ArmCounts, Bucket, Carried, DataState, GuardState, PairCounts, Quiet, Start, StepKey, millis,
 };
-use super::wealth::{ALPHA, CEILING_Q, COMPARISON_Q, WATCH_EXTRA, placed_by_step, placed_by_watch};
+use super::wealth::{ALPHA, CEILING_Q, COMPARISON_Q, WATCH_EXTRA, placed, placed_by_watch};
 use crate::api::GuardAction;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -249,7 +249,8 @@ fn bet(
     elapsed: i64,
 ) {
     let alpha = plan.alpha();
-    let placed = placed_by_step(plan.step, plan.steps);
+    let placed = placed(plan.step, plan.steps, state.exposed_millis);
+    state.exposed_millis = state.exposed_millis.saturating_add(elapsed);
     // What one process has placed, the other can't place: a changed plan never adds to the budget.
     let room = |own: f64, other: f64| (alpha - other).max(own);
     let share = if plan.limit().is_some() { 0.5 * alpha } else { alpha };
@@ -271,8 +272,13 @@ fn bet(
     }
     if let Some(limit) = plan.limit() {
         let target = (share * placed).min(room(state.limit.staked, state.comparison.staked));
-        // At most 1: enough to abort, and no more than that outlives an incident.
-        state.limit.play(target, &CEILING_Q, 1.0, |q| ln_factor_one_sample(canary, limit, q));
+        let (alone, tolerance) = (plan.alone(), plan.tolerance());
+        // The lesser of two bets: a canary that is below the limit or within tolerance of stable, now the one
+        // and now the other, has an expectation of at most 1. At most 1 each: that is enough to abort.
+        state.limit.play(target, &CEILING_Q, 1.0, |q| {
+            let above = ln_factor_one_sample(canary, limit, q);
+            if alone { above } else { above.min(ln_factor(canary, stable, tolerance, q)) }
+        });
     }
     if let Some(bound) = watch_bound(state, plan) {
         state.watch_millis = state.watch_millis.saturating_add(elapsed);
@@ -329,7 +335,7 @@ pub(super) fn recent(state: &GuardState) -> (Counts, Counts) {
     (canary, stable)
 }
 
-/// Whether the absolute limit counts: not while stable is above it too.
+/// Whether the wealth against the absolute limit counts: not while stable is above the limit too.
 pub(super) fn limit_counts(state: &GuardState, limit: f64) -> bool {
     let (_, stable) = recent(state);
     stable.n <= 0.0 || stable.rate() < limit

@@ -120,6 +120,9 @@ pub struct GuardState {
     /// Milliseconds of evaluated, usable windows since the step began.
     #[serde(default)]
     pub healthy_millis: i64,
+    /// Milliseconds of evaluated, usable windows in the run, gaps included: capital is placed by them.
+    #[serde(default)]
+    pub exposed_millis: i64,
     /// The step that the counts below belong to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepKey>,

@@ -1,1 +1,12 @@
-//! Tests of the whole room.
+//! Tests of the whole room: windows and data states, laws that hold for any input, seeded simulations,
+//! alert onsets, and what goes into status.
+
+#![allow(clippy::unwrap_used)]
+
+mod alerts;
+mod laws;
+mod reports;
+mod simulation;
+mod status;
+mod support;
+mod windows;

@@ -1,0 +1,83 @@
+//! What goes into the rollout's status: small, described, without surprises for an API server.
+
+use super::support::*;
+use crate::evidence::*;
+use serde_json::Value;
+
+#[test]
+fn two_guards_with_twenty_pods_fit() {
+    let mut evidence = EvidenceState::default();
+    for name in ["error-rate", "error-rate-per-route"] {
+        let mut p = plan();
+        p.limit_ppm = Some(10_000);
+        let mut b = Bench::new(p);
+        b.source = Source::default();
+        for i in 0..80 {
+            for pod in 0..20 {
+                let arm = if pod < 5 { Arm::Canary } else { Arm::Stable };
+                let hash = if pod < 5 { "7d4f9c6b58" } else { "5bd9c7f6d8" };
+                let id = format!("checkout-service-{hash}-{pod:05}");
+                b.source.serve(arm, &id, 12_345.0, f64::from(i % 7));
+            }
+            b.tick();
+        }
+        *evidence.guard_mut(name) = GuardState { name: name.into(), ..b.state };
+    }
+    let size = serde_json::to_string(&evidence).unwrap().len();
+    println!("2 guards, 20 pods: {size} bytes");
+    assert!(size < 8192, "{size} bytes");
+}
+
+#[test]
+fn state_is_found_by_name_and_made_once() {
+    let mut e = EvidenceState::default();
+    e.guard_mut("a").healthy_millis = 5;
+    assert_eq!((e.guard_mut("a").healthy_millis, e.guards.len()), (5, 1));
+    e.alert_mut("b").tripped = true;
+    assert!(e.alert_mut("b").tripped && e.alerts.len() == 1);
+    assert!(e.guard("b").is_none() && e.alert("a").is_none());
+    assert_eq!(e.guard("a").map(|g| g.name.as_str()), Some("a"));
+    assert_eq!(e.alert("b").map(|g| g.name.as_str()), Some("b"));
+}
+
+#[test]
+fn an_empty_or_older_state_is_read() {
+    let guard: GuardState = serde_json::from_str(r#"{"name":"a","someday":1,"healthyMillis":5}"#).unwrap();
+    assert_eq!(guard, GuardState { name: "a".into(), healthy_millis: 5, ..GuardState::default() });
+    // An API server may drop the point of a whole number.
+    let counts: GuardState =
+        serde_json::from_str(r#"{"name":"a","comparison":{"staked":0,"wealth":[1,0]},"stableRun":{"n":7}}"#)
+            .unwrap();
+    assert_eq!((counts.comparison.sum(), counts.stable_run.n), (1.0, 7.0));
+    assert_eq!(serde_json::from_str::<EvidenceState>("{}").unwrap(), EvidenceState::default());
+}
+
+/// Every property of the schema has a description, and none allows `null` by type, which structural schemas
+/// don't know.
+#[test]
+fn every_field_is_explained() {
+    fn walk(path: &str, schema: &Value, seen: &mut usize) {
+        match schema {
+            Value::Object(o) => {
+                if let Some(Value::Object(properties)) = o.get("properties") {
+                    for (name, property) in properties {
+                        let text = property.get("description").and_then(Value::as_str).unwrap_or_default();
+                        assert!(!text.is_empty(), "{path}.{name} has no description");
+                        *seen += 1;
+                    }
+                }
+                for (name, part) in o {
+                    walk(&format!("{path}.{name}"), part, seen);
+                }
+            }
+            Value::Array(parts) => parts.iter().for_each(|p| walk(path, p, seen)),
+            _ => {}
+        }
+    }
+    let settings = schemars::generate::SchemaSettings::openapi3().with(|s| s.inline_subschemas = true);
+    let schema = settings.into_generator().into_root_schema_for::<EvidenceState>();
+    let mut seen = 0;
+    walk("evidence", schema.as_value(), &mut seen);
+    assert!(seen > 60, "{seen} fields");
+    assert!(!schema.as_value().to_string().contains("additionalProperties"), "no maps");
+}

@@ -1,0 +1,374 @@
+//! Windows, resets, gaps and data states.
+
+use super::support::*;
+use crate::evidence::*;
+
+#[test]
+fn one_window_by_hand() {
+    let mut b = Bench::new(plan());
+    b.window((50.0, 3.0), (950.0, 1.0));
+    // Half of 1 %, split over q = 5 and q = 30.
+    let (c, s) = (Counts::new(50.0, 3.0), Counts::new(950.0, 1.0));
+    let tolerance = Tolerance { relative: 0.15, absolute: 2e-4 };
+    let want: f64 = [5.0, 30.0].iter().map(|q| 0.0025 * ln_factor(c, s, tolerance, *q).exp()).sum();
+    assert!((b.score() - want).abs() < 1e-12, "{} {want}", b.score());
+    assert!((0.0025 * 3.97512_f64.exp() - b.state.comparison.wealth[0]).abs() < 1e-5);
+}
+
+#[test]
+fn no_window_multiplies_by_more_than_a_thousand() {
+    let mut b = Bench::new(plan());
+    b.window((5000.0, 5000.0), (95_000.0, 0.0));
+    assert!((b.score() - 5.0).abs() < 1e-9, "{}", b.score());
+}
+
+#[test]
+fn counts_are_deltas_of_the_step() {
+    let mut b = Bench::new(plan());
+    b.window((100.0, 1.0), (900.0, 2.0));
+    b.window((100.0, 0.0), (900.0, 1.0));
+    let r = b.report();
+    assert_eq!((r.n_canary, r.x_canary, r.n_stable, r.x_stable), (200, 1, 1800, 3));
+    assert_eq!(r.observed_share_permille, Some(100));
+    assert_eq!((r.healthy_seconds, r.no_data_seconds), (30.0, 0));
+    b.step(20);
+    assert_eq!(b.report().n_canary, 0, "a report before the first sample of a step knows nothing of it");
+    assert!(!b.report().gate_open);
+    // The interval in which the weight changed only moves the start.
+    b.window((50.0, 50.0), (50.0, 0.0));
+    assert_eq!((b.report().n_canary, b.report().healthy_seconds), (0, 0.0));
+    b.window((70.0, 0.0), (50.0, 0.0));
+    assert_eq!((b.report().n_canary, b.report().healthy_seconds), (70, 15.0));
+}
+
+#[test]
+fn the_interval_in_which_the_weight_changed_gives_no_bet() {
+    let mut b = Bench::new(plan());
+    b.window((100.0, 0.0), (900.0, 1.0));
+    let before = b.score();
+    b.step(20);
+    b.window((100.0, 100.0), (900.0, 0.0));
+    assert_eq!(b.score(), before);
+    b.window((100.0, 100.0), (900.0, 0.0));
+    assert!(b.score() > 1.0);
+}
+
+#[test]
+fn nothing_counts_before_the_weight_is_live() {
+    let mut p = plan();
+    p.window_start = None;
+    let mut b = Bench::new(p);
+    b.window((100.0, 100.0), (900.0, 1.0));
+    b.window((100.0, 100.0), (900.0, 1.0));
+    assert_eq!((b.score(), b.report().n_canary, b.report().healthy_seconds), (0.0, 0, 0.0));
+    assert!(!b.report().gate_open);
+    assert_eq!(b.state.stable_run.n, 1800.0, "but what is normal for stable is learned");
+}
+
+#[test]
+fn without_weight_the_canary_needs_no_series() {
+    let mut p = plan();
+    p.window_start = None;
+    let mut b = Bench::new(p);
+    b.source.pods.retain(|(arm, _), _| *arm == Arm::Stable);
+    b.tick();
+    assert_eq!(b.report().state, DataState::Ok);
+    b.plan.window_start = Some(b.now);
+    b.tick();
+    let r = b.report();
+    assert_eq!(r.state, DataState::NoData);
+    assert!(r.message.contains("no request series of canary"), "{}", r.message);
+}
+
+#[test]
+fn a_reset_counts_from_zero() {
+    let mut b = Bench::new(plan());
+    b.window((100.0, 10.0), (900.0, 0.0));
+    b.source.set(Arm::Canary, "c", 40.0, 4.0);
+    b.tick();
+    assert_eq!((b.report().n_canary, b.report().x_canary), (140, 14));
+    // A restart after which the failures, but not the requests, exceed the old value.
+    b.source.set(Arm::Canary, "c", 30.0, 9.0);
+    b.tick();
+    assert_eq!((b.report().n_canary, b.report().x_canary), (170, 23));
+}
+
+#[test]
+fn first_samples() {
+    let mut b = Bench::new(plan());
+    b.window((10.0, 0.0), (90.0, 0.0));
+    b.source.set(Arm::Canary, "c2", 20.0, 5.0);
+    b.source.set(Arm::Stable, "old", 1e6, 1e3);
+    b.source.set(Arm::Stable, "new", 30.0, 1.0);
+    b.source.created.insert("old".into(), t(-5000));
+    b.source.created.insert("new".into(), after(b.now, 3));
+    b.tick();
+    let r = b.report();
+    assert_eq!((r.n_canary, r.x_canary), (30, 5), "a new canary pod counts from 0");
+    assert_eq!(
+        (r.n_stable, r.x_stable),
+        (120, 1),
+        "so does a new stable pod, an old one starts its baseline"
+    );
+}
+
+#[test]
+fn counters_of_an_earlier_run_are_a_baseline() {
+    let mut source = Source::default();
+    source.set(Arm::Canary, "router", 500.0, 500.0);
+    source.set(Arm::Stable, "router", 500.0, 0.0);
+    let mut state = GuardState::default();
+    for (at, failed) in [(15, 0), (30, 0), (45, 1)] {
+        source.serve(Arm::Canary, "router", 10.0, f64::from(failed));
+        source.serve(Arm::Stable, "router", 90.0, 0.0);
+        observe(&mut state, &source.sample(t(at)), &plan(), t(at));
+    }
+    let r = report(&state, &plan(), t(45));
+    assert_eq!((r.n_canary, r.x_canary, r.n_stable), (20, 1, 180));
+}
+
+#[test]
+fn a_missing_error_series_is_zero_and_then_keeps_its_value() {
+    let counters = |at, total, bad| {
+        let pod = |arm, total, bad| PodCounters {
+            id: "p".into(),
+            arm,
+            total,
+            bad,
+            newest_sample: at,
+            created: None,
+        };
+        let pods = vec![pod(Arm::Canary, total, bad), pod(Arm::Stable, total, None)];
+        Sample { at, outcome: Outcome::Counters(pods) }
+    };
+    let mut state = GuardState::default();
+    let mut seen = Vec::new();
+    for (i, (total, bad)) in
+        [(0.0, None), (100.0, None), (200.0, Some(8.0)), (300.0, None), (400.0, Some(9.0))]
+            .into_iter()
+            .enumerate()
+    {
+        let at = t(15 * i as i64);
+        observe(&mut state, &counters(at, total, bad), &plan(), at);
+        seen.push(report(&state, &plan(), at).x_canary);
+    }
+    assert_eq!(seen, [0, 0, 8, 8, 9]);
+}
+
+#[test]
+fn a_pod_that_comes_back_goes_on_from_its_last_value() {
+    let mut b = Bench::new(plan());
+    b.window((10.0, 0.0), (90.0, 0.0));
+    let gone = b.source.pods.remove(&(Arm::Canary, "c".into())).unwrap();
+    b.source.set(Arm::Canary, "c2", 0.0, 0.0);
+    b.tick();
+    b.source.set(Arm::Canary, "c", gone.0 + 7.0, gone.1 + 2.0);
+    b.tick();
+    assert_eq!((b.report().n_canary, b.report().x_canary), (17, 2));
+}
+
+#[test]
+fn each_trouble_stops_the_clock_and_names_itself() {
+    use DataState::*;
+    for state in [NoData, NotANumber, Stale, MultipleSeries, QueryError, ProviderDown] {
+        let mut b = Bench::new(plan());
+        b.window((1000.0, 1.0), (9000.0, 9.0));
+        let before = b.report();
+        assert!(before.gate_open, "{}", before.message);
+        b.trouble(state);
+        b.trouble(state);
+        let r = b.report();
+        assert_eq!((r.state, r.score, r.gate_open), (state, before.score, false));
+        assert_eq!((r.healthy_seconds, r.no_data_seconds), (15.0, 30));
+        assert_eq!(r.state_since, after(b.now, -15));
+        assert_eq!(r.hold.map(|h| h.reason), Some(HoldReason::NoData));
+        assert!(r.message.contains("a test (15s)"), "{}", r.message);
+    }
+}
+
+#[test]
+fn unusable_counters_are_told_apart() {
+    type Spoil = fn(&mut Vec<PodCounters>);
+    let cases: [(Spoil, DataState, &str); 7] = [
+        (|p| p[0].total = f64::NAN, DataState::NotANumber, "NaN"),
+        (|p| p[0].bad = Some(f64::INFINITY), DataState::NotANumber, "inf"),
+        (|p| p[1].total = -1.0, DataState::NotANumber, "-1"),
+        (|p| p.push(p[0].clone()), DataState::MultipleSeries, "sum by pod"),
+        (|p| p.truncate(1), DataState::NoData, "series of canary"),
+        (|p| drop(p.remove(0)), DataState::NoData, "series of stable"),
+        (|p| p[1].newest_sample = t(-17), DataState::Stale, "32s old"),
+    ];
+    for (spoil, want, words) in cases {
+        let mut state = GuardState::default();
+        let mut sample = Source::pair().sample(t(15));
+        if let Outcome::Counters(pods) = &mut sample.outcome {
+            spoil(pods);
+        }
+        observe(&mut state, &sample, &plan(), t(15));
+        let r = report(&state, &plan(), t(15));
+        assert_eq!(r.state, want, "{}", r.message);
+        assert!(r.message.contains(words), "{}", r.message);
+    }
+}
+
+#[test]
+fn two_scrapes_are_fresh_enough() {
+    let mut sample = Source::pair().sample(t(31));
+    if let Outcome::Counters(pods) = &mut sample.outcome {
+        pods.iter_mut().for_each(|p| p.newest_sample = t(0));
+    }
+    let mut state = GuardState::default();
+    observe(&mut state, &sample, &plan(), t(31));
+    assert_eq!(state.data, DataState::Ok);
+}
+
+#[test]
+fn three_good_windows_reset_the_no_data_clock() {
+    let mut b = Bench::new(plan());
+    let mut seen = Vec::new();
+    for ok in [true, false, false, true, true, false, true, true, true] {
+        if ok {
+            b.window((10.0, 0.0), (90.0, 0.0))
+        } else {
+            b.trouble(DataState::ProviderDown)
+        }
+        seen.push(b.report().no_data_seconds);
+    }
+    assert_eq!(seen, [0, 15, 30, 30, 30, 45, 45, 45, 0]);
+}
+
+#[test]
+fn time_in_which_nobody_looked_is_no_outage() {
+    let mut b = Bench::new(plan());
+    b.window((10.0, 0.0), (90.0, 0.0));
+    b.wait(36_000);
+    assert_eq!(b.report().state, DataState::Stale);
+    assert!(!b.report().gate_open);
+    b.trouble(DataState::ProviderDown);
+    assert_eq!(b.report().no_data_seconds, 75, "at most five scrapes");
+}
+
+#[test]
+fn a_gap_with_the_same_pods_is_one_window() {
+    let mut b = Bench::new(plan());
+    b.source.serve(Arm::Canary, "c", 100.0, 5.0);
+    b.trouble(DataState::ProviderDown);
+    b.source.serve(Arm::Stable, "s", 900.0, 1.0);
+    b.trouble(DataState::Stale);
+    b.tick();
+    let r = b.report();
+    assert_eq!((r.n_canary, r.x_canary, r.n_stable, r.x_stable), (100, 5, 900, 1));
+    assert_eq!(r.healthy_seconds, 0.0, "evidence, but not healthy time");
+    let mut whole = Bench::new(plan());
+    whole.window((100.0, 5.0), (900.0, 1.0));
+    assert_eq!(whole.score(), r.score);
+}
+
+#[test]
+fn a_gap_with_other_pods_gives_new_starting_counters() {
+    for quiet_shell in [false, true] {
+        let mut b = Bench::new(plan());
+        b.window((10.0, 0.0), (90.0, 0.0));
+        b.source.serve(Arm::Canary, "c", 100.0, 100.0);
+        b.source.serve(Arm::Canary, "c2", 50.0, 50.0);
+        if quiet_shell {
+            b.wait(600)
+        } else {
+            b.trouble(DataState::ProviderDown)
+        }
+        b.tick();
+        assert_eq!((b.report().n_canary, b.report().x_canary), (10, 0), "{quiet_shell}");
+        b.window((5.0, 1.0), (90.0, 0.0));
+        assert_eq!((b.report().n_canary, b.report().x_canary), (15, 1));
+    }
+}
+
+#[test]
+fn the_same_sample_twice_counts_once() {
+    let mut b = Bench::new(plan());
+    b.window((100.0, 3.0), (900.0, 1.0));
+    let before = b.state.clone();
+    let mut later = b.source.clone();
+    later.serve(Arm::Canary, "c", 100.0, 100.0);
+    observe(&mut b.state, &later.sample(b.now), &b.plan, b.now);
+    observe(&mut b.state, &later.sample(after(b.now, -5)), &b.plan, b.now);
+    observe(&mut b.state, &trouble(b.now, DataState::NoData), &b.plan, b.now);
+    assert_eq!(b.state, before);
+}
+
+#[test]
+fn a_restarted_window_starts_the_step_again() {
+    let mut b = Bench::new(plan());
+    b.window((100.0, 0.0), (900.0, 1.0));
+    // The fractions of a second get lost in an object's time.
+    b.plan.window_start = b.plan.window_start.map(|w| w - jiff::SignedDuration::from_millis(400));
+    assert_eq!(b.report().n_canary, 100);
+    b.plan.window_start = Some(after(b.now, 10));
+    assert_eq!(b.report().n_canary, 0);
+    let before = b.score();
+    b.window((100.0, 0.0), (900.0, 1.0));
+    assert_eq!((b.report().n_canary, b.score()), (0, before), "wealth is kept");
+    b.window((100.0, 0.0), (900.0, 1.0));
+    assert_eq!((b.report().n_canary, b.report().healthy_seconds), (100, 15.0));
+}
+
+#[test]
+fn few_requests_wait_for_each_other() {
+    let mut b = Bench::new(plan());
+    b.window((1.0, 1.0), (19.0, 0.0));
+    b.window((0.0, 0.0), (19.0, 0.0));
+    assert_eq!(b.score(), 0.0);
+    b.window((1.0, 1.0), (19.0, 0.0));
+    let mut whole = Bench::new(plan());
+    whole.window((2.0, 2.0), (57.0, 0.0));
+    // The same, but for the capital that is placed in time.
+    assert!((b.score() / whole.score() - 1.0).abs() < 0.01, "{} {}", b.score(), whole.score());
+    assert!(b.score() > 0.005);
+    // After eight scrapes without a partner they are dropped.
+    let mut b = Bench::new(plan());
+    b.window((9.0, 9.0), (0.0, 0.0));
+    for _ in 0..8 {
+        b.window((0.0, 0.0), (0.0, 0.0));
+    }
+    b.window((2.0, 0.0), (19.0, 0.0));
+    let mut rest = Bench::new(plan());
+    rest.window((2.0, 0.0), (19.0, 0.0));
+    assert!((b.score() / rest.score() - 1.0).abs() < 0.02, "{} {}", b.score(), rest.score());
+}
+
+#[test]
+fn quiet_is_proven_from_scrape_to_scrape() {
+    let mut b = Bench::new(plan());
+    b.window((10.0, 0.0), (90.0, 0.0));
+    let since = b.now;
+    assert_eq!(b.report().quiet_since, None);
+    // An evaluation between two scrapes shows the old sample again and proves nothing.
+    let mut stale = b.source.sample(after(b.now, 5));
+    if let Outcome::Counters(pods) = &mut stale.outcome {
+        pods.iter_mut().for_each(|p| p.newest_sample = since);
+    }
+    observe(&mut b.state, &stale, &b.plan, after(b.now, 5));
+    assert_eq!(b.report().quiet_since, None);
+    b.window((0.0, 0.0), (90.0, 0.0));
+    b.window((0.0, 0.0), (90.0, 0.0));
+    assert_eq!(b.report().quiet_since, Some(since));
+    b.window((1.0, 0.0), (90.0, 0.0));
+    assert_eq!(b.report().quiet_since, None);
+    b.window((0.0, 0.0), (90.0, 0.0));
+    b.trouble(DataState::ProviderDown);
+    assert_eq!(b.report().quiet_since, None, "no data shows nothing");
+}
+
+#[test]
+fn join_of_two_queries() {
+    let p = |id: &str, value| Point { id: id.into(), value, newest_sample: t(0) };
+    let pods = join(Arm::Canary, &[p("a", 10.0), p("b", 5.0)], &[p("b", 1.0)]).unwrap();
+    assert_eq!(pods.iter().map(|p| p.bad).collect::<Vec<_>>(), [None, Some(1.0)]);
+    let state = |r: Result<Vec<PodCounters>, Trouble>| r.map_err(|t| t.state).map(|_| ());
+    let join = |total: &[Point], bad: &[Point]| state(join(Arm::Canary, total, bad));
+    assert_eq!(join(&[], &[]), Ok(()));
+    assert_eq!(join(&[p("a", 1.0), p("a", 1.0)], &[]), Err(DataState::MultipleSeries));
+    assert_eq!(join(&[p("a", 9.0)], &[p("a", 1.0), p("a", 1.0)]), Err(DataState::MultipleSeries));
+    assert_eq!(join(&[], &[p("a", 1.0)]), Err(DataState::QueryError));
+    assert_eq!(join(&[p("a", f64::NAN)], &[]), Err(DataState::NotANumber));
+}
