@@ -61,7 +61,12 @@ impl Narrator {
     }
 
     /// Prints each change of an application's status until `done`.
-    async fn follow(&self, who: &str, app: &App<'_>, done: impl Fn(&ProgressiveRolloutStatus) -> bool) -> Result<ProgressiveRolloutStatus> {
+    async fn follow(
+        &self,
+        who: &str,
+        app: &App<'_>,
+        done: impl Fn(&ProgressiveRolloutStatus) -> bool,
+    ) -> Result<ProgressiveRolloutStatus> {
         let begin = Instant::now();
         let mut last = String::new();
         loop {
@@ -74,7 +79,11 @@ impl Narrator {
             if done(&status) {
                 return Ok(status);
             }
-            ensure!(begin.elapsed() < RUN_LIMIT, "{who} did not end within {} s: {last}", RUN_LIMIT.as_secs());
+            ensure!(
+                begin.elapsed() < RUN_LIMIT,
+                "{who} did not end within {} s: {last}",
+                RUN_LIMIT.as_secs()
+            );
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -90,7 +99,10 @@ fn line(status: &ProgressiveRolloutStatus) -> String {
                 None => status.waiting.as_ref().map(|w| w.reason.clone()).unwrap_or_default(),
             };
             let class = run.plan.risk_class.as_str();
-            format!("{phase:<10} step {} at {:>4}  class {class}  {why}", status.summary.step, status.summary.weight)
+            format!(
+                "{phase:<10} step {} at {:>4}  class {class}  {why}",
+                status.summary.step, status.summary.weight
+            )
         }
         None => {
             let why = status.waiting.as_ref().map(|w| w.message.clone()).unwrap_or_default();
@@ -102,7 +114,13 @@ fn line(status: &ProgressiveRolloutStatus) -> String {
 /// Plays the demo and writes the report.
 pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
     let narrator = Narrator { started: Instant::now() - cluster.started_in };
-    narrator.say("cluster", &format!("Kubernetes, Traefik, Prometheus and Alertmanager are up after {:.1} s", cluster.started_in.as_secs_f64()));
+    narrator.say(
+        "cluster",
+        &format!(
+            "Kubernetes, Traefik, Prometheus and Alertmanager are up after {:.1} s",
+            cluster.started_in.as_secs_f64()
+        ),
+    );
     let world = World::install(cluster, &[]).await?;
     narrator.say("sluice", "installed by helm: two controllers, one leads");
 
@@ -113,7 +131,10 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
         world.app(AppSpec::new("bad-genai")),
         world.app(with_alert_guard(AppSpec::new("alert"))),
     )?;
-    narrator.say("applications", "five Deployments of 4 pods, 100 requests per second each, 0.2 % failures as baseline");
+    narrator.say(
+        "applications",
+        "five Deployments of 4 pods, 100 requests per second each, 0.2 % failures as baseline",
+    );
     tokio::time::sleep(Duration::from_secs(3)).await;
 
     let n = &narrator;
@@ -184,7 +205,13 @@ pub fn with_alert_guard(mut spec: AppSpec) -> AppSpec {
 }
 
 /// Ships a change and follows it to its end.
-async fn ship(n: &Narrator, name: &str, app: &App<'_>, image: &str, provenance: Provenance) -> Result<Scenario> {
+async fn ship(
+    n: &Narrator,
+    name: &str,
+    app: &App<'_>,
+    image: &str,
+    provenance: Provenance,
+) -> Result<Scenario> {
     let mut play = Play::begin(app).await?;
     n.say(name, &format!("ships {image}, declared {}", provenance.as_str()));
     app.ship(image, provenance).await?;
@@ -278,7 +305,12 @@ struct Play {
 
 impl Play {
     async fn begin(app: &App<'_>) -> Result<Self> {
-        Ok(Self { started: Instant::now(), before: app.load.snapshot(), runs: app.status().await?.run_count, tested: None })
+        Ok(Self {
+            started: Instant::now(),
+            before: app.load.snapshot(),
+            runs: app.status().await?.run_count,
+            tested: None,
+        })
     }
 
     async fn follow(&mut self, n: &Narrator, name: &str, app: &App<'_>) -> Result<()> {
@@ -325,7 +357,14 @@ impl Play {
         })
     }
 
-    fn without_run(self, name: &str, outcome: &str, reason: &str, app: &App<'_>, counts: Snapshot) -> Scenario {
+    fn without_run(
+        self,
+        name: &str,
+        outcome: &str,
+        reason: &str,
+        app: &App<'_>,
+        counts: Snapshot,
+    ) -> Scenario {
         Scenario {
             name: name.to_owned(),
             provenance: "Unknown",
@@ -347,12 +386,23 @@ pub fn excess(app: &App<'_>, counts: &Snapshot) -> f64 {
 }
 
 fn table(scenarios: &[Scenario]) {
-    println!("\n{:<16} {:<14} {:<10} {:>6} {:>9} {:>7} {:>7} {:>8} {:>8}  reason", "scenario", "provenance", "outcome", "max %", "requests", "failed", "excess", "exposed", "total");
+    println!(
+        "\n{:<16} {:<14} {:<10} {:>6} {:>9} {:>7} {:>7} {:>8} {:>8}  reason",
+        "scenario", "provenance", "outcome", "max %", "requests", "failed", "excess", "exposed", "total"
+    );
     for s in scenarios {
         let reason: String = s.reason.chars().take(60).collect();
         println!(
             "{:<16} {:<14} {:<10} {:>6} {:>9} {:>7} {:>7.1} {:>6.1} s {:>6.1} s  {reason}",
-            s.name, s.provenance, s.outcome, s.max_weight_percent, s.client.requests, s.client.failed, s.excess_failed, s.seconds_exposed, s.seconds_total
+            s.name,
+            s.provenance,
+            s.outcome,
+            s.max_weight_percent,
+            s.client.requests,
+            s.client.failed,
+            s.excess_failed,
+            s.seconds_exposed,
+            s.seconds_total
         );
     }
 }

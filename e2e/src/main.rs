@@ -1,13 +1,13 @@
 //! `sluice-e2e`: starts the local cluster and runs what is played on it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use sluice_e2e::cluster::{Cluster, Options};
 use sluice_e2e::kubelet::LocalImage;
-use sluice_e2e::{demo, sandbox, smoke};
+use sluice_e2e::{demo, sandbox, scenarios, smoke, suite};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A rootless local Kubernetes and the end-to-end runs on it.
@@ -42,6 +42,17 @@ enum Command {
     },
     /// Start the cluster, send requests through the Gateway, look for the metrics
     Smoke,
+    /// Run the end-to-end scenarios
+    Test {
+        /// Only those whose name contains this
+        filter: Option<String>,
+    },
+    /// Play the end-to-end scenarios: those of the demo, then all others
+    Test {
+        /// Only scenarios whose name contains this; the demo is left out then
+        #[arg(default_value = "")]
+        filter: String,
+    },
     /// Play the demo: good and bad changes under load, side by side
     Demo {
         /// Where the report goes
@@ -92,7 +103,11 @@ async fn run(cli: Cli) -> Result<ExitCode> {
 
 async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
     match command {
+        Command::Test { filter } => {
+            suite::run(cluster, &scenarios::all(), filter.as_deref()).await.map(|()| ExitCode::SUCCESS)
+        }
         Command::Smoke => smoke::run(cluster).await.map(|()| ExitCode::SUCCESS),
+        Command::Test { filter } => test(cluster, &filter).await.map(|()| ExitCode::SUCCESS),
         Command::Demo { report } => demo::run(cluster, &report).await.map(|()| ExitCode::SUCCESS),
         Command::Cluster { command } => match command.split_first() {
             Some((program, arguments)) => {
@@ -105,6 +120,14 @@ async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
             }
         },
     }
+}
+
+async fn test(cluster: &Cluster, filter: &str) -> Result<()> {
+    if filter.is_empty() {
+        demo::run(cluster, Path::new("target/demo/report.json")).await?;
+    }
+    let world = World::install(cluster, &[]).await?;
+    scenarios::run(&world, scenarios::all(), filter).await
 }
 
 fn announce(cluster: &Cluster) {

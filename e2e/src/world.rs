@@ -11,7 +11,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use sluice_core::api::{LABEL_HASH, Phase, ProgressiveRollout, ProgressiveRolloutStatus, Provenance, RunRecord};
+use sluice_core::api::{
+    LABEL_HASH, Phase, ProgressiveRollout, ProgressiveRolloutStatus, Provenance, RunRecord,
+};
 
 use crate::cluster::{Cluster, until};
 use crate::load::{Load, Target};
@@ -48,7 +50,8 @@ impl<'a> World<'a> {
     pub async fn helm_install(&self, extra: &[&str]) -> Result<()> {
         let chart = project().join("charts/sluice").display().to_string();
         let values = project().join("e2e/demo/values.yaml").display().to_string();
-        let mut args = vec!["upgrade", "--install", "sluice", &chart, "-n", SLUICE, "--create-namespace", "-f", &values];
+        let mut args =
+            vec!["upgrade", "--install", "sluice", &chart, "-n", SLUICE, "--create-namespace", "-f", &values];
         args.extend(extra);
         self.cluster.helm_run(&args).await.map(drop).context("helm upgrade --install")
     }
@@ -68,7 +71,8 @@ impl<'a> World<'a> {
 
     /// Name of the process that leads.
     pub async fn leader(&self) -> Result<String> {
-        let leases: Api<k8s_openapi::api::coordination::v1::Lease> = Api::namespaced(self.cluster.client.clone(), SLUICE);
+        let leases: Api<k8s_openapi::api::coordination::v1::Lease> =
+            Api::namespaced(self.cluster.client.clone(), SLUICE);
         let lease = leases.get("sluice").await.context("Lease sluice")?;
         let holder = lease.spec.and_then(|spec| spec.holder_identity).filter(|holder| !holder.is_empty());
         holder.context("nobody leads")
@@ -101,7 +105,8 @@ impl<'a> World<'a> {
 
     /// The same, without waiting for the enrolment.
     pub async fn bare_app(&self, spec: AppSpec) -> Result<App<'a>> {
-        let app = App { cluster: self.cluster, load: Load::start(Target::gateway(&spec.host(), spec.rps)), spec };
+        let app =
+            App { cluster: self.cluster, load: Load::start(Target::gateway(&spec.host(), spec.rps)), spec };
         self.cluster.apply(&app.spec.manifests()).await?;
         let deployments: Api<Deployment> = Api::namespaced(self.cluster.client.clone(), &app.spec.namespace);
         let wanted = app.spec.replicas;
@@ -168,7 +173,8 @@ impl AppSpec {
     }
 
     fn manifests(&self) -> String {
-        let mut documents = vec![json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})];
+        let mut documents =
+            vec![json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})];
         documents.push(self.deployment_manifest(&self.image("1")));
         documents.push(json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME, "namespace": self.namespace},
@@ -281,7 +287,10 @@ impl App<'_> {
 
     /// Declares a change.
     pub async fn declare(&self, image: &str, provenance: Provenance) -> Result<()> {
-        self.patch_rollout(json!({"spec": {"change": {"provenance": provenance.as_str(), "images": [image]}}})).await
+        self.patch_rollout(
+            json!({"spec": {"change": {"provenance": provenance.as_str(), "images": [image]}}}),
+        )
+        .await
     }
 
     /// Merges into the rollout object.
@@ -292,7 +301,9 @@ impl App<'_> {
 
     /// `kubectl set image`.
     pub async fn set_image(&self, image: &str) -> Result<()> {
-        self.kubectl(&["set", "image", &format!("deployment/{NAME}"), &format!("{NAME}={image}")]).await.map(drop)
+        self.kubectl(&["set", "image", &format!("deployment/{NAME}"), &format!("{NAME}={image}")])
+            .await
+            .map(drop)
     }
 
     /// Applies the Deployment's manifest with this image, as a GitOps tool does: server-side, taking conflicts.
@@ -305,7 +316,9 @@ impl App<'_> {
         let file = self.cluster.paths.run_dir.join(format!("{}-manifest.json", self.spec.namespace));
         std::fs::write(&file, object.to_string()).with_context(|| file.display().to_string())?;
         let path = file.display().to_string();
-        self.kubectl(&["apply", "--server-side", "--force-conflicts", "--field-manager=git", "-f", &path]).await.map(drop)
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "--field-manager=git", "-f", &path])
+            .await
+            .map(drop)
     }
 
     /// Runs kubectl in the application's namespace.
@@ -322,7 +335,10 @@ impl App<'_> {
             Some(run) => run.id.clone(),
             None => status.history.first().context("no run")?.id.clone(),
         };
-        self.patch_rollout(json!({"metadata": {"annotations": {"sluice.dev/request": format!("{verb}/{id}")}}})).await
+        self.patch_rollout(
+            json!({"metadata": {"annotations": {"sluice.dev/request": format!("{verb}/{id}")}}}),
+        )
+        .await
     }
 
     /// Waits until the status satisfies `wanted`; the description says what for.

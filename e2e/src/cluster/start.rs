@@ -92,8 +92,7 @@ pub(super) async fn start(options: Options) -> Result<Cluster> {
         let discovery = Discovery::start(client.clone()).await?;
         let workload = Workload::start(client.clone(), options.seed).await?;
         let kubelet =
-            Kubelet::start(client.clone(), run_dir.join("kubelet"), &certs.ca_pem, options.images.clone())
-                .await?;
+            Kubelet::start(client.clone(), run_dir.join("kubelet"), &certs, options.images.clone()).await?;
         tokio::try_join!(
             async {
                 gateway_crds(&applier, &paths.tools).await?;

@@ -7,6 +7,7 @@
 //! pod's address), exec and gRPC probes, exec hooks. An image is a program on this machine ([`LocalImage`]).
 
 mod container;
+mod logs;
 mod node;
 mod pod;
 mod probe;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::cluster::certs::Certs;
 use crate::cluster::process::{Usage, usage};
 use crate::sandbox::LOCAL_POD_NET;
 
@@ -77,18 +79,20 @@ pub struct Running {
 
 impl Kubelet {
     /// Registers the node and takes over its pods.
-    pub async fn start(client: Client, dir: PathBuf, ca_pem: &str, images: Vec<LocalImage>) -> Result<Self> {
+    pub async fn start(client: Client, dir: PathBuf, certs: &Certs, images: Vec<LocalImage>) -> Result<Self> {
         std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         let shared = Arc::new(Shared {
             client,
             dir,
-            ca_pem: ca_pem.to_owned(),
+            ca_pem: certs.ca_pem.clone(),
             images: Mutex::new(images),
             next_address: AtomicU32::new(1),
             running: Mutex::default(),
         });
         node::register(&shared.client).await.context("node local")?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let logs = logs::server(shared.clone(), certs).await?;
+        tokio::spawn(stop.clone().run_until_cancelled_owned(logs));
         tokio::spawn(stop.clone().run_until_cancelled_owned(node::heartbeat(shared.client.clone())));
         tokio::spawn(stop.clone().run_until_cancelled_owned(follow(
             shared.clone(),

@@ -33,6 +33,7 @@ pub(super) async fn register(client: &Client) -> Result<()> {
     let status = json!({"status": {
         "capacity": room, "allocatable": room,
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": NODE}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": super::logs::PORT}},
         "nodeInfo": {
             "architecture": "amd64", "operatingSystem": "linux", "kubeletVersion": "v1.36.3", "kubeProxyVersion": "",
             "containerRuntimeVersion": "process://1", "osImage": "", "kernelVersion": "", "bootID": "",
