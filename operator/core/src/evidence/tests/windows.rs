@@ -54,6 +54,19 @@ fn the_interval_in_which_the_weight_changed_gives_no_bet() {
 }
 
 #[test]
+fn a_window_begins_only_when_the_weight_is_live() {
+    // Known at 0 that the weight is live at 20: the window from 15 to 30 is not whole, the next one is.
+    let mut p = plan();
+    p.window_start = Some(t(20));
+    let mut b = Bench::new(p);
+    let counted = [0; 3].map(|_: i32| {
+        b.window((100.0, 0.0), (900.0, 1.0));
+        b.report().n_canary
+    });
+    assert_eq!(counted, [0, 0, 100]);
+}
+
+#[test]
 fn nothing_counts_before_the_weight_is_live() {
     let mut p = plan();
     p.window_start = None;
