@@ -123,6 +123,12 @@ impl Scene<'_> {
         self.after.run.as_ref().or(self.before.run.as_ref())
     }
 
+    /// Whether a person freed the Deployment by break-glass.
+    fn freed(&self) -> bool {
+        let glass = self.seen().workload().and_then(|workload| workload.break_glass.as_ref());
+        glass.is_some() && glass != self.before.break_glass.as_ref()
+    }
+
     fn going_back(&self) -> bool {
         self.run().is_some_and(|run| run.going_back.is_some())
     }
@@ -160,6 +166,12 @@ impl Scene<'_> {
             found.push("weights for Services that are not in the plan".to_owned());
         }
         let leads_away = self.pinned(&plan.stable_service).as_deref() == Some(run.canary.hash.as_str());
+        if self.freed() {
+            if percent != 0 {
+                found.push(format!("weight {percent} for a Deployment that was freed by break-glass"));
+            }
+            return;
+        }
         if run.going_back.is_some() {
             // Home is the stable Service, or the canary Service while the stable one leads to the new pods.
             if leads_away != (percent == 100) {
@@ -239,6 +251,8 @@ impl Scene<'_> {
                     found.push(format!("Service {name} is pinned to {new} under traffic, stable is another"));
                 }
             }
+            // A Deployment that somebody freed rolls by itself: a pin would lead to pods that go.
+            (Some(_), None) if self.freed() || self.seen().workload().is_none() => {}
             (Some(old), None) => {
                 let others = |set: &&ReplicaSet| set.hash != old && set.replicas > 0;
                 if let Some(other) = self.seen().replica_sets().find(others) {

@@ -145,6 +145,12 @@ impl Observed {
         self.routes.get().into_iter().flatten().find(|route| route.name == name)
     }
 
+    /// How many ready pods stand behind this Service.
+    pub fn ready_pods_behind(&self, service: &str) -> i32 {
+        let found = self.endpoints.get().into_iter().flatten().find(|(name, _)| name == service);
+        found.map_or(0, |(_, pods)| i32::try_from(pods.len()).unwrap_or(i32::MAX))
+    }
+
     /// How many ready pods of this ReplicaSet stand behind this Service.
     pub fn ready_behind(&self, service: &str, replica_set: &str) -> i32 {
         let found = self.endpoints.get().into_iter().flatten().find(|(name, _)| name == service);

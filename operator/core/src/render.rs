@@ -43,10 +43,28 @@ pub fn set_weights(lane: Lane, route: &str, weights: SetWeights) -> Action {
     }
 }
 
+/// Word of the traffic annotation once a run goes back.
+pub const ABORTED: &str = "aborted";
+
+/// The run of a traffic annotation, if it goes back, and why.
+pub fn abort_mark(mark: &str) -> Option<(&str, &str)> {
+    let mut words = mark.split(' ');
+    let (run, _, aborted, reason) = (words.next()?, words.next(), words.next(), words.next());
+    (aborted == Some(ABORTED)).then(|| (run, reason.unwrap_or("Aborted")))
+}
+
 /// The JSON Patch for these weights on a route as it is now; empty when nothing differs.
+///
+/// A write that goes forward is refused once the run goes back, and it holds only for the route that was read: it
+/// may have been sent by a process that no longer leads. A write that goes back always wins.
 pub fn weights(object: &Value, wanted: &SetWeights) -> Result<Vec<PatchOp>, RouteProblem> {
     let route = Route::read(object);
     let pairs = route.pairs(&wanted.stable_service, &wanted.canary_service, &wanted.rules)?;
+    let returns = abort_mark(&wanted.mark).is_some();
+    let aborted = route.traffic.as_deref().and_then(abort_mark).map(|(run, _)| run);
+    if let Some(run) = aborted.filter(|run| !returns && wanted.mark.split(' ').next() == Some(run)) {
+        return Err(RouteProblem::Aborted { route: route.name.clone(), run: run.to_owned() });
+    }
     let (stable, canary) = (100 - wanted.canary_percent, wanted.canary_percent);
     let mut ops = Vec::new();
     for pair in pairs {
@@ -64,6 +82,9 @@ pub fn weights(object: &Value, wanted: &SetWeights) -> Result<Vec<PatchOp>, Rout
     }
     if ops.is_empty() && route.traffic.as_deref() == Some(wanted.mark.as_str()) {
         return Ok(ops);
+    }
+    if !returns && let Some(version) = object.pointer("/metadata/resourceVersion").and_then(Value::as_str) {
+        ops.insert(0, test("/metadata/resourceVersion", version));
     }
     if object.pointer("/metadata/annotations").is_some_and(Value::is_object) {
         ops.push(add(format!("/metadata/annotations/{}", token(ANNOTATION_TRAFFIC)), json!(wanted.mark)));
@@ -198,10 +219,10 @@ pub fn release(lane: Lane, workload: &Workload, unpause: bool) -> Action {
 
 /// Takes label and mark off: the Deployment is ordinary again. A held template stays paused.
 pub fn disenrol(workload: &Workload) -> Action {
-    let mut ops = vec![
-        test("/metadata/resourceVersion", workload.resource_version.as_str()),
-        remove(format!("/metadata/labels/{}", token(LABEL_MANAGED))),
-    ];
+    let mut ops = vec![test("/metadata/resourceVersion", workload.resource_version.as_str())];
+    if workload.managed {
+        ops.push(remove(format!("/metadata/labels/{}", token(LABEL_MANAGED))));
+    }
     if workload.held.is_some() {
         ops.push(remove(format!("/metadata/annotations/{}", token(ANNOTATION_HELD))));
     }

@@ -296,7 +296,6 @@ impl World {
             }
             Event::BreakGlass => {
                 self.truth.lawless = true;
-                self.disturb(0);
                 let value = format!("INC-{}", self.second());
                 let _ = self.api.update(Res::Deployment, NAME, Actor::Responder, |d| {
                     d["metadata"]["annotations"][ANNOTATION_BREAK_GLASS] = json!(value);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
-use sluice_core::api::LABEL_HASH;
+use sluice_core::api::{LABEL_HASH, LABEL_ROLLOUT};
 
 use crate::admission::Actor;
 use crate::api::{Api, Res, int, map, text};
@@ -107,8 +107,8 @@ pub struct Pods {
     /// Hashes whose pods are not ready until then.
     pub flapping: Vec<(String, Timestamp)>,
     made: u32,
-    /// Pods that were deleted in the last sync, with the ReplicaSet's size at that moment.
-    pub deleted: Vec<(Pod, i64)>,
+    /// Pods that went with the last pod of a ReplicaSet that we keep, since the last look.
+    pub ended: Vec<Pod>,
 }
 
 impl Pods {
@@ -128,7 +128,7 @@ impl Pods {
             .map(|p| p.name.clone())
             .collect();
         for name in gone {
-            self.remove(&name, 0);
+            self.remove(&name, true);
         }
         for set in &sets {
             self.fit(set, memo, at);
@@ -157,9 +157,9 @@ impl Pods {
         }
     }
 
-    fn remove(&mut self, name: &str, size: i64) {
-        if let Some(pod) = self.all.remove(name) {
-            self.deleted.push((pod, size));
+    fn remove(&mut self, name: &str, ended: bool) {
+        if let Some(pod) = self.all.remove(name).filter(|_| ended) {
+            self.ended.push(pod);
         }
     }
 
@@ -175,13 +175,14 @@ impl Pods {
             self.of(name).map(|pod| (pod.ready, pod.born, pod.name.clone())).collect();
         let count = i64::try_from(have.len()).unwrap_or(0);
         if count > wanted {
+            let ours = map(set, "/metadata/labels").contains_key(LABEL_ROLLOUT);
             // Not ready first, then the youngest.
             have.sort_by(|a, b| {
                 (a.0, std::cmp::Reverse(a.1), &a.2).cmp(&(b.0, std::cmp::Reverse(b.1), &b.2))
             });
             let surplus = usize::try_from(count - wanted).unwrap_or(0);
             for (_, _, pod) in have.into_iter().take(surplus) {
-                self.remove(&pod, wanted);
+                self.remove(&pod, ours && wanted == 0);
             }
             return;
         }

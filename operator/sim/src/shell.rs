@@ -1,8 +1,9 @@
 //! The controller's shell, as it is promised to behave, and how it dies.
 //!
 //! A pass decides on the caches. If all that is to be done returns traffic, it is done at once, on what the
-//! caches show, and status follows. Otherwise the objects are read again and decided on again; status is
-//! written first, by compare-and-swap; then the actions, in order, until one does not succeed.
+//! caches show, and status follows. Otherwise the objects are read again and decided on again; unless that, too,
+//! only returns traffic, status is written first, by compare-and-swap; then the actions, in order, until one does
+//! not succeed.
 
 use sluice_core::action::{Action, Kind, Lane, PatchOp, Write};
 use sluice_core::api::ProgressiveRolloutStatus;
@@ -107,7 +108,11 @@ impl World {
         let decision = decide(input);
         self.checked(&input, &decision);
         let version = rollout.metadata.resource_version.clone().unwrap_or_default();
-        if self.save(&mut pass, &version, &decision) {
+        if decision.only_returns() && !decision.actions.is_empty() {
+            if self.act(&mut pass, &decision.actions) {
+                self.save(&mut pass, &version, &decision);
+            }
+        } else if self.save(&mut pass, &version, &decision) {
             self.act(&mut pass, &decision.actions);
         }
         pass.writes
@@ -169,7 +174,12 @@ impl World {
             return true;
         }
         let sent = Sent::Status(version.to_owned(), Box::new(decision.status.clone()));
-        matches!(self.send(pass, sent, "status"), End::Done | End::Already)
+        let written = matches!(self.send(pass, sent, "status"), End::Done | End::Already);
+        if written {
+            // A process knows what it wrote, however late its watch is.
+            self.instances[pass.instance].caches.caught_up();
+        }
+        written
     }
 
     fn send(&mut self, pass: &mut Pass, sent: Sent, words: &str) -> End {

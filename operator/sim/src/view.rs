@@ -32,6 +32,11 @@ impl Caches {
         self.0.push((watch, now.clone(), until));
     }
 
+    /// The rollout is known as it is now.
+    pub fn caught_up(&mut self) {
+        self.0.retain(|(watch, _, _)| *watch != Watch::Rollout);
+    }
+
     /// Forgets everything: a new process lists first.
     pub fn clear(&mut self) {
         self.0.clear();

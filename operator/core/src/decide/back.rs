@@ -11,6 +11,7 @@ use crate::view::{HeldMark, ReplicaSet, Workload};
 
 use super::draft::Draft;
 use super::forward::{apex_selector, canary_set, pods_for};
+use super::leave;
 use super::promote::{empty_canary_service, end, unmark, unpin};
 use super::traffic::{self, Weights};
 
@@ -27,6 +28,10 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
         d.status.run = Some(run);
         return;
     };
+    if let Some(workload) = d.workload().filter(|workload| leave::broken_glass(d, workload)) {
+        freed(d, run, workload);
+        return;
+    }
     let home = send_home(d, &run);
     if !home {
         let waited = super::draft::seconds_between(back.since, d.now);
@@ -78,6 +83,83 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
         return;
     }
     conclude(d, run, workload);
+}
+
+/// A person freed the Deployment: the native controller rolls what its template says, beside our pods. It is not
+/// held again. Requests go by the un-pinned stable Service to whatever is ready, then our pods go.
+fn freed(d: &mut Draft<'_>, mut run: Run, workload: &Workload) {
+    let Some(mut back) = run.going_back.clone() else {
+        d.status.run = Some(run);
+        return;
+    };
+    let service = run.plan.stable_service.clone();
+    // Un-pinned it selects more pods, never fewer, so this is safe under traffic.
+    let apex = apex_selector(d, &run);
+    if let Some(stable) = d.seen.service(&service).filter(|service| service.pinned().is_some()) {
+        d.act(render::select(Lane::Abort, stable, apex));
+    }
+    if traffic::shown(&run.plan, d.seen) != Weights::All(0) {
+        if d.seen.ready_pods_behind(&service) > 0 || d.passed(back.since, ENDPOINT_SECONDS) {
+            traffic::set(d, &run, Lane::Abort, 0);
+        }
+    }
+    if !d.actions.is_empty() || traffic::shown(&run.plan, d.seen) != Weights::All(0) {
+        d.wait(
+            "BreakGlass",
+            "the Deployment was freed by break-glass; traffic goes to all of its pods",
+            None,
+        );
+        d.status.run = Some(run);
+        return;
+    }
+    let back_at = *back.back_at.get_or_insert(d.now);
+    run.going_back = Some(back.clone());
+    if !d.passed(back_at, run.plan.settle_seconds.max(SHORTEST_SETTLE_SECONDS)) {
+        d.wait("Settling", "proxies get time to follow", None);
+        d.status.run = Some(run);
+        return;
+    }
+    if !our_pods_gone(d, &run, workload) {
+        d.status.run = Some(run);
+        return;
+    }
+    run.exposed_until = run.exposed_since.map(|_| d.now);
+    let emptied = empty_canary_service(d, &run, Lane::Tidy);
+    let unmarked = unmark(d, &run);
+    if emptied && unmarked {
+        conclude(d, run, workload);
+    } else {
+        d.wait("Tidying", "the canary Service is emptied", None);
+        d.status.run = Some(run);
+    }
+}
+
+/// Takes our pods away as far as others are ready; true when none is left.
+fn our_pods_gone(d: &mut Draft<'_>, run: &Run, workload: &Workload) -> bool {
+    let service = &run.plan.stable_service;
+    if let Some(old) = d.seen.replica_set(&run.stable.replica_set).filter(|set| !set.visible_to(workload))
+        && (old.replicas > 0 || old.status_replicas > 0)
+    {
+        if !workload.complete() {
+            let message = format!("{} serves until the Deployment's own roll is complete", old.name);
+            d.wait("BreakGlass", message, None);
+            return false;
+        }
+        if old.replicas > 0 {
+            d.act(render::scale(Lane::Tidy, "scale-old", old, 0));
+        }
+        d.wait("BreakGlass", "the pods that Sluice kept go", None);
+        return false;
+    }
+    let canary = canary_set(d, run, workload).filter(|set| !set.visible_to(workload) && set.replicas > 0);
+    if let Some(canary) = canary {
+        let others = d.seen.ready_pods_behind(service) - d.seen.ready_behind(service, &canary.name);
+        if others <= 0 && workload.replicas > 0 {
+            d.wait("BreakGlass", "the canary serves until a pod of the Deployment is ready", None);
+            return false;
+        }
+    }
+    canary_gone(d, run, workload)
 }
 
 /// Sends all traffic to the stable revision; true when it is there.

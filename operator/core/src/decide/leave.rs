@@ -4,7 +4,7 @@
 //! `paused: true` and git's template: `kubectl rollout resume` releases it, nobody else.
 
 use crate::action::Lane;
-use crate::api::{FINALIZER, Outcome, Phase, Run};
+use crate::api::{FINALIZER, Outcome, Phase, Run, Stage};
 use crate::render;
 use crate::view::Workload;
 
@@ -17,6 +17,11 @@ pub(super) fn leaving(d: &Draft<'_>) -> bool {
 
 /// Sends a run back whose ground has gone.
 pub(super) fn abandon(d: &mut Draft<'_>, run: &mut Run) {
+    let freed = d.workload().is_some_and(|workload| broken_glass(d, workload));
+    if run.stage == Stage::Finishing && !freed {
+        // It is proven and live: it ends first, and then lets go.
+        return;
+    }
     if leaving(d) {
         let why = if d.input.releasing {
             "the installation is being removed"

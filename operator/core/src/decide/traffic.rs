@@ -54,7 +54,7 @@ pub(super) fn not_accepted(plan: &Plan, seen: &Observed) -> Option<String> {
 /// Asks every route for this canary percent.
 pub(super) fn set(d: &mut Draft<'_>, run: &Run, lane: Lane, percent: i32) {
     let aborted = match &run.going_back {
-        Some(back) => format!(" aborted {}", back.reason),
+        Some(back) => format!(" {} {}", render::ABORTED, back.reason),
         None => String::new(),
     };
     for route in &run.plan.routes {
@@ -72,10 +72,8 @@ pub(super) fn set(d: &mut Draft<'_>, run: &Run, lane: Lane, percent: i32) {
 /// The reason that an aborted run left on a route, if it is this run: a crash may have eaten the status write.
 pub(super) fn abort_mark(run: &Run, seen: &Observed) -> Option<String> {
     run.plan.routes.iter().find_map(|named| {
-        let mark = seen.route(&named.name)?.traffic.clone()?;
-        let mut words = mark.split(' ');
-        let same = words.next() == Some(run.id.as_str());
-        let (_, aborted, reason) = (words.next(), words.next(), words.next());
-        (same && aborted == Some("aborted")).then(|| reason.unwrap_or("Aborted").to_owned())
+        let mark = seen.route(&named.name)?.traffic.as_deref()?;
+        let (id, reason) = render::abort_mark(mark)?;
+        (id == run.id).then(|| reason.to_owned())
     })
 }

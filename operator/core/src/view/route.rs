@@ -73,6 +73,14 @@ pub enum RouteProblem {
         /// Name of the canary Service.
         canary: String,
     },
+    /// The run goes back: nothing may raise its weight any more.
+    #[error("HTTPRoute {route} is on its way back: run {run} was aborted, its weight may only fall")]
+    Aborted {
+        /// The route.
+        route: String,
+        /// The run.
+        run: String,
+    },
     /// `rules` of the rollout names a rule that does not exist.
     #[error(
         "HTTPRoute {route} has no rule {rule}: spec.routing.routes[].rules counts from 0 and the route has {count}"
