@@ -38,3 +38,31 @@ pub fn write(dir: &Path, check: bool) -> Result<(), CrdError> {
     std::fs::create_dir_all(dir).map_err(fail)?;
     std::fs::write(&path, text).map_err(fail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generated_files_are_what_the_types_say() {
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for dir in ["crds", "charts/sluice/files/crds"] {
+            write(&top.join(dir), true).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_that_differs_is_named() {
+        let dir = std::env::temp_dir().join(format!("sluice-crds-{}", std::process::id()));
+        write(&dir, false).unwrap();
+        write(&dir, true).unwrap();
+        let path = dir.join("sluice.dev_progressiverollouts.yaml");
+        std::fs::write(&path, "kind: Other").unwrap();
+        let error = write(&dir, true).unwrap_err().to_string();
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(
+            error.contains("sluice.dev_progressiverollouts.yaml") && error.contains("make crds"),
+            "{error}"
+        );
+    }
+}

@@ -65,7 +65,7 @@ fn read_config(common: &Common) -> Result<Config, StartError> {
     } else {
         serde_saphyr::from_str(&text).map_err(|error| fail(error.to_string()))?
     };
-    if let Some(problem) = limits::table_problem(&config) {
+    if let Some(problem) = limits::config_problem(&config) {
         return Err(fail(problem));
     }
     Ok(config)

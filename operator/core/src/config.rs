@@ -12,7 +12,7 @@ pub struct Config {
     pub hold: Hold,
     /// Seconds between two evaluations of the guards, 1 to 300. Best equal to the scrape interval.
     pub evaluation_interval_seconds: i32,
-    /// How long a held revision waits for its `change` to be declared, in seconds.
+    /// How long a held revision waits for its `change` to be declared, in seconds, 0 to 3600.
     pub declaration_grace_seconds: i32,
     /// Namespaces that are watched; empty: all.
     pub watch_namespaces: Vec<String>,

@@ -39,16 +39,20 @@ impl Provenance {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
-    /// Who wrote the change: Human, GenAIAssisted, GenAIAutonomous or Unknown. Default Unknown, which is
-    /// limited at least as tightly as GenAIAssisted.
+    /// Who wrote the change: Human, GenAIAssisted (with the help of generative AI), GenAIAutonomous (by a generative
+    /// AI agent on its own) or Unknown. It decides the risk class; Unknown is limited at least as tightly as
+    /// GenAIAssisted. Default Unknown.
     #[serde(default)]
     pub provenance: Provenance,
-    /// Git commit of the source (not of rendered manifests), 7 to 64 hexadecimal digits.
+    /// Git commit of the source (not of rendered manifests), 7 to 64 hexadecimal digits. When the Deployment's
+    /// annotation `sluice.dev/commit` has the same value, this change describes its template. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), regex(pattern = r"^[0-9a-fA-F]{7,64}$"))]
     pub commit: Option<String>,
-    /// Container images that this change puts into the pod template, exactly as written there.
+    /// Container images that this change puts into the pod template, exactly as written there, at most 32 of at most
+    /// 500 characters. When every image that differs from the stable template is among them, this change describes
+    /// the template. Default none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 500)))]
     pub images: Vec<String>,
 }

@@ -47,7 +47,7 @@ pub enum ConditionStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What the condition is about.
+    /// What the condition is about: Ready, Reconciling, Stalled, MetricsAvailable or TrafficVerified.
     #[serde(rename = "type")]
     pub kind: ConditionType,
     /// True, False or Unknown.
@@ -58,7 +58,7 @@ pub struct Condition {
     pub message: String,
     /// Generation of the rollout that this condition was computed from.
     pub observed_generation: i64,
-    /// When `status` last changed.
+    /// When `status` of this condition last changed.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub last_transition_time: Timestamp,
 }

@@ -19,16 +19,18 @@ pub enum GuardAction {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Guard {
-    /// Name of the guard, unique in the rollout; it appears in events and status.
+    /// Name of the guard, unique in the rollout, at most 63 characters; it appears in events, status and metrics.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
-    /// What to do when the guard trips: Abort (default), Hold or Observe.
+    /// What to do when the guard trips. Abort: return all traffic to stable and reject the revision. Hold: keep the
+    /// weight where it is until the guard is clear again. Observe: report it only. Default Abort.
     #[serde(default)]
     pub action: GuardAction,
-    /// Share of failed requests: canary against the concurrent stable, and against an absolute limit.
+    /// Share of failed requests: canary against the concurrent stable, and against an absolute limit. Not together
+    /// with alert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_ratio: Option<ErrorRatioGuard>,
-    /// Alerts that fire in Alertmanager.
+    /// Alerts that fire in Alertmanager. Not together with errorRatio.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alert: Option<AlertGuard>,
 }
@@ -47,24 +49,25 @@ pub enum RatioSource {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorRatioGuard {
-    /// Where the counts come from: Pods (default) or Traefik.
+    /// Where the counts come from. Pods: counters that the pods export themselves, told apart by the label `pod`.
+    /// Traefik: Traefik's counters for the two Services of the route. Default Pods.
     #[serde(default)]
     pub source: RatioSource,
-    /// Counter of requests, for source Pods. Default `http_requests_total`.
+    /// Name of the counter of requests, for source Pods, at most 200 characters. Default `http_requests_total`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200), regex(pattern = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
     pub metric: Option<String>,
-    /// Label of that counter that holds the HTTP status code. Default `code`.
+    /// Label of that counter that holds the HTTP status code, at most 100 characters. Default `code`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100), regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$"))]
     pub code_label: Option<String>,
-    /// PromQL series selector (without braces) added to the built-in query, for source Pods, such as
-    /// `job="checkout",path!="/healthz"`. Default none.
+    /// PromQL label matchers (without braces) added to the built-in query, for source Pods, such as
+    /// `job="checkout",path!="/healthz"`, at most 500 characters. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
     pub matchers: Option<String>,
-    /// Absolute limit of the canary's error ratio in parts per million (50000 is 5 %). Default none: only
-    /// the comparison with stable counts.
+    /// Absolute limit of the canary's error ratio in parts per million, 1 to 1000000 (50000 is 5 %). It counts
+    /// besides the comparison with stable, whichever trips first. Default none: only the comparison counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_ppm: Option<i32>,
@@ -88,13 +91,14 @@ pub enum MatchOp {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AlertMatcher {
-    /// Name of the label.
+    /// Name of the alert's label, at most 100 characters, such as `alertname`.
     #[schemars(length(min = 1, max = 100))]
     pub label: String,
-    /// Equal (default), NotEqual, Matches or NotMatches.
+    /// How the label is compared: Equal, NotEqual, Matches (the whole label matches the regular expression) or
+    /// NotMatches. Default Equal.
     #[serde(default)]
     pub op: MatchOp,
-    /// Value or regular expression.
+    /// Value, or for Matches and NotMatches a regular expression (RE2 syntax), at most 300 characters.
     #[schemars(length(max = 300))]
     pub value: String,
 }
@@ -106,8 +110,8 @@ pub struct AlertGuard {
     /// All of these must match, 1 to 16.
     #[schemars(length(min = 1, max = 16))]
     pub matchers: Vec<AlertMatcher>,
-    /// How long the alert has to fire before the guard trips, in seconds, 0 to 3600. Default 0. Until then
-    /// the rollout holds.
+    /// How long the alert has to fire before the guard trips, in seconds, 0 to 3600. Until then the rollout holds.
+    /// Default 0.
     #[serde(default)]
     #[schemars(range(min = 0, max = 3600))]
     pub min_firing_seconds: i32,

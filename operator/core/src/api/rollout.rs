@@ -33,39 +33,47 @@ use super::{Change, Guard, ProgressiveRolloutStatus, ProviderConfig};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ProgressiveRolloutSpec {
-    /// The workload whose releases are guarded. Immutable.
+    /// The workload whose releases are guarded, in the same namespace. Immutable. When several rollouts name one
+    /// workload, the oldest guards it and the others are Stalled with reason WorkloadClaimed.
     #[x_kube(validation = Rule::new("self == oldSelf").message("workloadRef is immutable: delete this ProgressiveRollout and create one for the other workload"))]
     pub workload_ref: WorkloadRef,
     /// What the change that is being shipped declares about itself. A template that it does not describe has
-    /// provenance Unknown.
+    /// provenance Unknown. It counts when a run starts; a run under way keeps the plan it started with.
     #[serde(default)]
     pub change: Change,
-    /// How traffic is divided between stable and canary.
+    /// How traffic is divided between stable and canary. A run under way keeps what it started with.
     pub routing: Routing,
-    /// Metrics and alerts that can stop a rollout, at most 16. Empty: the default guards of the installation.
+    /// Metrics and alerts that can stop a rollout, at most 16, merged by name. When there are any, they replace the
+    /// default guards of the installation; one of them must be an errorRatio with action Abort. Default: those of
+    /// the installation, and if it has none, the error ratio of the pods' own metrics.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new("self.all(g, has(g.errorRatio) != has(g.alert))").message("each guard has exactly one of errorRatio and alert"))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
     pub guards: Vec<Guard>,
-    /// Limits of this rollout. They can only tighten what the risk class allows.
+    /// Limits of this rollout. They can only tighten what the risk class allows: of two limits the tighter one
+    /// wins.
     #[serde(default)]
     pub limits: Limits,
-    /// Enforce (default): hold, expose, judge and act. Observe: plan and judge the native roll, hold nothing.
+    /// Enforce: hold, expose, judge and act. Observe: plan and judge the native roll, hold nothing, and say in
+    /// events what would have happened. Default Enforce.
     #[serde(default)]
     pub mode: Mode,
-    /// Stop moving forward while true. Aborts and returns to stable still happen.
+    /// Stops what moves forward while true: nothing starts, no weight rises. Aborts and returns to stable still
+    /// happen. A run that is suspended for 72 hours returns to stable. Default false.
     #[serde(default)]
     pub suspend: bool,
-    /// How long the old revision stays warm after promotion, in seconds, 0 to 3600. Default: as long as the
-    /// last bake of the plan, at most 3600.
+    /// How long the old revision stays warm after promotion, ready to take everything back without a restart, in
+    /// seconds, 0 to 3600. Default: as long as the last bake of the plan, at most 3600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 3600))]
     pub watch_seconds: Option<i32>,
-    /// Prometheus of this rollout. Default: the one of the installation.
+    /// Prometheus of this rollout; its keys are those of the Secret `sluice-providers` in this namespace. It
+    /// replaces the one of the installation as a whole. Default: the one of the installation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<ProviderConfig>,
-    /// Alertmanager of this rollout. Default: the one of the installation.
+    /// Alertmanager of this rollout; its keys are those of the Secret `sluice-providers` in this namespace. It
+    /// replaces the one of the installation as a whole. Default: the one of the installation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alertmanager: Option<ProviderConfig>,
 }
@@ -74,17 +82,18 @@ pub struct ProgressiveRolloutSpec {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadRef {
-    /// API version of the workload. Only `apps/v1` for now, the default.
+    /// API version of the workload. Only `apps/v1` is supported. Default `apps/v1`.
     #[serde(default = "apps_v1")]
     #[x_kube(validation = Rule::new("self == 'apps/v1'").message("only apps/v1 is supported"))]
     #[schemars(length(max = 63))]
     pub api_version: String,
-    /// Kind of the workload. Only `Deployment` for now, the default.
+    /// Kind of the workload. Only `Deployment` is supported. Default `Deployment`.
     #[serde(default = "deployment")]
     #[x_kube(validation = Rule::new("self == 'Deployment'").message("only Deployment is supported"))]
     #[schemars(length(max = 63))]
     pub kind: String,
-    /// Name of the workload.
+    /// Name of the workload, at most 253 characters. Its strategy must be RollingUpdate, since two revisions run side
+    /// by side.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
@@ -119,27 +128,29 @@ pub enum ApexCallers {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Routing {
-    /// Name of the Service of the workload (the apex Service). The controller makes `<service>-stable` and
-    /// `<service>-canary` from it.
+    /// Name of the Service of the workload (the apex Service), at most 56 characters; it must select the workload's
+    /// pods. The controller makes the Services `<service>-stable` and `<service>-canary` from it.
     #[schemars(length(min = 1, max = 56))]
     pub service: String,
     /// The routes that carry the workload's requests, 1 to 8.
     #[schemars(length(min = 1, max = 8))]
     pub routes: Vec<RouteRef>,
-    /// How the routes name the two revisions. Only Pair for now, the default.
+    /// How the routes name the two revisions. Pair: each names `<service>-stable` with weight 100 and
+    /// `<service>-canary` with weight 0 at rest. Only Pair is supported. Default Pair.
     #[serde(default)]
     pub wiring: Wiring,
-    /// Whether anything calls the Service past the routes: Some (default) or None. With Some, the exposure
-    /// shown is the larger of the weight and the canary's share of the pods.
+    /// Whether anything calls the apex Service past the routes. Some: callers inside the cluster do, and meet the
+    /// canary in proportion to its pods, so that the exposure shown is the larger of the weight and that share.
+    /// None: all requests come through the routes. Default Some.
     #[serde(default)]
     pub apex_callers: ApexCallers,
-    /// How long a weight needs to reach every proxy after the route was accepted, in seconds, 1 to 300.
-    /// Default 5.
+    /// How long a weight needs to reach every proxy after the gateway accepted the route, in seconds, 1 to 300. The
+    /// analysis of a step begins after it. Default 5.
     #[serde(default = "settle_seconds")]
     #[schemars(range(min = 1, max = 300))]
     pub settle_seconds: i32,
-    /// How long requests in flight may take after the weight is 0, in seconds, 1 to 3600. Default 30. Canary
-    /// pods go when no request reached them for a whole scrape, or after this time.
+    /// How long requests in flight may take after the weight is 0, in seconds, 1 to 3600. Canary pods go when no
+    /// request reached them for a whole scrape, or after this time. Default 30.
     #[serde(default = "drain_seconds")]
     #[schemars(range(min = 1, max = 3600))]
     pub drain_seconds: i32,
@@ -157,17 +168,18 @@ fn drain_seconds() -> i32 {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteRef {
-    /// Kind of the route. Only `HTTPRoute` for now, the default.
+    /// Kind of the route. Only `HTTPRoute` of `gateway.networking.k8s.io/v1` is supported. Default `HTTPRoute`.
     #[serde(default = "http_route")]
     #[x_kube(validation = Rule::new("self == 'HTTPRoute'").message("only HTTPRoute is supported"))]
     #[schemars(length(max = 63))]
     pub kind: String,
-    /// Name of the route.
+    /// Name of the route, at most 253 characters.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Indexes of the rules that carry the pair, from 0. Default: every rule that names it.
+    /// Indexes of the rules that carry the pair, counted from 0, at most 16. Other rules are not touched. Default:
+    /// every rule that names the pair.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), inner(range(min = 0, max = 63)))]
     pub rules: Vec<i32>,
 }
 
@@ -179,21 +191,25 @@ fn http_route() -> String {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
-    /// Own steps, at most 16, weights rising to 100. Joined with the steps of the class: before a weight is
-    /// reached at least as much healthy time has passed as either asks for. Default: the steps of the class.
+    /// Own steps, at most 16, with weights that rise to 100. They are joined with the steps of the class: before a
+    /// weight is reached, at least as much healthy time has passed as either asks for. Default: the steps of the
+    /// class.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new("size(self) == 0 || self[size(self) - 1].weightPercent == 100").message("the last step must have weightPercent 100"))]
     pub steps: Vec<StepSpec>,
-    /// Wait for `resume` before the weight rises to this many percent or more, 1 to 100. Default: never wait.
+    /// Wait for a person's `resume` before the weight rises to this percentage or more, 1 to 100. A run that nobody
+    /// resumes for 72 hours returns to stable. Default: never wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub pause_before_percent: Option<i32>,
-    /// Largest weight of the first step, in percent, 1 to 100. Default: that of the class.
+    /// Largest weight of the first step, in percent, 1 to 100. A larger first step gets one with this weight before
+    /// it. Default: the first weight of the class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_first_step_percent: Option<i32>,
-    /// Shortest bake of every step, in seconds, 0 to 604800. Default: that of the class.
+    /// Shortest bake of every step, in seconds, 0 to 604800. The longer of this and the step's own counts. Default:
+    /// the bakes of the class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 604_800))]
     pub min_bake_seconds: Option<i32>,
@@ -203,10 +219,11 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepSpec {
-    /// Percent of the traffic that the canary gets, 1 to 100.
+    /// Percent of the traffic that the canary gets in this step, 1 to 100.
     #[schemars(range(min = 1, max = 100))]
     pub weight_percent: i32,
-    /// Healthy observation time at this weight before the next, in seconds, 0 to 604800.
+    /// Healthy observation time at this weight before the next, in seconds, 0 to 604800. Time without fresh data
+    /// does not count.
     #[schemars(range(min = 0, max = 604_800))]
     pub bake_seconds: i32,
 }

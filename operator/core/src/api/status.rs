@@ -20,7 +20,8 @@ pub struct ProgressiveRolloutStatus {
     /// Generation of the workload that this status was computed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_workload_generation: Option<i64>,
-    /// Where the rollout stands.
+    /// Where the rollout stands: Pending, Idle, Held, Canary, Promoting, Watching, Returning, Rejected, NotProven,
+    /// Observing or Released.
     #[serde(default)]
     pub phase: Phase,
     /// When the phase began.
@@ -234,11 +235,11 @@ pub struct Quarantined {
     pub restart_digest: String,
     /// The run that rejected it.
     pub run_id: String,
-    /// Why.
+    /// One CamelCase word for programs: why it was rejected.
     pub reason: String,
     /// A sentence for people.
     pub message: String,
-    /// When.
+    /// When it was rejected.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: Timestamp,
 }
@@ -309,9 +310,9 @@ impl RiskClass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TolerancePpm {
-    /// Relative rise, 150000 is 15 %.
+    /// Tolerated rise relative to stable's ratio, in parts per million (150000 is 15 % of it).
     pub relative: i32,
-    /// Absolute rise, 200 is 2 basis points.
+    /// Tolerated rise on top, in parts per million of all requests (200 is 0.02 %).
     pub absolute: i32,
 }
 
@@ -321,7 +322,7 @@ pub struct TolerancePpm {
 pub struct Plan {
     /// SHA-256 over the plan.
     pub digest: String,
-    /// Risk class.
+    /// Risk class, R0 (lowest risk) to R4.
     pub risk_class: RiskClass,
     /// Provenance that the class follows from.
     pub provenance: Provenance,
@@ -350,9 +351,9 @@ pub struct Plan {
     pub routes: Vec<RouteRef>,
     /// Whether anything calls the apex Service past the routes.
     pub apex_callers: ApexCallers,
-    /// Settle time of a weight, in seconds.
+    /// How long a weight needs to reach every proxy after the gateway accepted it, in seconds.
     pub settle_seconds: i32,
-    /// Drain time, in seconds.
+    /// How long requests in flight may take after weight 0, in seconds.
     pub drain_seconds: i32,
     /// Guards in force.
     pub guards: Vec<Guard>,
@@ -393,7 +394,8 @@ pub enum Stage {
 pub struct Run {
     /// Name of the run, used by requests: `<number>-<hash>`.
     pub id: String,
-    /// Why the run exists.
+    /// Why the run exists. Canary: a new revision is tried. Return: a recorded good revision comes back. Observe: a
+    /// native roll is judged, not touched.
     #[serde(default)]
     pub kind: RunKind,
     /// The revision that is tried.
@@ -402,7 +404,7 @@ pub struct Run {
     pub stable: Revision,
     /// Limits and steps.
     pub plan: Plan,
-    /// Where it stands.
+    /// Where it stands: Preparing, Stepping, Promoting, Watching, Finishing or Returning.
     pub stage: Stage,
     /// Index of the step, from 0.
     #[serde(default)]
@@ -468,7 +470,7 @@ pub struct Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WeightIntent {
-    /// Percent for the canary.
+    /// Percent of the traffic for the canary, 0 to 100.
     pub percent: i32,
     /// When it was asked for.
     #[schemars(with = "String", extend("format" = "date-time"))]
@@ -512,19 +514,19 @@ pub struct GoingBack {
 pub struct RunRecord {
     /// The run.
     pub id: String,
-    /// How it ended.
+    /// How it ended: Promoted, Rejected, NotProven, Reverted, Superseded or Abandoned.
     pub outcome: Outcome,
     /// One CamelCase word for programs.
     pub reason: String,
     /// A sentence for people.
     pub message: String,
-    /// Risk class.
+    /// Risk class of the change, R0 (lowest risk) to R4.
     pub risk_class: RiskClass,
-    /// Provenance.
+    /// Provenance that the class follows from.
     pub provenance: Provenance,
-    /// Digest of the template.
+    /// Digest of the template that was tried.
     pub digest: String,
-    /// Images of the template.
+    /// Container images of the template.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<String>,
     /// Source commit, when declared.
@@ -596,7 +598,7 @@ pub struct GuardStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficStatus {
-    /// Percent asked for the canary.
+    /// Percent of the traffic asked for the canary, 0 to 100.
     pub weight_percent: i32,
     /// Whether every route was accepted by its gateway at this weight.
     pub accepted: bool,

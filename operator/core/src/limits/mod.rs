@@ -12,4 +12,4 @@ pub use plan::{
     ChangeView, canary_service, default_guards, describe, make_plan, return_plan, stable_service,
 };
 pub use schedule::join;
-pub use validate::problems;
+pub use validate::{config_problem, problems};

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::api::{Guard, GuardAction, ProgressiveRolloutSpec};
-use crate::limits::schedule;
+use crate::api::{Guard, GuardAction, ProgressiveRolloutSpec, ProviderConfig};
+use crate::config::Config;
+use crate::evidence::check_matchers;
+use crate::limits::{schedule, table_problem};
 
 /// Problems of a spec, in the order of its fields.
 pub fn problems(spec: &ProgressiveRolloutSpec) -> Vec<String> {
@@ -27,24 +29,117 @@ pub fn problems(spec: &ProgressiveRolloutSpec) -> Vec<String> {
     {
         found.push(format!("spec.limits.steps: {problem}"));
     }
-    found.extend(guard_problems(&spec.guards));
+    found.extend(guard_problems("spec.guards", &spec.guards));
+    let providers = [("spec.prometheus", &spec.prometheus), ("spec.alertmanager", &spec.alertmanager)];
+    for (field, provider) in providers {
+        if let Some(Err(problem)) = provider.as_ref().map(ProviderConfig::validate) {
+            found.push(format!("{field}.{problem}"));
+        }
+    }
     found
 }
 
+/// What is wrong with the settings of an installation, in words.
+pub fn config_problem(config: &Config) -> Option<String> {
+    let (interval, grace) = (config.evaluation_interval_seconds, config.declaration_grace_seconds);
+    if !(1..=300).contains(&interval) {
+        return Some(format!("evaluationIntervalSeconds {interval}: write 1 to 300"));
+    }
+    if !(0..=3600).contains(&grace) {
+        return Some(format!("declarationGraceSeconds {grace}: write 0 to 3600"));
+    }
+    let providers = [("prometheus", &config.prometheus), ("alertmanager", &config.alertmanager)];
+    for (field, provider) in providers {
+        if let Some(Err(problem)) = provider.as_ref().map(ProviderConfig::validate) {
+            return Some(format!("{field}.{problem}"));
+        }
+    }
+    guard_problems("defaultGuards", &config.default_guards)
+        .into_iter()
+        .next()
+        .or_else(|| table_problem(config))
+}
+
 /// Problems of a list of guards; an empty list means the defaults.
-fn guard_problems(guards: &[Guard]) -> Vec<String> {
+fn guard_problems(field: &str, guards: &[Guard]) -> Vec<String> {
     let mut found = Vec::new();
+    let mut names = BTreeSet::new();
     for guard in guards {
+        let name = &guard.name;
+        if !names.insert(name) {
+            found.push(format!("{field} has two guards named {name}: give each a name of its own"));
+        }
         if guard.error_ratio.is_some() == guard.alert.is_some() {
-            found.push(format!("spec.guards[{}]: set exactly one of errorRatio and alert", guard.name));
+            found.push(format!("{field}[{name}]: set exactly one of errorRatio and alert"));
+        }
+        if let Some(Err(problem)) = guard.alert.as_ref().map(|alert| check_matchers(&alert.matchers)) {
+            found.push(format!("{field}[{name}].alert.matchers: {problem}"));
         }
     }
     let judges = guards.iter().any(|g| g.error_ratio.is_some() && g.action == GuardAction::Abort);
     if !guards.is_empty() && !judges {
-        found.push(
-            "spec.guards: at least one errorRatio guard with action Abort is needed, since alerts alone can't show that a canary is good"
-                .to_owned(),
-        );
+        found.push(format!(
+            "{field}: at least one errorRatio guard with action Abort is needed, since alerts alone can't show that a canary is good"
+        ));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{AlertGuard, AlertMatcher, ErrorRatioGuard, MatchOp};
+
+    fn ratio(name: &str) -> Guard {
+        Guard {
+            name: name.to_owned(),
+            action: GuardAction::Abort,
+            error_ratio: Some(ErrorRatioGuard::default()),
+            alert: None,
+        }
+    }
+
+    fn alert(value: &str) -> Guard {
+        let matcher =
+            AlertMatcher { label: "alertname".to_owned(), op: MatchOp::Matches, value: value.to_owned() };
+        let alert = AlertGuard { matchers: vec![matcher], min_firing_seconds: 0 };
+        Guard { error_ratio: None, alert: Some(alert), ..ratio("alerts") }
+    }
+
+    #[test]
+    fn each_problem_names_the_guard_and_what_to_write() {
+        for (guards, says) in [
+            (vec![ratio("a"), ratio("a")], "spec.guards has two guards named a"),
+            (vec![Guard { error_ratio: None, ..ratio("a") }], "spec.guards[a]: set exactly one of"),
+            (
+                vec![ratio("a"), alert("(")],
+                "spec.guards[alerts].alert.matchers: matcher on label \"alertname\"",
+            ),
+            (vec![alert("Web.*")], "at least one errorRatio guard with action Abort"),
+        ] {
+            let found = guard_problems("spec.guards", &guards);
+            assert!(found.iter().any(|problem| problem.contains(says)), "{says}: {found:?}");
+        }
+        assert_eq!(guard_problems("spec.guards", &[ratio("a"), alert("Web.*")]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn settings_of_an_installation_are_checked_before_anything_runs() {
+        assert_eq!(config_problem(&Config::default()), None);
+        let bad = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config_problem(&config).unwrap_or_default()
+        };
+        assert!(
+            bad(|c| c.evaluation_interval_seconds = 0)
+                .contains("evaluationIntervalSeconds 0: write 1 to 300")
+        );
+        assert!(bad(|c| c.declaration_grace_seconds = -1).contains("declarationGraceSeconds -1"));
+        assert!(bad(|c| c.default_guards = vec![alert("x")]).starts_with("defaultGuards: at least one"));
+        let provider = |url: &str| Some(ProviderConfig { url: url.to_owned(), ..ProviderConfig::default() });
+        assert_eq!(config_problem(&Config { prometheus: provider("http://a"), ..Config::default() }), None);
+        let problem = config_problem(&Config { prometheus: provider("a:9090"), ..Config::default() });
+        assert!(problem.unwrap_or_default().starts_with("prometheus.url \"a:9090\": the scheme must be"));
+    }
 }
