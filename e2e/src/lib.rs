@@ -9,8 +9,6 @@ pub mod kubelet;
 pub mod load;
 pub mod sandbox;
 pub mod scenarios;
-pub mod scenarios;
 pub mod smoke;
-pub mod suite;
 pub mod workload;
 pub mod world;

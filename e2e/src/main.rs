@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use sluice_e2e::cluster::{Cluster, Options};
 use sluice_e2e::kubelet::LocalImage;
-use sluice_e2e::{demo, sandbox, scenarios, smoke, suite};
+use sluice_e2e::world::World;
+use sluice_e2e::{demo, sandbox, scenarios, smoke};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A rootless local Kubernetes and the end-to-end runs on it.
@@ -42,11 +43,6 @@ enum Command {
     },
     /// Start the cluster, send requests through the Gateway, look for the metrics
     Smoke,
-    /// Run the end-to-end scenarios
-    Test {
-        /// Only those whose name contains this
-        filter: Option<String>,
-    },
     /// Play the end-to-end scenarios: those of the demo, then all others
     Test {
         /// Only scenarios whose name contains this; the demo is left out then
@@ -103,9 +99,6 @@ async fn run(cli: Cli) -> Result<ExitCode> {
 
 async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
     match command {
-        Command::Test { filter } => {
-            suite::run(cluster, &scenarios::all(), filter.as_deref()).await.map(|()| ExitCode::SUCCESS)
-        }
         Command::Smoke => smoke::run(cluster).await.map(|()| ExitCode::SUCCESS),
         Command::Test { filter } => test(cluster, &filter).await.map(|()| ExitCode::SUCCESS),
         Command::Demo { report } => demo::run(cluster, &report).await.map(|()| ExitCode::SUCCESS),

@@ -13,34 +13,37 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
+use super::Scenario;
 use crate::cluster::{ADDRESSES, Cluster, until};
 use crate::http;
 use crate::kubelet::LocalImage;
 use crate::load::{Load, Target};
 use crate::smoke;
-use crate::suite::Scenario;
 use crate::workload::{Fault, Lifecycle, Select};
 
-const MINUTE: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Those of this file.
+/// Those of this file. They need the cluster alone, not the installation.
 pub fn scenarios() -> Vec<Scenario> {
     vec![
-        Scenario { name: "cluster_smoke", limit: MINUTE * 2, run: |c| smoke::run(c).boxed() },
+        Scenario { name: "cluster_smoke", alone: false, play: |w| smoke::run(w.cluster).boxed_local() },
         Scenario {
-            name: "cluster_faults_of_the_template",
-            limit: MINUTE,
-            run: |c| template_faults(c).boxed(),
+            name: "cluster_template_faults",
+            alone: false,
+            play: |w| template_faults(w.cluster).boxed_local(),
         },
-        Scenario { name: "cluster_faults_at_run_time", limit: MINUTE, run: |c| run_time_faults(c).boxed() },
-        Scenario { name: "cluster_deleted_pod_is_silent", limit: MINUTE, run: |c| deleted_pod(c).boxed() },
         Scenario {
-            name: "cluster_local_node_runs_pod_specs",
-            limit: MINUTE * 2,
-            run: |c| local_node(c).boxed(),
+            name: "cluster_run_time_faults",
+            alone: false,
+            play: |w| run_time_faults(w.cluster).boxed_local(),
         },
+        Scenario {
+            name: "cluster_deleted_pod",
+            alone: false,
+            play: |w| deleted_pod(w.cluster).boxed_local(),
+        },
+        Scenario { name: "cluster_local_node", alone: false, play: |w| local_node(w.cluster).boxed_local() },
     ]
 }
 

@@ -3,6 +3,8 @@
 //! Scenarios that keep to their own namespace run side by side; those that touch the installation itself run
 //! alone, after them, on the same cluster.
 
+pub mod local_cluster;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -35,7 +37,11 @@ pub struct Scenario {
 #[macro_export]
 macro_rules! shared {
     ($play:path) => {
-        $crate::scenarios::Scenario { name: stringify!($play), alone: false, play: |world| Box::pin($play(world)) }
+        $crate::scenarios::Scenario {
+            name: stringify!($play),
+            alone: false,
+            play: |world| Box::pin($play(world)),
+        }
     };
 }
 
@@ -43,13 +49,17 @@ macro_rules! shared {
 #[macro_export]
 macro_rules! alone {
     ($play:path) => {
-        $crate::scenarios::Scenario { name: stringify!($play), alone: true, play: |world| Box::pin($play(world)) }
+        $crate::scenarios::Scenario {
+            name: stringify!($play),
+            alone: true,
+            play: |world| Box::pin($play(world)),
+        }
     };
 }
 
 /// All scenarios, in the order in which they start.
 pub fn all() -> Vec<Scenario> {
-    Vec::new()
+    local_cluster::scenarios()
 }
 
 /// Plays the scenarios whose name contains `filter`. The closing line counts them.
@@ -65,7 +75,8 @@ pub async fn run(world: &World<'_>, scenarios: Vec<Scenario>, filter: &str) -> R
     for scenario in alone {
         results.push(play(world, scenario, begin).await);
     }
-    let failed: Vec<_> = results.iter().filter_map(|(name, result)| Some((name, result.as_ref().err()?))).collect();
+    let failed: Vec<_> =
+        results.iter().filter_map(|(name, result)| Some((name, result.as_ref().err()?))).collect();
     for (name, error) in &failed {
         println!("\nFAILED {name}: {error:#}");
     }
