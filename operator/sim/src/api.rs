@@ -1,6 +1,8 @@
 //! A model of the API server: objects with versions, JSON Patch with `test`, finalizers, garbage collection.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::rc::Rc;
 
 use jiff::Timestamp;
@@ -9,6 +11,7 @@ use sluice_core::action::{Kind, PatchOp};
 use sluice_core::api::{ProgressiveRollout, ProgressiveRolloutStatus};
 
 use crate::admission::{self, Actor};
+use crate::view::View;
 
 /// Kinds that the world keeps as raw JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,23 +58,43 @@ pub enum Refused {
     Denied(String),
 }
 
+/// One version of an object, with what was once read from it.
+#[derive(Debug)]
+pub struct Object {
+    value: Value,
+    /// The core's view of it.
+    pub view: OnceCell<View>,
+}
+
+impl Deref for Object {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.value
+    }
+}
+
+fn object(value: Value) -> Rc<Object> {
+    Rc::new(Object { value, view: OnceCell::new() })
+}
+
 /// All objects at one moment. Cloning is cheap: a cache that lags keeps an old one.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// Everything but rollouts.
-    pub raw: BTreeMap<(Res, String), Rc<Value>>,
+    pub raw: Rc<BTreeMap<(Res, String), Rc<Object>>>,
     /// The one rollout of the world.
     pub rollout: Option<Rc<ProgressiveRollout>>,
 }
 
 impl Objects {
     /// One object.
-    pub fn get(&self, res: Res, name: &str) -> Option<&Rc<Value>> {
+    pub fn get(&self, res: Res, name: &str) -> Option<&Rc<Object>> {
         self.raw.get(&(res, name.to_owned()))
     }
 
     /// All objects of a kind.
-    pub fn list(&self, res: Res) -> impl Iterator<Item = &Rc<Value>> {
+    pub fn list(&self, res: Res) -> impl Iterator<Item = &Rc<Object>> {
         self.raw
             .range((res, String::new())..)
             .take_while(move |(key, _)| key.0 == res)
@@ -80,7 +103,7 @@ impl Objects {
 }
 
 /// The API server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Api {
     /// Objects now.
     pub now: Objects,
@@ -96,19 +119,30 @@ impl Default for Api {
     }
 }
 
+/// The value at a JSON pointer. Unlike serde's it does not allocate, which is most of what a story costs.
+pub fn at<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
+    if pointer.contains('~') {
+        return value.pointer(pointer);
+    }
+    pointer.split('/').skip(1).try_fold(value, |value, token| match value {
+        Value::Array(list) => list.get(token.parse::<usize>().ok()?),
+        _ => value.get(token),
+    })
+}
+
 /// Text at a pointer, empty when absent.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    at(value, pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Integer at a pointer.
 pub fn int(value: &Value, pointer: &str) -> Option<i64> {
-    value.pointer(pointer).and_then(Value::as_i64)
+    at(value, pointer).and_then(Value::as_i64)
 }
 
 /// Map at a pointer, empty when absent.
 pub fn map(value: &Value, pointer: &str) -> Map<String, Value> {
-    value.pointer(pointer).and_then(Value::as_object).cloned().unwrap_or_default()
+    at(value, pointer).and_then(Value::as_object).cloned().unwrap_or_default()
 }
 
 /// Time in the form of `metadata`.
@@ -143,7 +177,7 @@ impl Api {
         object["metadata"]["creationTimestamp"] = json!(stamp(at));
         object["metadata"]["generation"] = json!(1);
         object["metadata"]["resourceVersion"] = json!(self.bump());
-        self.now.raw.insert((res, name), Rc::new(object));
+        Rc::make_mut(&mut self.now.raw).insert((res, name), self::object(object));
         Ok(())
     }
 
@@ -158,7 +192,7 @@ impl Api {
         let Some(old) = self.now.get(res, name).cloned() else {
             return Err(Refused::NotFound);
         };
-        let mut new = (*old).clone();
+        let mut new = (**old).clone();
         change(&mut new);
         self.store(res, name, actor, &old, new)
     }
@@ -183,7 +217,7 @@ impl Api {
             new["metadata"]["generation"] = json!(generation + 1);
         }
         new["metadata"]["resourceVersion"] = json!(self.bump());
-        self.now.raw.insert((res, name.to_owned()), Rc::new(new));
+        Rc::make_mut(&mut self.now.raw).insert((res, name.to_owned()), object(new));
         Ok(true)
     }
 
@@ -192,7 +226,7 @@ impl Api {
         let Some(old) = self.now.get(res, name).cloned() else {
             return Err(Refused::NotFound);
         };
-        let mut new = (*old).clone();
+        let mut new = (**old).clone();
         apply(&mut new, ops)?;
         self.store(res, name, actor, &old, new)
     }
@@ -207,7 +241,7 @@ impl Api {
             return Err(Refused::Moved(format!("{name} has UID {found}")));
         }
         self.bump();
-        self.now.raw.remove(&(res, name.to_owned()));
+        Rc::make_mut(&mut self.now.raw).remove(&(res, name.to_owned()));
         self.collect();
         Ok(())
     }
@@ -217,7 +251,7 @@ impl Api {
         let alive: Vec<String> =
             self.now.list(Res::Deployment).map(|d| text(d, "/metadata/uid").to_owned()).collect();
         let before = self.now.raw.len();
-        self.now.raw.retain(|(res, _), object| {
+        Rc::make_mut(&mut self.now.raw).retain(|(res, _), object| {
             let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
             let owners = owners.filter(|list| *res == Res::ReplicaSet && !list.is_empty());
             owners.is_none_or(|list| {

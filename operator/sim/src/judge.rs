@@ -17,7 +17,7 @@ pub const DETECT_SECONDS: i64 = 3;
 const GATE_SECONDS: f64 = 2.0;
 
 /// A verdict's memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Judge {
     /// Spans without data; an open one has no end.
     outages: Vec<(Timestamp, Option<Timestamp>)>,

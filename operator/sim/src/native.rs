@@ -11,14 +11,14 @@ use sluice_core::api::LABEL_HASH;
 use sluice_core::digest;
 
 use crate::admission::Actor;
-use crate::api::{Api, Res, int, map, text};
+use crate::api::{Api, Res, at, int, map, text};
 
 const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 const MAX: &str = "deployment.kubernetes.io/max-replicas";
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
 /// Digests by UID and generation: a template that did not change is not hashed again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Memo(BTreeMap<(String, i64), String>);
 
 impl Memo {
@@ -74,7 +74,7 @@ impl Deployment {
             name: text(object, "/metadata/name").to_owned(),
             uid: text(object, "/metadata/uid").to_owned(),
             replicas: int(object, "/spec/replicas").unwrap_or(1),
-            paused: object.pointer("/spec/paused").and_then(Value::as_bool).unwrap_or(false),
+            paused: at(object, "/spec/paused").and_then(Value::as_bool).unwrap_or(false),
             digest: memo.template(object),
             surge: rolling("maxSurge", 1),
             unavailable: rolling("maxUnavailable", 0),
@@ -120,7 +120,7 @@ fn selects(object: &Value, labels: &serde_json::Map<String, Value>) -> bool {
 }
 
 fn controller_of(set: &Value) -> Option<&str> {
-    let owners = set.pointer("/metadata/ownerReferences").and_then(Value::as_array)?;
+    let owners = at(set, "/metadata/ownerReferences").and_then(Value::as_array)?;
     let found = owners.iter().find(|o| o.get("controller").and_then(Value::as_bool) == Some(true))?;
     Some(text(found, "/uid"))
 }
@@ -159,7 +159,7 @@ fn visible(api: &Api, memo: &mut Memo, deployment: &Value, uid: &str) -> Vec<Set
         .filter(|set| controller_of(set) == Some(uid) && selects(deployment, &map(set, "/metadata/labels")))
         .map(|set| {
             let note = |key: &str| {
-                let notes = set.pointer("/metadata/annotations");
+                let notes = at(set, "/metadata/annotations");
                 notes.and_then(|n| n.get(key)).and_then(Value::as_str).and_then(|n| n.parse().ok())
             };
             let generation = int(set, "/metadata/generation").unwrap_or(0);

@@ -37,6 +37,10 @@ impl Pod {
         Behaviour::of(&self.image)
     }
 
+    fn is_due(&self, at: Timestamp) -> bool {
+        self.behaviour().ready_after().is_some_and(|seconds| later(self.born, seconds) <= at)
+    }
+
     /// As the API server shows it: only what decisions read.
     pub fn json(&self, at: Timestamp) -> Value {
         let mut status = json!({"conditions": [{
@@ -100,7 +104,7 @@ pub fn later(at: Timestamp, seconds: i64) -> Timestamp {
 }
 
 /// All pods, and the controllers that make them and their endpoints.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pods {
     /// Pods by name.
     pub all: BTreeMap<String, Pod>,
@@ -112,6 +116,11 @@ pub struct Pods {
 }
 
 impl Pods {
+    /// Whether some pod will be ready, or stop being so, in the next sync.
+    pub fn stir(&self, at: Timestamp) -> bool {
+        !self.flapping.is_empty() || self.all.values().any(|pod| pod.is_due(at) != pod.ready)
+    }
+
     /// Pods of a ReplicaSet.
     pub fn of<'a>(&'a self, set: &'a str) -> impl Iterator<Item = &'a Pod> {
         self.all.values().filter(move |pod| pod.set == set)
@@ -135,10 +144,9 @@ impl Pods {
         }
         self.flapping.retain(|(_, until)| *until > at);
         for pod in self.all.values_mut() {
-            let due = pod.behaviour().ready_after().map(|seconds| later(pod.born, seconds));
             let hash = pod.labels.get(LABEL_HASH).and_then(Value::as_str).unwrap_or_default();
             let flaps = self.flapping.iter().any(|(flapping, _)| flapping == hash);
-            pod.ready = due.is_some_and(|due| due <= at) && !flaps;
+            pod.ready = pod.is_due(at) && !flaps;
         }
         for set in &sets {
             let name = text(set, "/metadata/name");

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::admission::Actor;
-use crate::api::{Api, Res, int, map, text};
+use crate::api::{Api, Res, at, int, map, text};
 use crate::pods::later;
 
 /// How far proxies may be behind: Traefik's throttle.
@@ -36,7 +36,7 @@ impl Plane {
     pub fn wanted(api: &Api) -> Self {
         let mut plane = Self::default();
         for route in api.now.list(Res::Route) {
-            for rule in route.pointer("/spec/rules").and_then(Value::as_array).into_iter().flatten() {
+            for rule in at(route, "/spec/rules").and_then(Value::as_array).into_iter().flatten() {
                 let refs = rule.get("backendRefs").and_then(Value::as_array);
                 let backend = |r: &Value| Backend {
                     service: text(r, "/name").to_owned(),
@@ -50,7 +50,7 @@ impl Plane {
             let service = service.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
             let ready = slice.get("endpoints").and_then(Value::as_array).into_iter().flatten();
             let ready =
-                ready.filter(|e| e.pointer("/conditions/ready").and_then(Value::as_bool) == Some(true));
+                ready.filter(|e| at(e, "/conditions/ready").and_then(Value::as_bool) == Some(true));
             plane.endpoints.insert(service, ready.map(|e| text(e, "/targetRef/name").to_owned()).collect());
         }
         plane
@@ -86,7 +86,7 @@ impl Plane {
 }
 
 /// The gateway.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Router {
     /// States and when each began, oldest first; the last one is what the objects ask for.
     states: Vec<(Timestamp, Plane)>,

@@ -13,7 +13,7 @@ use sluice_core::render;
 
 use crate::admission::Actor;
 use crate::api::{Refused, Res};
-use crate::view::Caches;
+use crate::view::{self, Caches};
 use crate::world::World;
 
 /// What goes wrong in a pass, at which of its writes (the first is 0).
@@ -30,7 +30,7 @@ pub enum Fault {
 }
 
 /// One instance of the controller.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Instance {
     /// Its caches.
     pub caches: Caches,
@@ -68,13 +68,14 @@ impl World {
     /// One pass of an instance. Returns how many writes it made.
     pub fn pass(&mut self, instance: usize, fault: Option<Fault>) -> u8 {
         let now = self.api.now.clone();
+        let current = self.instances[instance].caches.are_current(self.now);
         let shown = self.instances[instance].caches.show(&now, self.now);
         let mut pass = Pass { writes: 0, fault, instance };
         let Some(rollout) = shown.rollout.clone() else {
             return 0;
         };
         let unreadable = self.unreadable();
-        let seen = self.views.observe(&shown, &self.pods, &unreadable, self.now);
+        let seen = view::observe(&shown, &self.pods, &unreadable, self.now);
         let run = rollout.status.as_ref().and_then(|status| status.run.as_ref());
         let verdict = self.judge.verdict(run, self.now);
         let config = self.config.clone();
@@ -98,24 +99,34 @@ impl World {
         if instance != self.leader {
             return 0; // fenced
         }
+        if current {
+            // The caches show what is there: deciding again on the same gives the same.
+            self.forward(&mut pass, &input, &decision);
+            return pass.writes;
+        }
         let Some(rollout) = now.rollout.clone() else {
             return 0;
         };
-        let seen = self.views.observe(&now, &self.pods, &unreadable, self.now);
+        let seen = view::observe(&now, &self.pods, &unreadable, self.now);
         let run = rollout.status.as_ref().and_then(|status| status.run.as_ref());
         let verdict = self.judge.verdict(run, self.now);
         let input = Input { rollout: &rollout, seen: &seen, verdict: &verdict, ..input };
         let decision = decide(input);
-        self.checked(&input, &decision);
-        let version = rollout.metadata.resource_version.clone().unwrap_or_default();
-        if decision.only_returns() && !decision.actions.is_empty() {
-            if self.act(&mut pass, &decision.actions) {
-                self.save(&mut pass, &version, &decision);
-            }
-        } else if self.save(&mut pass, &version, &decision) {
-            self.act(&mut pass, &decision.actions);
-        }
+        self.forward(&mut pass, &input, &decision);
         pass.writes
+    }
+
+    /// Carries out what was decided on the API server's own objects.
+    fn forward(&mut self, pass: &mut Pass, input: &Input<'_>, decision: &Decision) {
+        self.checked(input, decision);
+        let version = input.rollout.metadata.resource_version.clone().unwrap_or_default();
+        if decision.only_returns() && !decision.actions.is_empty() {
+            if self.act(pass, &decision.actions) {
+                self.save(pass, &version, decision);
+            }
+        } else if self.save(pass, &version, decision) {
+            self.act(pass, &decision.actions);
+        }
     }
 
     fn checked(&mut self, input: &Input<'_>, decision: &Decision) {

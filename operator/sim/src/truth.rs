@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use sluice_core::api::{Run, Stage};
 
-use crate::api::{Res, int, text};
+use crate::api::{Res, at, int, text};
 use crate::fixture::NAME;
 use crate::native::Rolled;
 use crate::pods::later;
@@ -21,7 +21,7 @@ const REVERT_SECONDS: i64 = 150;
 const AFTER_SECONDS: i64 = 20;
 
 /// What the invariants remember from step to step.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Truth {
     /// Templates that the native controller rolled out by itself since the last look.
     pub rolled: Vec<Rolled>,
@@ -246,7 +246,7 @@ impl World {
         };
         let uid = text(deployment, "/metadata/uid");
         let owned = |set: &Value| {
-            let owners = set.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+            let owners = at(set, "/metadata/ownerReferences").and_then(Value::as_array);
             owners.into_iter().flatten().any(|owner| {
                 text(owner, "/uid") == uid && owner.get("controller").and_then(Value::as_bool) == Some(true)
             })

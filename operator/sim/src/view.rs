@@ -1,15 +1,14 @@
 //! What one instance of the controller sees: its own caches, which may lag, or the API server itself.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use sluice_core::observed::{self, Observed, Seen};
-use sluice_core::view::{ReplicaSet, Workload};
+use sluice_core::observed::{Observed, Seen};
+use sluice_core::view::{ReplicaSet, Route, Service, Workload, ready_pods, worst_trouble};
 
 use crate::api::{Objects, Res, text};
-use crate::fixture::NAME;
 use crate::pods::Pods;
 
 /// What a lagging watch is of.
@@ -22,7 +21,7 @@ pub enum Watch {
 }
 
 /// Caches of one instance: those that lag still show an older state.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Caches(Vec<(Watch, Objects, Timestamp)>);
 
 impl Caches {
@@ -35,6 +34,11 @@ impl Caches {
     /// The rollout is known as it is now.
     pub fn caught_up(&mut self) {
         self.0.retain(|(watch, _, _)| *watch != Watch::Rollout);
+    }
+
+    /// Whether they show what is there now.
+    pub fn are_current(&self, at: Timestamp) -> bool {
+        self.0.iter().all(|(_, _, until)| *until <= at)
     }
 
     /// Forgets everything: a new process lists first.
@@ -50,13 +54,10 @@ impl Caches {
             match watch {
                 Watch::Rollout => shown.rollout.clone_from(&old.rollout),
                 Watch::Of(res) => {
-                    shown.raw.retain(|(kind, _), _| kind != res);
-                    shown.raw.extend(
-                        old.raw
-                            .iter()
-                            .filter(|((kind, _), _)| kind == res)
-                            .map(|(k, v)| (k.clone(), v.clone())),
-                    );
+                    let raw = Rc::make_mut(&mut shown.raw);
+                    raw.retain(|(kind, _), _| kind != res);
+                    let old = old.raw.iter().filter(|((kind, _), _)| kind == res);
+                    raw.extend(old.map(|(key, object)| (key.clone(), object.clone())));
                 }
             }
         }
@@ -64,57 +65,91 @@ impl Caches {
     }
 }
 
-/// Views that were read before, by resourceVersion.
-#[derive(Debug, Default)]
-pub struct Views {
-    workloads: BTreeMap<String, Workload>,
-    sets: BTreeMap<String, ReplicaSet>,
+/// The core's view of one object.
+#[derive(Clone, Debug)]
+pub enum View {
+    /// A Deployment.
+    Workload(Box<Workload>),
+    /// A ReplicaSet.
+    Set(Box<ReplicaSet>),
+    /// A Service.
+    Service(Service),
+    /// A route.
+    Route(Route),
+    /// Ready pods behind a Service.
+    Endpoints(String, BTreeSet<String>),
 }
 
-impl Views {
-    fn workload(&mut self, object: &Value) -> Workload {
-        let version = text(object, "/metadata/resourceVersion").to_owned();
-        self.workloads.entry(version).or_insert_with(|| Workload::read(object)).clone()
-    }
-
-    fn set(&mut self, object: &Value) -> ReplicaSet {
-        let version = text(object, "/metadata/resourceVersion").to_owned();
-        self.sets.entry(version).or_insert_with(|| ReplicaSet::read(object)).clone()
-    }
-
-    /// What a decision sees of these objects; kinds that can't be read are unseen.
-    pub fn observe(&mut self, objects: &Objects, pods: &Pods, unreadable: &[Res], at: Timestamp) -> Observed {
-        let list = |res: Res| -> Seen<Vec<Value>> {
-            if unreadable.contains(&res) {
-                return Seen::Unseen("forbidden".to_owned());
+impl View {
+    fn read(res: Res, object: &Value) -> Self {
+        match res {
+            Res::Deployment => Self::Workload(Box::new(Workload::read(object))),
+            Res::ReplicaSet => Self::Set(Box::new(ReplicaSet::read(object))),
+            Res::Service => Self::Service(Service::read(object)),
+            Res::Route => Self::Route(Route::read(object)),
+            Res::EndpointSlice => {
+                let service = text(object, "/metadata/labels/kubernetes.io~1service-name").to_owned();
+                Self::Endpoints(service, ready_pods(std::slice::from_ref(object)))
             }
-            Seen::Seen(objects.list(res).map(|object| (**object).clone()).collect())
-        };
-        let run = objects.rollout.as_ref().and_then(|r| r.status.as_ref()).and_then(|s| s.run.as_ref());
-        let canary_pods = run.map(|run| pods.of(&run.canary.replica_set).map(|pod| pod.json(at)).collect());
-        let mut seen = Observed::read(observed::Objects {
-            deployment: Seen::Seen(None),
-            replica_sets: Seen::Seen(Vec::new()),
-            services: list(Res::Service),
-            endpoint_slices: list(Res::EndpointSlice),
-            routes: list(Res::Route),
-            canary_pods: Seen::Seen(canary_pods.unwrap_or_default()),
-            rivals: Vec::new(),
+        }
+    }
+}
+
+/// What a decision sees of these objects; kinds that can't be read are unseen. As [`Observed::read`], but an object
+/// that did not change is read once.
+pub fn observe(objects: &Objects, pods: &Pods, unreadable: &[Res], at: Timestamp) -> Observed {
+    let views = |res: Res| -> Seen<Vec<&View>> {
+        if unreadable.contains(&res) {
+            return Seen::Unseen("forbidden".to_owned());
+        }
+        Seen::Seen(objects.list(res).map(|object| object.view.get_or_init(|| View::read(res, object))).collect())
+    };
+    let workload = views(Res::Deployment).map(|views| {
+        views.into_iter().find_map(|view| match view {
+            View::Workload(workload) => Some((**workload).clone()),
+            _ => None,
+        })
+    });
+    let replica_sets = views(Res::ReplicaSet).map(|views| {
+        let sets = views.into_iter().filter_map(|view| match view {
+            View::Set(set) => Some((**set).clone()),
+            _ => None,
         });
-        // Digests are dear in a test build: an object that did not change is read once.
-        if unreadable.contains(&Res::Deployment) {
-            seen.workload = Seen::Unseen("forbidden".to_owned());
-        } else {
-            let object: Option<Rc<Value>> = objects.get(Res::Deployment, NAME).cloned();
-            seen.workload = Seen::Seen(object.map(|object| self.workload(&object)));
-        }
-        if unreadable.contains(&Res::ReplicaSet) {
-            seen.replica_sets = Seen::Unseen("forbidden".to_owned());
-        } else {
-            let mut sets: Vec<ReplicaSet> = objects.list(Res::ReplicaSet).map(|set| self.set(set)).collect();
-            sets.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
-            seen.replica_sets = Seen::Seen(sets);
-        }
-        seen
+        let mut sets: Vec<ReplicaSet> = sets.collect();
+        sets.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
+        sets
+    });
+    let services = views(Res::Service).map(|views| {
+        let services = views.into_iter().filter_map(|view| match view {
+            View::Service(service) => Some(service.clone()),
+            _ => None,
+        });
+        services.collect()
+    });
+    let endpoints = views(Res::EndpointSlice).map(|views| {
+        let endpoints = views.into_iter().filter_map(|view| match view {
+            View::Endpoints(service, pods) => Some((service.clone(), pods.clone())),
+            _ => None,
+        });
+        endpoints.collect()
+    });
+    let routes = views(Res::Route).map(|views| {
+        let routes = views.into_iter().filter_map(|view| match view {
+            View::Route(route) => Some(route.clone()),
+            _ => None,
+        });
+        routes.collect()
+    });
+    let run = objects.rollout.as_ref().and_then(|r| r.status.as_ref()).and_then(|s| s.run.as_ref());
+    let canary = run.map(|run| run.canary.replica_set.as_str()).unwrap_or_default();
+    let troubled: Vec<Value> = pods.of(canary).filter(|pod| !pod.ready).map(|pod| pod.json(at)).collect();
+    Observed {
+        workload,
+        replica_sets,
+        services,
+        endpoints,
+        routes,
+        trouble: worst_trouble(&troubled),
+        rivals: Vec::new(),
     }
 }

@@ -16,7 +16,6 @@ use crate::pods::{Behaviour, Pods, later};
 use crate::router::Router;
 use crate::shell::{Fault, Instance};
 use crate::truth::Truth;
-use crate::view::Views;
 
 /// When every story begins.
 const START: &str = "2026-11-24T12:00:00Z";
@@ -24,7 +23,7 @@ const START: &str = "2026-11-24T12:00:00Z";
 const ROUNDS: usize = 6;
 
 /// The world.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct World {
     /// Now.
     pub now: Timestamp,
@@ -32,8 +31,6 @@ pub struct World {
     pub api: Api,
     /// Digests that were computed before.
     pub memo: Memo,
-    /// Views that were read before.
-    pub views: Views,
     /// Pods.
     pub pods: Pods,
     /// The gateway.
@@ -50,6 +47,8 @@ pub struct World {
     pub leader: usize,
     /// Native controllers do nothing until then.
     pub native_until: Option<Timestamp>,
+    /// The version at which native controllers had nothing to do.
+    rested: Option<u64>,
     /// Endpoints are not followed until then.
     pub endpoints_until: Option<Timestamp>,
     /// Faults that struck a pass.
@@ -75,7 +74,6 @@ impl World {
             now: START.parse().unwrap_or(Timestamp::UNIX_EPOCH),
             api: Api::default(),
             memo: Memo::default(),
-            views: Views::default(),
             pods: Pods::default(),
             router: Router::default(),
             judge: Judge::default(),
@@ -84,6 +82,7 @@ impl World {
             instances: [Instance::default(), Instance::default()],
             leader: 0,
             native_until: None,
+            rested: None,
             endpoints_until: None,
             struck: 0,
             eager: false,
@@ -106,8 +105,15 @@ impl World {
         world
     }
 
-    /// A cluster in which the application is enrolled.
-    pub fn enrolled(replicas: i32) -> Self {
+    /// A cluster in which the application of four pods is enrolled.
+    pub fn enrolled() -> Self {
+        thread_local! {
+            static ENROLLED: World = World::enrol(4);
+        }
+        ENROLLED.with(Clone::clone)
+    }
+
+    fn enrol(replicas: i32) -> Self {
         let mut world = Self::bare(replicas);
         let _ = world.api.create_rollout(fixture::rollout());
         world.tick(12);
@@ -199,6 +205,10 @@ impl World {
         let at = self.now;
         let natives = self.native_until.is_none_or(|until| until <= at);
         let endpoints = self.endpoints_until.is_none_or(|until| until <= at);
+        if self.rested == Some(self.api.version()) && !self.pods.stir(at) {
+            return;
+        }
+        self.rested = None;
         for _ in 0..ROUNDS {
             let before = self.api.version();
             if natives {
@@ -212,6 +222,7 @@ impl World {
             }
             self.router.follow(&mut self.api, at);
             if self.api.version() == before {
+                self.rested = (natives && endpoints).then_some(before);
                 break;
             }
         }

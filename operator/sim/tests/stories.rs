@@ -254,7 +254,7 @@ fn the_deployment_may_be_deleted_at_any_stage() {
 
 #[test]
 fn a_run_is_controller_down_safe() {
-    let mut world = World::enrolled(4);
+    let mut world = World::enrolled();
     world.apply("web:bad-4", None, Some(false));
     world.elapse(300);
     assert!(world.pods.all.values().all(|pod| pod.image == "web:good-1"), "{}", world.story());

@@ -47,7 +47,7 @@ pub fn reach(world: &mut World, stage: Stage, step: i32) {
 
 /// An enrolled world in which this image has just been applied.
 pub fn shipping(image: &str) -> World {
-    let mut world = World::enrolled(4);
+    let mut world = World::enrolled();
     world.apply(image, None, Some(false));
     world
 }
