@@ -177,6 +177,7 @@ impl Starter<'_> {
             "--authorization-mode=Node,RBAC".into(),
             "--endpoint-reconciler-type=none".into(),
             "--allow-privileged=true".into(),
+            "--kubelet-preferred-address-types=InternalIP".into(), // there is no DNS
             "--profiling=false".into(),
             format!("--audit-policy-file={policy}"),
             format!("--audit-log-path={}", self.file("audit.log")),
