@@ -87,7 +87,7 @@ fn text(place: &Place<'_>, resolved: &Resolved, root: &Path) -> Result<String> {
     let own = place.container.security_context.as_ref();
     let read_only = own.and_then(|s| s.read_only_root_filesystem).unwrap_or(false);
     if read_only {
-        lines.push("mount -o remount,ro \"$R\"".into());
+        lines.push("mount -o remount,bind,ro \"$R\"".into());
     }
     let command = match resolved.command.split_first() {
         // The path inside the real image is unknown here; its last part tells that the image's program is meant.
