@@ -98,9 +98,6 @@ pub enum Command {
     Version(Version),
     /// Print a completion script
     Completion(Completion),
-    /// Candidates for completion, in Cobra's protocol, which kubectl speaks
-    #[command(name = "__complete", hide = true)]
-    Complete(Complete),
 }
 
 /// `status`
@@ -178,14 +175,6 @@ pub enum Shell {
     Fish,
     /// kubectl's own completion, in any shell.
     Kubectl,
-}
-
-/// `__complete`
-#[derive(Debug, Args)]
-pub struct Complete {
-    /// What was typed; the last word is the one to complete.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub words: Vec<String>,
 }
 
 fn commit(text: &str) -> Result<String, String> {

@@ -139,13 +139,15 @@ impl Cluster {
     /// Says where a rollout of this name does exist.
     pub async fn not_found(&self, name: &str) -> Failure {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource());
-        let found = api.list(&ListParams::default().fields(&format!("metadata.name={name}"))).await;
-        let namespaces: Vec<String> = found
-            .into_iter()
-            .flat_map(|list| list.items)
-            .filter_map(|object| object.metadata.namespace)
-            .collect();
         let what = format!("ProgressiveRollout {name:?} not found in namespace {:?}.", self.namespace);
+        let Ok(found) = api.list(&ListParams::default().fields(&format!("metadata.name={name}"))).await
+        else {
+            return Failure::new(format!(
+                "{what} You may not look into all namespaces: choose another one with -n."
+            ));
+        };
+        let namespaces: Vec<String> =
+            found.items.into_iter().filter_map(|object| object.metadata.namespace).collect();
         Failure::new(match namespaces.as_slice() {
             [] => format!("{what} kubectl sluice list -A shows all."),
             [only] => format!("{what} It exists in {only:?}: add -n {only}."),

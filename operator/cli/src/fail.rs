@@ -12,22 +12,24 @@ pub struct Failure {
     pub code: Code,
     /// The message.
     pub text: String,
+    /// Whether it is a matter of rights.
+    pub forbidden: bool,
 }
 
 impl Failure {
     /// The command failed.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { code: Code::Error, text: text.into() }
+        Self { code: Code::Error, text: text.into(), forbidden: false }
     }
 
     /// The command line is wrong.
     pub fn usage(text: impl Into<String>) -> Self {
-        Self { code: Code::Usage, text: text.into() }
+        Self { code: Code::Usage, text: text.into(), forbidden: false }
     }
 
     /// Time is up.
     pub fn timeout(text: impl Into<String>) -> Self {
-        Self { code: Code::Timeout, text: text.into() }
+        Self { code: Code::Timeout, text: text.into(), forbidden: false }
     }
 }
 
@@ -53,6 +55,19 @@ impl Asked<'_> {
             .map_or_else(|| "in all namespaces".to_owned(), |namespace| format!("in namespace {namespace:?}"))
     }
 
+    fn forbidden(&self, said: &str) -> String {
+        let Self { verb, resource, .. } = self;
+        let role = match (*resource, *verb) {
+            (ROLLOUTS, "get" | "list" | "watch") => "; the chart's ClusterRole sluice-view has it",
+            (ROLLOUTS, _) => "; the chart's ClusterRole sluice-edit has it",
+            _ => "",
+        };
+        format!(
+            "you may not {verb} {resource} {}: {said}. Ask for a Role with verb {verb:?} on {resource:?}{role}.",
+            self.place()
+        )
+    }
+
     /// Explains an answer of the API server, or the lack of one.
     pub fn explain(&self, error: &kube::Error) -> Failure {
         let Self { verb, resource, server, .. } = self;
@@ -62,11 +77,7 @@ impl Asked<'_> {
                     "{server} does not accept your credentials (401): {}. Log in again, or choose another --context.",
                     status.message
                 )),
-                403 => Failure::new(format!(
-                    "you may not {verb} {resource} {}: {}. Ask for a Role with verb {verb:?} on {resource:?}; the chart's ClusterRoles sluice-view and sluice-edit have it.",
-                    self.place(),
-                    status.message
-                )),
+                403 => Failure { forbidden: true, ..Failure::new(self.forbidden(&status.message)) },
                 404 if is_unknown_resource(status) => Failure::new(format!(
                     "{server} does not know {resource}: Sluice is not installed in this cluster. Install it with its Helm chart, or choose another --context."
                 )),

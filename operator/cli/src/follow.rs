@@ -64,16 +64,21 @@ impl Follow {
         self.at_rest(seen)
     }
 
+    /// The commit that is waited for, while it has not arrived.
+    pub fn missing(&self) -> Option<&str> {
+        self.commit.as_deref().filter(|_| self.run.is_none() && !self.held)
+    }
+
     /// What is still waited for, when time is up.
     pub fn waits_for(&self, seen: &Seen) -> String {
-        match (&self.commit, &self.run) {
-            (Some(commit), None) if !self.held => {
+        match self.missing() {
+            Some(commit) => {
                 format!(
                     "commit {commit} has not arrived in Deployment {}",
                     seen.rollout.spec.workload_ref.name
                 )
             }
-            _ => {
+            None => {
                 let status = seen.status();
                 let wait = status.waiting.as_ref().map(|wait| format!("{}: {}", wait.reason, wait.message));
                 let subject = self.run.as_ref().map_or("its run".to_owned(), |id| format!("run {id}"));

@@ -17,8 +17,12 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Fails only when a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let program = args::program(&std::env::args().next().unwrap_or_else(|| "kubectl-sluice".to_owned()));
-    let cli = args::parse(&program);
+    let mut words: Vec<String> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let program = if words.is_empty() { "kubectl-sluice".to_owned() } else { words.remove(0) };
+    let program = args::program(&program);
+    let completes = words.first().is_some_and(|word| word == cmd::complete::VERB);
+    let cli = (!completes).then(|| args::parse(&program));
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -26,7 +30,11 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::Code::Error.number());
         }
     };
-    match runtime.block_on(cmd::run(cli, program)) {
+    let result = match cli {
+        Some(cli) => runtime.block_on(cmd::run(cli, program)),
+        None => runtime.block_on(cmd::complete::run(&words[1..])),
+    };
+    match result {
         Ok(code) => ExitCode::from(code.number()),
         Err(failure) => {
             eprintln!("error: {}", out::clean(&failure.text));

@@ -1,7 +1,7 @@
 //! Completion: Cobra's protocol, since kubectl speaks it, and scripts for shells.
 //!
 //! `__complete WORD...` prints one candidate a line (after a tab: what it is) and a last line with a
-//! directive, `:4` for "no file names".
+//! directive, `:4` for "no file names". Words may begin with flags, so it does not pass the parser.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -38,6 +38,9 @@ enum Wanted {
     /// Anything, or nothing.
     Nothing,
 }
+
+/// The word that asks for candidates.
+pub const VERB: &str = "__complete";
 
 /// Runs `__complete`.
 pub async fn run(words: &[String]) -> Result<Code, Failure> {
@@ -111,7 +114,7 @@ fn wanted(before: &[String], last: &str) -> Wanted {
         return Wanted::OneOf(flags.collect());
     }
     if command.has_subcommands() {
-        let all = command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help");
+        let all = command.get_subcommands();
         return Wanted::OneOf(all.map(|sub| (sub.get_name().to_owned(), help(sub.get_about()))).collect());
     }
     let positional = command.get_positionals().nth(positionals);

@@ -111,12 +111,13 @@ fn condition<'a>(item: &'a Value, kind: &str) -> &'a str {
 
 /// One rollout for programs.
 fn document(item: &Value) -> Value {
+    let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     json!({
         "namespace": text(item, "/metadata/namespace"),
         "name": text(item, "/metadata/name"),
-        "phase": text(item, "/status/phase"),
+        "phase": said(text(item, "/status/phase")),
         "phaseSince": item.pointer("/status/phaseSince"),
-        "ready": condition(item, "Ready"),
+        "ready": said(condition(item, "Ready")),
         "stalled": condition(item, "Stalled") == "True",
         "run": item.pointer("/status/run/id"),
         "summary": item.pointer("/status/summary"),

@@ -49,7 +49,6 @@ pub async fn run(cli: Cli, program: String) -> Result<Code, Failure> {
         Command::Retry(args) => request::run(&context, request::Verb::Retry, args).await,
         Command::Version(args) => version::run(&context, args).await,
         Command::Completion(args) => complete::script(&context, args.shell),
-        Command::Complete(args) => complete::run(&args.words).await,
     }
 }
 

@@ -106,6 +106,12 @@ impl<'a> Watch<'a> {
         if let Some(code) = self.show()? {
             return Ok(code);
         }
+        if let Some(commit) = self.follow.missing().filter(|_| !self.live()) {
+            eprintln!(
+                "waiting for commit {commit} to arrive in Deployment {}",
+                self.seen.rollout.spec.workload_ref.name
+            );
+        }
         loop {
             let deadline = self.deadline;
             let late = async {
@@ -198,6 +204,10 @@ impl<'a> Watch<'a> {
                     .add(Role::Attention, format!(" {why} Tried again."))
                     .clip(width),
             );
+        }
+        if let Some(commit) = self.follow.missing() {
+            let text = format!(" waiting for commit {commit} to arrive");
+            lines.push(Line::default().mark(Role::Running).add(Role::Running, text).clip(width));
         }
         // What scrolled off the top can't be drawn over.
         lines.truncate(height.unwrap_or(usize::MAX).saturating_sub(1));

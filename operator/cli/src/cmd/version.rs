@@ -35,16 +35,22 @@ pub async fn run(context: &Context, args: Version) -> Result<Code, Failure> {
         });
         context.document(format, "", &version, false)?;
     } else {
-        context.print(&lines(found, asked.is_some()))?;
+        let missing = match &asked {
+            Some(Err(failure)) if failure.forbidden => "-  (you may not list deployments in all namespaces)",
+            Some(Ok(_)) => "not found",
+            _ => "",
+        };
+        context.print(&lines(found, missing))?;
     }
     match asked {
-        // Looked for, and not found: the line says so. Not readable: that is an error.
-        Some(Err(failure)) => Err(failure),
+        // What may not be read is left out; a cluster that does not answer is an error.
+        Some(Err(failure)) if !failure.forbidden => Err(failure),
         _ => Ok(Code::Fine),
     }
 }
 
-fn lines(found: &[Controller], asked: bool) -> Vec<Line> {
+/// The versions; `missing` says what stands for a controller that was not found.
+fn lines(found: &[Controller], missing: &str) -> Vec<Line> {
     let mut lines = vec![Line::new(format!("Client:      {CLIENT}"))];
     for controller in found {
         let ready = format!("{}/{} ready", controller.ready, controller.wanted);
@@ -58,8 +64,8 @@ fn lines(found: &[Controller], asked: bool) -> Vec<Line> {
             .add(role, ready),
         );
     }
-    if asked && found.is_empty() {
-        lines.push(Line::new("Controller:  ").add(Role::Attention, "not found"));
+    if !missing.is_empty() && found.is_empty() {
+        lines.push(Line::new("Controller:  ").add(Role::Attention, missing));
     }
     lines
 }
@@ -78,10 +84,11 @@ mod tests {
             ready: 2,
             wanted: 2,
         };
-        let text: Vec<String> = lines(&[controller], true).iter().map(|line| line.paint(false)).collect();
+        let text: Vec<String> =
+            lines(&[controller], "not found").iter().map(|line| line.paint(false)).collect();
         assert_eq!(text[1], "Controller:  0.1.0  sluice:0.1.0  sluice-system/sluice  2/2 ready");
-        let none: Vec<String> = lines(&[], true).iter().map(|line| line.paint(false)).collect();
+        let none: Vec<String> = lines(&[], "not found").iter().map(|line| line.paint(false)).collect();
         assert_eq!(none[1], "Controller:  not found");
-        assert_eq!(lines(&[], false).len(), 1);
+        assert_eq!(lines(&[], "").len(), 1);
     }
 }

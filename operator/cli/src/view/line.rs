@@ -49,7 +49,9 @@ pub fn change_line(look: &Look<'_>) -> Line {
         line = line.plain(format!("  run {} step {}/{}", run.id, run.step + 1, run.plan.steps.len()));
     }
     let what = said(look, &status);
-    line = line.plain(format!("  {what}"));
+    if !what.is_empty() {
+        line = line.plain(format!("  {what}"));
+    }
     let trouble: Vec<String> = status
         .guards
         .iter()
@@ -70,6 +72,6 @@ fn said(look: &Look<'_>, status: &ProgressiveRolloutStatus) -> String {
     let why = back.map(|back| format!(" (because of {}: {})", back.reason, back.message)).unwrap_or_default();
     match &status.waiting {
         Some(waiting) => format!("{}: {}{why}", waiting.reason, waiting.message),
-        None => format!("{}{why}", status.summary.reason).trim().to_owned(),
+        None => why.trim().to_owned(),
     }
 }
