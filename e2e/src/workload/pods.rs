@@ -2,6 +2,7 @@
 //! not to be pulled, done, deleted.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -80,11 +81,9 @@ fn apply(inner: &Arc<Inner>, stop: &CancellationToken, tasks: &mut HashMap<Strin
         }
         let inner = inner.clone();
         tokio::spawn(async move { delete(&inner, &pod).await });
-    } else if !tasks.contains_key(&uid) {
-        let task = Task { address: inner.address(), stop: stop.child_token() };
-        let (address, token) = (task.address, task.stop.clone());
-        tasks.insert(uid, task);
-        let inner = inner.clone();
+    } else if let Entry::Vacant(free) = tasks.entry(uid) {
+        let task = free.insert(Task { address: inner.address(), stop: stop.child_token() });
+        let (address, token, inner) = (task.address, task.stop.clone(), inner.clone());
         tokio::spawn(
             token.run_until_cancelled_owned(async move { Life::new(&inner, pod, address).live().await }),
         );
