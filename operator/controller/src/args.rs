@@ -60,11 +60,21 @@ pub struct Run {
     #[command(flatten)]
     pub common: Common,
     /// Address of probes and metrics.
-    #[arg(long, default_value = "0.0.0.0:9464")]
+    #[arg(long, default_value = "0.0.0.0:9464", value_parser = address)]
     pub listen: SocketAddr,
     /// Lead without a Lease: for one process on a developer's machine.
     #[arg(long)]
     pub no_leader_election: bool,
+}
+
+/// `$(POD_IP):9464` has no brackets when the pod's address is of IPv6.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let split = text.rsplit_once(':').and_then(|(host, port)| Some((host.parse().ok()?, port.parse().ok()?)));
+    let bare = split.map(|(host, port): (std::net::IpAddr, u16)| SocketAddr::new(host, port));
+    text.parse()
+        .ok()
+        .or(bare)
+        .ok_or_else(|| format!("{text:?}: write an address and a port, such as 0.0.0.0:9464"))
 }
 
 /// `release`.

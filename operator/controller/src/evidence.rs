@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use sluice_core::api::{
-    ErrorRatioGuard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, RatioSource, Run,
+    ErrorRatioGuard, Guard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, RatioSource, Run,
 };
+use sluice_core::config::Config;
 use sluice_core::evidence::{DataState, EvidenceState, Outcome, Poll, Sample, Trouble};
 use sluice_core::judge::{Evaluation, Quiet, firing, judge};
-use sluice_core::limits;
 use sluice_core::verdict::Verdict;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -113,7 +113,7 @@ pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationTok
             let Some(Ok(rollout)) = ctx.newest(&key) else {
                 continue;
             };
-            let Some(every) = due_every(&rollout, interval) else {
+            let Some(every) = due_every(&ctx.config, &rollout, interval) else {
                 next.remove(&key);
                 continue;
             };
@@ -135,14 +135,19 @@ pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationTok
 }
 
 /// How often a rollout is evaluated now, if at all.
-fn due_every(rollout: &ProgressiveRollout, interval: Duration) -> Option<Duration> {
+fn due_every(config: &Config, rollout: &ProgressiveRollout, interval: Duration) -> Option<Duration> {
     let status = rollout.status.as_ref()?;
     if status.run.is_some() {
         return Some(interval);
     }
     // At rest, the alerts of the last moments before a hold are what tells an old alert from a new one.
-    let watches = rollout.spec.guards.iter().any(|guard| guard.alert.is_some());
+    let watches = guards_at_rest(config, rollout).iter().any(|guard| guard.alert.is_some());
     watches.then_some(HELD_INTERVAL.max(interval))
+}
+
+/// The guards that a run would have.
+fn guards_at_rest<'a>(config: &'a Config, rollout: &'a ProgressiveRollout) -> &'a Vec<Guard> {
+    if rollout.spec.guards.is_empty() { &config.default_guards } else { &rollout.spec.guards }
 }
 
 /// Rollouts ask at different moments of the interval; a short interval needs no spreading.
@@ -158,7 +163,7 @@ fn spread(key: &Key, every: Duration) -> Duration {
 async fn evaluate(ctx: &Context, providers: &Providers, key: &Key, rollout: &ProgressiveRollout) {
     let secrets = Secrets { ctx, key };
     let run = rollout.status.as_ref().and_then(|status| status.run.as_ref());
-    let guards = run.map_or(&rollout.spec.guards, |run| &run.plan.guards);
+    let guards = run.map_or_else(|| guards_at_rest(&ctx.config, rollout), |run| &run.plan.guards);
     let poll = match guards.iter().any(|guard| guard.alert.is_some()) {
         true => Some(alerts(ctx, providers, &secrets, rollout).await),
         false => None,
@@ -218,8 +223,8 @@ async fn sample(
     }
 }
 
-/// Which series belong to which arm. The arms stay those of the run: after promotion the stable Service leads to
-/// the new revision.
+/// Which series belong to which arm. The arms stay those of the run: after promotion both Services lead to the
+/// new revision.
 fn query(key: &Key, run: &Run, ratio: &ErrorRatioGuard) -> RatioQuery {
     match ratio.source {
         RatioSource::Pods => RatioQuery::Pods(PodsQuery {
@@ -231,18 +236,13 @@ fn query(key: &Key, run: &Run, ratio: &ErrorRatioGuard) -> RatioQuery {
             matchers: ratio.matchers.clone(),
             created: BTreeMap::new(),
         }),
-        RatioSource::Traefik => {
-            let apex = &run.plan.service;
-            let (stable, canary) = (limits::stable_service(apex), limits::canary_service(apex));
-            let (stable_service, canary_service) =
-                if run.released { (canary, stable) } else { (stable, canary) };
-            RatioQuery::Traefik(TraefikQuery {
-                namespace: key.namespace.clone(),
-                routes: run.plan.routes.iter().map(|route| route.name.clone()).collect(),
-                stable_service,
-                canary_service,
-            })
-        }
+        RatioSource::Traefik => RatioQuery::Traefik(TraefikQuery {
+            namespace: key.namespace.clone(),
+            routes: run.plan.routes.iter().map(|route| route.name.clone()).collect(),
+            promoted: run.released,
+            stable_service: run.plan.stable_service.clone(),
+            canary_service: run.plan.canary_service.clone(),
+        }),
     }
 }
 

@@ -14,9 +14,11 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Resource, ResourceExt};
 use sluice_core::action::EventKind;
 use sluice_core::api::{ProgressiveRollout, ProgressiveRolloutStatus};
+use sluice_core::check;
 use sluice_core::decide::{Decision, Input, decide};
 use sluice_core::observed::Observed;
-use tracing::{Instrument, info, info_span, warn};
+use sluice_core::verdict::Verdict;
+use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::actuate::Moved;
 use crate::client::{ABORT_LIMIT, FORWARD_LIMIT, bounded};
@@ -27,6 +29,8 @@ use crate::{actuate, crash, observe, report};
 
 /// Longest wait between two passes of a rollout that fails.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// A decision that breaks an invariant is made again after this long.
+const VIOLATION_RETRY: Duration = Duration::from_secs(5);
 /// A status that differs only in numbers for people is written at most this often.
 const DISPLAY_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -75,7 +79,9 @@ async fn run(ctx: &Context, key: &Key) -> Result<Option<Duration>, CallError> {
     if let Some(run) = rollout.status.as_ref().and_then(|status| status.run.as_ref()) {
         tracing::Span::current().record("run", run.id.as_str());
     }
-    let first = conclude(ctx, key, &rollout, &observe::cached(ctx, key, &rollout));
+    let verdict = ctx.evidence.verdict(key);
+    let seen = observe::cached(ctx, key, &rollout);
+    let first = decide(input(ctx, &rollout, &seen, &verdict));
     if first.actions.is_empty() && !needs_write(ctx, key, &rollout, &first) {
         report::metrics(ctx, key, &first.status);
         return Ok(Some(first.wake));
@@ -87,9 +93,14 @@ async fn run(ctx: &Context, key: &Key) -> Result<Option<Duration>, CallError> {
     let Some((rollout, seen)) = observe::live(ctx, key).await? else {
         return Ok(None);
     };
-    let second = conclude(ctx, key, &rollout, &seen);
+    let verdict = ctx.evidence.verdict(key);
+    let live = input(ctx, &rollout, &seen, &verdict);
+    let second = decide(live);
     if !second.actions.is_empty() && second.only_returns() {
         return go_back(ctx, key, &rollout, second).await;
+    }
+    if !allowed(ctx, &live, &second) {
+        return Ok(Some(VIOLATION_RETRY));
     }
     if needs_write(ctx, key, &rollout, &second) {
         write_status(ctx, key, &rollout, &second, FORWARD_LIMIT).await?;
@@ -99,16 +110,14 @@ async fn run(ctx: &Context, key: &Key) -> Result<Option<Duration>, CallError> {
     Ok(Some(again(ctx, key, moved, second.wake)))
 }
 
-fn conclude(ctx: &Context, key: &Key, rollout: &ProgressiveRollout, seen: &Observed) -> Decision {
-    let verdict = ctx.evidence.verdict(key);
-    decide(Input {
-        rollout,
-        seen,
-        verdict: &verdict,
-        config: &ctx.config,
-        releasing: ctx.releasing,
-        now: whole_millis(Timestamp::now()),
-    })
+fn input<'a>(
+    ctx: &'a Context,
+    rollout: &'a ProgressiveRollout,
+    seen: &'a Observed,
+    verdict: &'a Verdict,
+) -> Input<'a> {
+    let now = whole_millis(Timestamp::now());
+    Input { rollout, seen, verdict, config: &ctx.config, releasing: ctx.releasing, now }
 }
 
 /// Times in status have milliseconds: more is noise in `kubectl get -o yaml`.
@@ -137,6 +146,18 @@ async fn go_back(
     let moved = executed?;
     report::metrics(ctx, key, &decision.status);
     Ok(Some(again(ctx, key, moved, decision.wake.min(Duration::from_millis(250)))))
+}
+
+/// Whether the invariants, said a second time, allow what goes forward. Returning traffic never asks.
+fn allowed(ctx: &Context, input: &Input<'_>, decision: &Decision) -> bool {
+    let found = check::violations(input, decision);
+    for violation in &found {
+        error!(%violation, "the decision breaks an invariant and is not carried out; please report it");
+    }
+    if !found.is_empty() {
+        ctx.metrics.reconcile_failed("InvariantViolated");
+    }
+    found.is_empty()
 }
 
 /// When to look again: at once when the world moved, with patience when it keeps moving.
@@ -201,7 +222,7 @@ async fn write_status(
     ctx.metrics.api_request("update", written.as_ref().map_or_else(|error| error.code, |_| 200));
     let written = written?;
     crash::after_write("write-status");
-    report::ended_runs(ctx, &rollout.status.clone().unwrap_or_default(), &decision.status);
+    report::transitions(ctx, key, &rollout.status.clone().unwrap_or_default(), &decision.status);
     ctx.wrote(key, written);
     publish(ctx, rollout, decision).await;
     Ok(())

@@ -51,8 +51,31 @@ pub fn metrics(ctx: &Context, key: &Key, status: &ProgressiveRolloutStatus) {
     ctx.metrics.set_rollout(&RolloutKey::new(&key.namespace, &key.name), snapshot);
 }
 
-/// Counts what a written status ended: runs, and returns of traffic.
-pub fn ended_runs(ctx: &Context, before: &ProgressiveRolloutStatus, after: &ProgressiveRolloutStatus) {
+/// Counts what a written status began or ended: holds, overwrites, returns of traffic, runs.
+pub fn transitions(
+    ctx: &Context,
+    key: &Key,
+    before: &ProgressiveRolloutStatus,
+    after: &ProgressiveRolloutStatus,
+) {
+    let rollout = RolloutKey::new(&key.namespace, &key.name);
+    if let Some(waited) = &before.waiting
+        && before.run.is_some()
+    {
+        let until = after
+            .waiting
+            .as_ref()
+            .filter(|w| w.reason == waited.reason)
+            .map_or_else(Timestamp::now, |w| w.since);
+        if until != waited.since {
+            ctx.metrics.held(&rollout, hold(&waited.reason), between(waited.since, until));
+        }
+    }
+    let overwrites =
+        |status: &ProgressiveRolloutStatus| status.run.as_ref().map_or(0, |run| run.overwrites_total);
+    if after.run.is_some() && overwrites(after) > overwrites(before) {
+        ctx.metrics.route_overwritten(&rollout);
+    }
     if let Some(run) = &after.run
         && let Some(back) = &run.going_back
     {
@@ -111,6 +134,27 @@ fn cause(reason: &str) -> &'static str {
         "RouteOverwritten",
         "Removed",
         "BreakGlass",
+    ];
+    KNOWN.into_iter().find(|known| *known == reason).unwrap_or("Other")
+}
+
+/// Reasons of holds with a bounded set of names.
+fn hold(reason: &str) -> &'static str {
+    const KNOWN: [&str; 14] = [
+        "Baking",
+        "Settling",
+        "CanaryNotReady",
+        "WeightNotLive",
+        "NotEnoughEvidence",
+        "NoData",
+        "Suspicion",
+        "SharedIncident",
+        "AlertFiring",
+        "RouteOverwritten",
+        "Paused",
+        "PausedBeforePercent",
+        "Suspended",
+        "CannotRead",
     ];
     KNOWN.into_iter().find(|known| *known == reason).unwrap_or("Other")
 }

@@ -195,6 +195,7 @@ impl Scene<'_> {
                     found.push(format!("weight {percent} without a ready canary pod"));
                 }
             }
+            Stage::Promoting if percent == 100 && run.released && !leads_away => {}
             Stage::Promoting if percent == 0 => {
                 if !run.released || !leads_away {
                     found.push(
@@ -243,6 +244,8 @@ impl Scene<'_> {
         }
         match (old.as_deref(), new) {
             (_, Some(NOTHING)) => found.push(format!("Service {name} is emptied under traffic")),
+            // Both revisions are ready at full size: whichever a caller meets, it is answered.
+            (Some(_), Some(new)) if self.promoted_at_full_size(new) => {}
             (Some(old), Some(new)) => {
                 found.push(format!("Service {name} moves from {old} to {new} under traffic"));
             }
@@ -261,6 +264,14 @@ impl Scene<'_> {
             }
             (None, None) => {}
         }
+    }
+
+    fn promoted_at_full_size(&self, hash: &str) -> bool {
+        let Some(run) = self.run().filter(|run| run.released && run.going_back.is_none() && run.canary.hash == hash) else {
+            return false;
+        };
+        let size = self.seen().workload().map_or(i32::MAX, |workload| workload.replicas);
+        self.seen().replica_set(&run.canary.replica_set).is_some_and(|set| set.available >= size)
     }
 
     fn replica_set(&self, action: &Action, ops: &[PatchOp], found: &mut Vec<String>) {

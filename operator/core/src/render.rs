@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::action::{Action, Kind, Lane, PatchOp, SetWeights, Write};
 use crate::api::{
     ANNOTATION_HELD, ANNOTATION_TRAFFIC, FINALIZER, LABEL_HASH, LABEL_MANAGED, LABEL_ROLE, LABEL_ROLLOUT,
+    Outcome,
 };
 use crate::digest;
 use crate::view::{HeldMark, ReplicaSet, Route, RouteProblem, Service, Workload, token};
@@ -46,11 +47,28 @@ pub fn set_weights(lane: Lane, route: &str, weights: SetWeights) -> Action {
 /// Word of the traffic annotation once a run goes back.
 pub const ABORTED: &str = "aborted";
 
-/// The run of a traffic annotation, if it goes back, and why.
-pub fn abort_mark(mark: &str) -> Option<(&str, &str)> {
-    let mut words = mark.split(' ');
-    let (run, _, aborted, reason) = (words.next()?, words.next(), words.next(), words.next());
-    (aborted == Some(ABORTED)).then(|| (run, reason.unwrap_or("Aborted")))
+/// What a traffic annotation says of a run that goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbortMark<'a> {
+    /// The run.
+    pub run: &'a str,
+    /// The outcome that it will have.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: &'a str,
+}
+
+impl<'a> AbortMark<'a> {
+    /// Reads `<run> <percent> aborted <outcome> <reason>`.
+    pub fn read(mark: &'a str) -> Option<Self> {
+        let mut words = mark.split(' ');
+        let (run, _, aborted) = (words.next()?, words.next()?, words.next()?);
+        let (outcome, reason) = (words.next().unwrap_or_default(), words.next().unwrap_or("Aborted"));
+        // A mark that can't be read in full still sends the run back; unknown is risky.
+        let outcome =
+            Outcome::ALL.into_iter().find(|known| known.as_str() == outcome).unwrap_or(Outcome::Rejected);
+        (aborted == ABORTED).then_some(Self { run, outcome, reason })
+    }
 }
 
 /// The JSON Patch for these weights on a route as it is now; empty when nothing differs.
@@ -60,8 +78,8 @@ pub fn abort_mark(mark: &str) -> Option<(&str, &str)> {
 pub fn weights(object: &Value, wanted: &SetWeights) -> Result<Vec<PatchOp>, RouteProblem> {
     let route = Route::read(object);
     let pairs = route.pairs(&wanted.stable_service, &wanted.canary_service, &wanted.rules)?;
-    let returns = abort_mark(&wanted.mark).is_some();
-    let aborted = route.traffic.as_deref().and_then(abort_mark).map(|(run, _)| run);
+    let returns = AbortMark::read(&wanted.mark).is_some();
+    let aborted = route.traffic.as_deref().and_then(AbortMark::read).map(|mark| mark.run);
     if let Some(run) = aborted.filter(|run| !returns && wanted.mark.split(' ').next() == Some(run)) {
         return Err(RouteProblem::Aborted { route: route.name.clone(), run: run.to_owned() });
     }
@@ -362,18 +380,31 @@ pub fn delete_replica_set(set: &ReplicaSet) -> Action {
 // --- the rollout itself -------------------------------------------------------------------------------
 
 /// Adds our finalizer.
-pub fn add_finalizer(rollout: &str, finalizers: &[String], resource_version: &str) -> Action {
+pub fn add_finalizer(rollout: &str, uid: &str, finalizers: &[String]) -> Action {
     let mut list = finalizers.to_vec();
     list.push(FINALIZER.to_owned());
-    let ops =
-        vec![test("/metadata/resourceVersion", resource_version), add("/metadata/finalizers", json!(list))];
-    patch(Lane::Forward, "add-finalizer", Kind::ProgressiveRollout, rollout, ops)
+    patch(
+        Lane::Forward,
+        "add-finalizer",
+        Kind::ProgressiveRollout,
+        rollout,
+        finalizer_ops(uid, finalizers, json!(list)),
+    )
 }
 
 /// Removes our finalizer.
-pub fn remove_finalizer(rollout: &str, finalizers: &[String], resource_version: &str) -> Action {
+pub fn remove_finalizer(rollout: &str, uid: &str, finalizers: &[String]) -> Action {
     let list: Vec<&String> = finalizers.iter().filter(|name| *name != FINALIZER).collect();
-    let ops =
-        vec![test("/metadata/resourceVersion", resource_version), add("/metadata/finalizers", json!(list))];
+    let ops = finalizer_ops(uid, finalizers, json!(list));
     patch(Lane::Tidy, "remove-finalizer", Kind::ProgressiveRollout, rollout, ops)
+}
+
+/// The status of the same pass changes the version, so the list itself is tested.
+fn finalizer_ops(uid: &str, before: &[String], after: Value) -> Vec<PatchOp> {
+    let mut ops = vec![test("/metadata/uid", uid)];
+    if !before.is_empty() {
+        ops.push(test("/metadata/finalizers", json!(before)));
+    }
+    ops.push(add("/metadata/finalizers", after));
+    ops
 }

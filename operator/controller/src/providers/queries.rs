@@ -66,6 +66,8 @@ pub struct TraefikQuery {
     pub namespace: String,
     /// Names of the HTTPRoutes.
     pub routes: Vec<String>,
+    /// Whether both Services lead to the canary: so it is from its promotion on.
+    pub promoted: bool,
     /// Service of the stable revision, `X-stable`.
     pub stable_service: String,
     /// Service of the canary, `X-canary`.
@@ -210,7 +212,8 @@ impl TraefikQuery {
             let (route, _) = service.rsplit_once('@')?.0.rsplit_once('-')?;
             let ends = |name: &str| route.ends_with(&format!("-svc-{}-{name}", self.namespace));
             // `a-stable` must not take what belongs to `x-svc-ns-a-stable`: the longer name is asked first.
-            let mut arms = [(&self.stable_service, Arm::Stable), (&self.canary_service, Arm::Canary)];
+            let stable = if self.promoted { Arm::Canary } else { Arm::Stable };
+            let mut arms = [(&self.stable_service, stable), (&self.canary_service, Arm::Canary)];
             arms.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
             arms.into_iter().find(|(name, _)| ends(name)).map(|(_, arm)| arm)
         };

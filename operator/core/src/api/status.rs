@@ -262,6 +262,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All outcomes.
+    pub const ALL: [Self; 6] =
+        [Self::Promoted, Self::Rejected, Self::NotProven, Self::Reverted, Self::Superseded, Self::Abandoned];
+
     /// The name as it appears in the API.
     pub fn as_str(self) -> &'static str {
         match self {

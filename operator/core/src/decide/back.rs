@@ -45,6 +45,12 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
     }
     let back_at = *back.back_at.get_or_insert(d.now);
     run.going_back = Some(back.clone());
+    if let Some(why) = d.seen.unseen() {
+        // What can't be seen is not gone: nothing is tidied on a guess.
+        d.wait("CannotRead", format!("{why}; traffic is back at stable"), None);
+        d.status.run = Some(run);
+        return;
+    }
     let Some(workload) = d.workload() else {
         without_workload(d, run);
         return;
@@ -98,10 +104,10 @@ fn freed(d: &mut Draft<'_>, mut run: Run, workload: &Workload) {
     if let Some(stable) = d.seen.service(&service).filter(|service| service.pinned().is_some()) {
         d.act(render::select(Lane::Abort, stable, apex));
     }
-    if traffic::shown(&run.plan, d.seen) != Weights::All(0) {
-        if d.seen.ready_pods_behind(&service) > 0 || d.passed(back.since, ENDPOINT_SECONDS) {
-            traffic::set(d, &run, Lane::Abort, 0);
-        }
+    if traffic::shown(&run.plan, d.seen) != Weights::All(0)
+        && (d.seen.ready_pods_behind(&service) > 0 || d.passed(back.since, ENDPOINT_SECONDS))
+    {
+        traffic::set(d, &run, Lane::Abort, 0);
     }
     if !d.actions.is_empty() || traffic::shown(&run.plan, d.seen) != Weights::All(0) {
         d.wait(
@@ -114,6 +120,11 @@ fn freed(d: &mut Draft<'_>, mut run: Run, workload: &Workload) {
     }
     let back_at = *back.back_at.get_or_insert(d.now);
     run.going_back = Some(back.clone());
+    if let Some(why) = d.seen.unseen() {
+        d.wait("CannotRead", format!("{why}; the Deployment was freed by break-glass"), None);
+        d.status.run = Some(run);
+        return;
+    }
     if !d.passed(back_at, run.plan.settle_seconds.max(SHORTEST_SETTLE_SECONDS)) {
         d.wait("Settling", "proxies get time to follow", None);
         d.status.run = Some(run);
@@ -309,11 +320,6 @@ fn canary_gone(d: &mut Draft<'_>, run: &Run, workload: &Workload) -> bool {
 
 /// The workload is gone: its ReplicaSets go with it, only names are left to tidy.
 fn without_workload(d: &mut Draft<'_>, run: Run) {
-    if d.seen.workload.get().is_none() {
-        d.wait("CannotRead", "the Deployment can't be read; traffic is back at stable", None);
-        d.status.run = Some(run);
-        return;
-    }
     // `--cascade=orphan` leaves ours behind: sweep what carries our label.
     let ours: Vec<&ReplicaSet> =
         d.seen.replica_sets().filter(|set| set.name == run.canary.replica_set).collect();

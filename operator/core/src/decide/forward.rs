@@ -43,8 +43,14 @@ pub(super) fn prepare(d: &mut Draft<'_>, mut run: Run) {
         d.status.run = Some(run);
         return;
     }
-    if add_finalizer(d) || hide_history(d, &run, workload) || pin_pair(d, &run) {
-        d.status.run = Some(run);
+    if add_finalizer(d) || weight_is_foreign(d, &run) || hide_history(d, &run, workload) || pin_pair(d, &run) {
+        let seconds = run.plan.progress_deadline_seconds;
+        if d.passed(run.stage_since, seconds) {
+            let wait = d.wait.as_ref().map_or_else(|| "nothing got ready".to_owned(), |wait| wait.message.clone());
+            let message = format!("the canary could not be prepared within {seconds} s: {wait}");
+            d.go_back(&mut run, Outcome::NotProven, "NotPrepared", message);
+        }
+        finish_pass(d, run);
         return;
     }
     match canary_set(d, &run, workload) {
@@ -142,8 +148,20 @@ pub(super) fn add_finalizer(d: &mut Draft<'_>) -> bool {
     if finalizers.iter().any(|name| name == FINALIZER) {
         return false;
     }
-    let version = meta.resource_version.clone().unwrap_or_default();
-    d.act(render::add_finalizer(&d.name, &finalizers, &version));
+    let uid = meta.uid.clone().unwrap_or_default();
+    d.act(render::add_finalizer(&d.name, &uid, &finalizers));
+    true
+}
+
+/// Somebody gave the canary Service weight before there is a canary: it goes back to 0 first, since a pod that comes
+/// up behind it would be exposed at once. True when that has to be done.
+fn weight_is_foreign(d: &mut Draft<'_>, run: &Run) -> bool {
+    if !matches!(traffic::shown(&run.plan, d.seen), Weights::All(1..) | Weights::Mixed) {
+        return false;
+    }
+    traffic::set(d, run, Lane::Abort, 0);
+    d.warn("RouteOverwritten", "the canary Service had weight before the run gave it any; it goes back to 0");
+    d.wait("RouteOverwritten", "something else writes the weights of a route: let it ignore spec.rules[].backendRefs[].weight", None);
     true
 }
 

@@ -138,8 +138,8 @@ fn ready_to_judge(d: &mut Draft<'_>, declared: bool) -> bool {
         );
         return false;
     }
-    let alerts =
-        d.spec.guards.iter().chain(&d.input.config.default_guards).any(|guard| guard.alert.is_some());
+    let guards = if d.spec.guards.is_empty() { &d.input.config.default_guards } else { &d.spec.guards };
+    let alerts = guards.iter().any(|guard| guard.alert.is_some());
     if alerts && d.spec.alertmanager.is_none() && d.input.config.alertmanager.is_none() {
         d.stall("NoAlertmanager", "a guard watches alerts, but no Alertmanager is configured: set spec.alertmanager.url here or alertmanager.url in the chart");
         return false;

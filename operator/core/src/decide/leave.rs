@@ -9,6 +9,7 @@ use crate::render;
 use crate::view::Workload;
 
 use super::draft::Draft;
+use super::traffic;
 
 /// Whether every rollout, or this one, lets go.
 pub(super) fn leaving(d: &Draft<'_>) -> bool {
@@ -63,19 +64,19 @@ pub(super) fn step(d: &mut Draft<'_>) {
         d.wait("CannotRead", format!("{why}; letting go waits"), None);
         return;
     }
-    if let Some(workload) = d.workload() {
-        if restore(d, workload) {
-            d.wait("LettingGo", "history, Services and the Deployment become ordinary objects again", None);
-            return;
-        }
+    if let Some(workload) = d.workload()
+        && restore(d, workload)
+    {
+        d.wait("LettingGo", "history, Services and the Deployment become ordinary objects again", None);
+        return;
     }
     d.status.phase = Phase::Released;
     d.status.held = None;
     let meta = &d.input.rollout.metadata;
     let finalizers = meta.finalizers.clone().unwrap_or_default();
     if finalizers.iter().any(|name| name == FINALIZER) {
-        let version = meta.resource_version.clone().unwrap_or_default();
-        d.act(render::remove_finalizer(&d.name, &finalizers, &version));
+        let uid = meta.uid.clone().unwrap_or_default();
+        d.act(render::remove_finalizer(&d.name, &uid, &finalizers));
     }
 }
 
@@ -103,6 +104,9 @@ pub(super) fn restore(d: &mut Draft<'_>, workload: &Workload) -> bool {
         d.act(render::select(Lane::Tidy, stable, apex));
         acted = true;
     }
+    if d.status.workload_uid.is_some() {
+        acted |= routes_home(d, &pair[0], &pair[1]);
+    }
     if acted {
         return true;
     }
@@ -111,4 +115,24 @@ pub(super) fn restore(d: &mut Draft<'_>, workload: &Workload) -> bool {
         return true;
     }
     false
+}
+
+/// The routes of an enrolled workload rest at 100 and 0, without our mark. True when there was something to do.
+fn routes_home(d: &mut Draft<'_>, stable: &str, canary: &str) -> bool {
+    let mut acted = false;
+    for named in &d.spec.routing.routes {
+        let Some(route) = d.seen.route(&named.name) else {
+            continue;
+        };
+        let pairs = route.pairs(stable, canary, &named.rules).unwrap_or_default();
+        if pairs.iter().any(|pair| pair.canary != 0 || pair.stable <= 0) {
+            // Somebody gave the canary Service weight, and it has no pods.
+            d.act(render::set_weights(Lane::Tidy, &named.name, traffic::at_rest(named, stable, canary)));
+            acted = true;
+        } else if route.traffic.is_some() {
+            d.act(render::unmark_route(route));
+            acted = true;
+        }
+    }
+    acted
 }

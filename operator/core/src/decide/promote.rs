@@ -14,12 +14,14 @@ use crate::view::HeldMark;
 
 use super::draft::{BUSY_WAKE, Draft};
 use super::forward::{apex_selector, canary_set};
-use super::traffic;
+use super::traffic::{self, Weights};
 
 /// How long the native controller may take to recognise the adopted ReplicaSet, in seconds.
 const RECOGNISE_SECONDS: i32 = 60;
 /// How long the new revision's endpoints and weights may take, in seconds, before the run goes back.
 const REWIRE_SECONDS: i32 = 120;
+/// How long weights that somebody overwrites are written again before the stable Service follows anyway, in seconds.
+const OVERWRITTEN_SECONDS: i32 = 10;
 /// Entries kept of each list in status.
 const GOOD_LIMIT: usize = 10;
 const QUARANTINE_LIMIT: usize = 20;
@@ -115,7 +117,14 @@ fn rewire(d: &mut Draft<'_>, mut run: Run) {
         return;
     };
     let deadline = Some(d.after(run.stage_since, REWIRE_SECONDS));
-    if stable.pinned() != Some(run.canary.hash.as_str()) {
+    let follows = stable.pinned() == Some(run.canary.hash.as_str());
+    let away = traffic::shown(&run.plan, d.seen) == Weights::All(100);
+    if !follows && !away && !d.passed(run.stage_since, OVERWRITTEN_SECONDS) {
+        // Overwritten from outside: a selector is best changed while its Service has no weight. Whoever goes on
+        // overwriting gains nothing, since both revisions are ready at full size.
+        traffic::set(d, &run, Lane::Forward, 100);
+        d.wait("Rewiring", "the weights were overwritten from outside; they are written again", deadline);
+    } else if !follows {
         d.act(render::select(Lane::Forward, stable, render::pinned(&apex, &run.canary.hash)));
         d.wait("Rewiring", "the stable Service is pointed at the new revision", deadline);
     } else if d.seen.ready_behind(&stable.name, &run.canary.replica_set) < need.max(1) {

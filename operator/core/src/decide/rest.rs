@@ -13,7 +13,7 @@ use crate::render::{self, NOTHING};
 use crate::view::{HeldMark, ReplicaSet, Workload};
 
 use super::draft::Draft;
-use super::{forward, held, leave};
+use super::{forward, held, leave, traffic};
 
 /// No run is under way.
 pub(super) fn step(d: &mut Draft<'_>) {
@@ -165,6 +165,7 @@ fn pair_in_order(d: &mut Draft<'_>, workload: &Workload) -> bool {
 }
 
 fn routes_in_order(d: &mut Draft<'_>, stable: &str, canary: &str, enrolled: bool) -> bool {
+    let mut in_order = true;
     for named in &d.spec.routing.routes {
         let Some(route) = d.seen.route(&named.name) else {
             d.stall(
@@ -183,11 +184,12 @@ fn routes_in_order(d: &mut Draft<'_>, stable: &str, canary: &str, enrolled: bool
                 return false;
             }
         };
-        for pair in pairs {
-            let ours = pair.canary == 0 && pair.stable > 0;
-            if ours {
-                continue;
-            }
+        let foreign = pairs.into_iter().find(|pair| pair.canary != 0 || pair.stable <= 0);
+        if foreign.is_none() && enrolled && route.traffic.is_some() {
+            // No run is under way: a mark of ours is a left-over.
+            d.act(render::unmark_route(route));
+        }
+        if let Some(pair) = foreign {
             if enrolled {
                 // At rest the canary Service has no pods: whoever set this, stable is the safe side.
                 d.warn(
@@ -197,15 +199,10 @@ fn routes_in_order(d: &mut Draft<'_>, stable: &str, canary: &str, enrolled: bool
                         named.name, pair.canary
                     ),
                 );
-                let weights = crate::action::SetWeights {
-                    stable_service: stable.to_owned(),
-                    canary_service: canary.to_owned(),
-                    rules: named.rules.clone(),
-                    canary_percent: 0,
-                    mark: "rest 0".to_owned(),
-                };
+                let weights = traffic::at_rest(named, stable, canary);
                 d.act(render::set_weights(Lane::Abort, &named.name, weights));
-                return false;
+                in_order = false;
+                continue;
             }
             d.stall(
                 "ForeignWeights",
@@ -217,7 +214,12 @@ fn routes_in_order(d: &mut Draft<'_>, stable: &str, canary: &str, enrolled: bool
             return false;
         }
     }
-    true
+    if !in_order {
+        // Where the rollout stands does not change by it.
+        d.status.phase = d.input.rollout.status.as_ref().map_or(Phase::Pending, |status| status.phase);
+        d.wait("RouteOverwritten", "the weights of the routes go back to 100 and 0", None);
+    }
+    in_order
 }
 
 /// Enrols a complete Deployment: finalizer first, so that we never leave a label behind.

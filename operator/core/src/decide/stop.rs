@@ -16,8 +16,8 @@ pub(super) fn reasons(d: &mut Draft<'_>, run: &mut Run) {
     if run.going_back.is_some() || run.stage == Stage::Finishing {
         return;
     }
-    if let Some(reason) = traffic::abort_mark(run, d.seen) {
-        d.go_back(run, Outcome::Rejected, &reason, "it was already going back when the controller restarted");
+    if let Some((outcome, reason)) = traffic::abort_mark(run, d.seen) {
+        d.go_back(run, outcome, &reason, "it was already going back when the controller restarted");
         return;
     }
     if d.input.verdict.run_id == run.id

@@ -1,9 +1,9 @@
 //! Where the routes send traffic, and how it is asked for.
 
 use crate::action::{Lane, SetWeights};
-use crate::api::{Plan, Run};
+use crate::api::{Outcome, Plan, RouteRef, Run};
 use crate::observed::Observed;
-use crate::render;
+use crate::render::{self, AbortMark};
 
 use super::draft::Draft;
 
@@ -54,7 +54,7 @@ pub(super) fn not_accepted(plan: &Plan, seen: &Observed) -> Option<String> {
 /// Asks every route for this canary percent.
 pub(super) fn set(d: &mut Draft<'_>, run: &Run, lane: Lane, percent: i32) {
     let aborted = match &run.going_back {
-        Some(back) => format!(" {} {}", render::ABORTED, back.reason),
+        Some(back) => format!(" {} {} {}", render::ABORTED, back.outcome.as_str(), back.reason),
         None => String::new(),
     };
     for route in &run.plan.routes {
@@ -69,11 +69,21 @@ pub(super) fn set(d: &mut Draft<'_>, run: &Run, lane: Lane, percent: i32) {
     }
 }
 
-/// The reason that an aborted run left on a route, if it is this run: a crash may have eaten the status write.
-pub(super) fn abort_mark(run: &Run, seen: &Observed) -> Option<String> {
+/// Weights of a route while no run is under way.
+pub(super) fn at_rest(named: &RouteRef, stable: &str, canary: &str) -> SetWeights {
+    SetWeights {
+        stable_service: stable.to_owned(),
+        canary_service: canary.to_owned(),
+        rules: named.rules.clone(),
+        canary_percent: 0,
+        mark: "rest 0".to_owned(),
+    }
+}
+
+/// What an aborted run left on a route, if it is this run: a crash may have eaten the status write.
+pub(super) fn abort_mark(run: &Run, seen: &Observed) -> Option<(Outcome, String)> {
     run.plan.routes.iter().find_map(|named| {
-        let mark = seen.route(&named.name)?.traffic.as_deref()?;
-        let (id, reason) = render::abort_mark(mark)?;
-        (id == run.id).then(|| reason.to_owned())
+        let mark = AbortMark::read(seen.route(&named.name)?.traffic.as_deref()?)?;
+        (mark.run == run.id).then(|| (mark.outcome, mark.reason.to_owned()))
     })
 }

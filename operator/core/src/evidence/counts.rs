@@ -151,7 +151,9 @@ pub(super) fn advance(starts: &mut Vec<PodStart>, pods: &[PodCounters], last: Op
     let mut present = BTreeSet::new();
     for p in pods {
         let key = (p.arm, p.id.clone());
-        let counts = match known.get(&key) {
+        // A Service that leads to the other revision now keeps its counter: what it counted before is not the canary's.
+        let other = (if p.arm == Arm::Canary { Arm::Stable } else { Arm::Canary }, p.id.clone());
+        let counts = match known.get(&key).or_else(|| known.get(&other).filter(|_| !p.id.is_empty())) {
             Some(start) => delta(start, p),
             None if from_zero(p, last) => Counts::new(p.total, p.bad.unwrap_or(0.0)),
             None => Counts::default(),

@@ -153,17 +153,6 @@ impl Workload {
             && self.status_replicas == self.replicas
             && self.available_replicas == self.replicas
     }
-
-    /// A claim that the template needs exclusive storage, in words, if it does.
-    pub fn single_writer_volume(&self) -> Option<String> {
-        let volumes = self.template.pointer("/spec/volumes").and_then(Value::as_array)?;
-        volumes.iter().find_map(|volume| {
-            let claim = volume.pointer("/persistentVolumeClaim/claimName").and_then(Value::as_str)?;
-            let read_only =
-                volume.pointer("/persistentVolumeClaim/readOnly").and_then(Value::as_bool) == Some(true);
-            (!read_only).then(|| claim.to_owned())
-        })
-    }
 }
 
 pub(super) fn images(template: &Value) -> Vec<String> {
