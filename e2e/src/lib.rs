@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod demo;
+pub mod external;
 pub mod http;
 pub mod kubelet;
 pub mod load;

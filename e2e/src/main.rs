@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use sluice_e2e::cluster::{Cluster, Options};
 use sluice_e2e::kubelet::LocalImage;
 use sluice_e2e::world::World;
-use sluice_e2e::{demo, sandbox, scenarios, smoke};
+use sluice_e2e::{demo, external, sandbox, scenarios, smoke};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A rootless local Kubernetes and the end-to-end runs on it.
@@ -59,6 +59,14 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    match external::run_outside() {
+        Ok(Some(code)) => return code,
+        Ok(None) => {}
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    }
     if let Err(error) = sandbox::enter() {
         eprintln!("error: {error:#}\nRun `make preflight`: it names what this machine lacks.");
         return ExitCode::FAILURE;

@@ -19,6 +19,7 @@ use self::discovery::Discovery;
 use self::monitoring::Monitoring;
 use self::objects::Applier;
 use self::process::Processes;
+use crate::external::External;
 use crate::kubelet::{Kubelet, LocalImage};
 use crate::workload::Workload;
 
@@ -40,6 +41,8 @@ pub struct Options {
     pub images: Vec<LocalImage>,
     /// Prometheus rule file; may be replaced later by [`Monitoring::set_rules`].
     pub rules: Option<String>,
+    /// Another cluster's API server and controllers instead of ones of our own.
+    pub external: Option<External>,
 }
 
 impl Options {
@@ -52,6 +55,7 @@ impl Options {
             seed: 1,
             images: Vec::new(),
             rules: None,
+            external: External::inside(),
         }
     }
 }
@@ -106,6 +110,8 @@ pub struct Cluster {
     pub monitoring: Monitoring,
     /// Time from the start until the first pods could be created.
     pub started_in: Duration,
+    external: bool,
+    nodes: Vec<String>,
     applier: Applier,
     _discovery: Discovery,
 }
@@ -134,6 +140,7 @@ impl Cluster {
             Command::new(if bin.join(program).exists() { bin.join(program) } else { program.into() });
         command
             .env("KUBECONFIG", &self.paths.kubeconfig)
+            .env_remove(crate::sandbox::INSIDE)
             .env("PATH", format!("{}:{path}", bin.display()))
             // Helm's own state must not be the user's.
             .env("HELM_CACHE_HOME", self.paths.run_dir.join("helm/cache"))
@@ -168,9 +175,20 @@ impl Cluster {
         anyhow::Error::msg(self.processes.died().await)
     }
 
+    /// Whether the API server is ours; that of another cluster cannot reach what listens inside the sandbox.
+    pub fn is_local(&self) -> bool {
+        !self.external
+    }
+
     /// Stops all pods and processes in order, so that their last log lines are written.
     pub async fn stop(self) {
         self.kubelet.stop().await;
+        if self.external {
+            let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(self.client.clone());
+            for name in &self.nodes {
+                let _ = nodes.delete(name, &kube::api::DeleteParams::default()).await;
+            }
+        }
         for name in
             ["traefik", "prometheus", "alertmanager", "kwok", "kube-scheduler", "kube-controller-manager"]
         {

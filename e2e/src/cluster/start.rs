@@ -68,13 +68,22 @@ pub(super) async fn start(options: Options) -> Result<Cluster> {
         tools: tools()?,
         run_dir: run_dir.clone(),
     };
-    let certs = certs::write(&run_dir.join("pki"), SERVICE_IP)?;
-    fs::write(&paths.kubeconfig, kubeconfig(&certs)).context("kubeconfig")?;
+    let mut certs = certs::write(&run_dir.join("pki"), SERVICE_IP)?;
+    match &options.external {
+        None => fs::write(&paths.kubeconfig, kubeconfig(&certs)).context("kubeconfig")?,
+        Some(external) => {
+            fs::copy(external.kubeconfig(), &paths.kubeconfig).context("kubeconfig")?;
+            certs.ca_pem = external.ca_pem()?;
+            tokio::spawn(external.relay().await?);
+        }
+    }
     let processes = Processes::new(paths.logs.clone())?;
     let starter = Starter { paths: &paths, processes: &processes };
 
-    starter.etcd()?;
-    starter.api_server(&certs)?;
+    if options.external.is_none() {
+        starter.etcd()?;
+        starter.api_server(&certs)?;
+    }
     let monitoring = Monitoring::new(&run_dir, options.scrape_interval, processes.clone())?;
     monitoring.start(&paths.tools, options.rules.as_deref())?;
 
@@ -86,7 +95,9 @@ pub(super) async fn start(options: Options) -> Result<Cluster> {
             anyhow::Ok(())
         })
         .await?;
-        starter.controllers(&certs)?;
+        if options.external.is_none() {
+            starter.controllers(&certs)?;
+        }
         starter.kwok()?;
         let applier = Applier::new(client.clone());
         let discovery = Discovery::start(client.clone()).await?;
@@ -121,6 +132,8 @@ pub(super) async fn start(options: Options) -> Result<Cluster> {
         kubelet,
         monitoring,
         started_in: begin.elapsed(),
+        external: options.external.is_some(),
+        nodes: (0..options.fake_nodes).map(fake_node).chain([crate::kubelet::NODE.to_owned()]).collect(),
         applier,
         _discovery: discovery,
         processes,
@@ -267,6 +280,10 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
 }
 
 async fn gateway_crds(applier: &Applier, tools: &Path) -> Result<()> {
+    // A cluster that has the Gateway API keeps its version.
+    if applier.apply(GATEWAY_CLASS).await.is_ok() {
+        return Ok(());
+    }
     let mut files: Vec<PathBuf> =
         fs::read_dir(tools.join("gateway-api-crds"))?.flatten().map(|e| e.path()).collect();
     files.sort();
@@ -280,16 +297,20 @@ async fn gateway_crds(applier: &Applier, tools: &Path) -> Result<()> {
     .await
 }
 
+fn fake_node(number: usize) -> String {
+    format!("fake-{number}")
+}
+
 async fn fake_nodes(applier: &Applier, count: usize) -> Result<()> {
     let nodes: Vec<String> = (0..count)
         .map(|i| {
             json!({
                 "apiVersion": "v1", "kind": "Node",
                 "metadata": {
-                    "name": format!("fake-{i}"),
+                    "name": fake_node(i),
                     "annotations": {FAKE_NODE_TAINT: "fake", "node.alpha.kubernetes.io/ttl": "0"},
                     "labels": {
-                        "type": "kwok", "kubernetes.io/hostname": format!("fake-{i}"), "kubernetes.io/os": "linux",
+                        "type": "kwok", "kubernetes.io/hostname": fake_node(i), "kubernetes.io/os": "linux",
                         "kubernetes.io/arch": "amd64", "topology.kubernetes.io/zone": format!("zone-{}", i % 3),
                     },
                 },
@@ -313,7 +334,13 @@ async fn nodes_ready(client: &Client, count: usize) -> Result<()> {
                 conditions.filter(|c| c.type_ == "Ready" && c.status == "True").count() == 1
                     && !taints.into_iter().any(|t| t.key.starts_with("node.kubernetes.io/"))
             };
-            let ready = list.items.iter().filter(|n| ready(n)).count();
+            let ours = |n: &&Node| {
+                n.metadata
+                    .name
+                    .as_deref()
+                    .is_some_and(|n| n == crate::kubelet::NODE || n.starts_with("fake-"))
+            };
+            let ready = list.items.iter().filter(ours).filter(|n| ready(n)).count();
             if ready < count {
                 bail!("{ready} of {count} nodes are ready");
             }

@@ -51,7 +51,7 @@ fn text(place: &Place<'_>, resolved: &Resolved, root: &Path) -> Result<String> {
         "mkdir \"$R/etc\" \"$R/run\" \"$R/tmp\" \"$R/var\" \"$R/proc\" \"$R/dev\"".into(),
         "chmod 1777 \"$R/tmp\"; ln -s /run \"$R/var/run\"".into(),
         "mount --rbind /proc \"$R/proc\"; mount --rbind /dev \"$R/dev\"".into(),
-        "for f in ld.so.cache ld.so.conf ld.so.conf.d passwd group nsswitch.conf localtime; do".into(),
+        "for f in ld.so.cache ld.so.conf ld.so.conf.d passwd group localtime; do".into(),
         "  if [ -e /etc/$f ]; then cp -RL /etc/$f \"$R/etc/\"; fi".into(),
         "done".into(),
         format!(
@@ -64,6 +64,8 @@ fn text(place: &Place<'_>, resolved: &Resolved, root: &Path) -> Result<String> {
             quote(&place.program.display().to_string())
         ),
     ];
+    // The one server that a pod must reach by name is in its hosts file; there is no DNS to ask.
+    lines.push("echo 'hosts: files' > \"$R/etc/nsswitch.conf\"".into());
     for mount in place.container.volume_mounts.iter().flatten() {
         if !mount.mount_path.starts_with('/') || mount.mount_path.split('/').any(|p| p == "..") {
             bail!("mountPath {} is not an absolute path", mount.mount_path);

@@ -6,6 +6,9 @@ use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret};
 use kube::{Api, Client};
 
+/// A name that every API server's certificate has; the pod's hosts file has its address.
+const API_HOST: &str = "kubernetes.default.svc";
+
 /// What a container runs with.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Resolved {
@@ -21,7 +24,7 @@ pub(super) async fn resolve(client: &Client, pod: &Pod, ip: &str, container: &Co
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let sources = Sources { client, namespace };
     let mut env = BTreeMap::from([
-        ("KUBERNETES_SERVICE_HOST".to_owned(), "127.0.0.1".to_owned()),
+        ("KUBERNETES_SERVICE_HOST".to_owned(), API_HOST.to_owned()),
         ("KUBERNETES_SERVICE_PORT".to_owned(), "6443".to_owned()),
         ("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), "6443".to_owned()),
         ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
