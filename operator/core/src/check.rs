@@ -129,6 +129,12 @@ impl Scene<'_> {
         glass.is_some() && glass != self.before.break_glass.as_ref()
     }
 
+    /// Whether the Deployment is the one that was enrolled.
+    fn same_workload(&self) -> bool {
+        let uid = self.seen().workload().map(|workload| &workload.uid);
+        uid.is_some() && uid == self.before.workload_uid.as_ref()
+    }
+
     fn going_back(&self) -> bool {
         self.run().is_some_and(|run| run.going_back.is_some())
     }
@@ -254,8 +260,8 @@ impl Scene<'_> {
                     found.push(format!("Service {name} is pinned to {new} under traffic, stable is another"));
                 }
             }
-            // A Deployment that somebody freed rolls by itself: a pin would lead to pods that go.
-            (Some(_), None) if self.freed() || self.seen().workload().is_none() => {}
+            // A Deployment that somebody freed or replaced rolls by itself: a pin would lead to pods that go.
+            (Some(_), None) if self.freed() || !self.same_workload() => {}
             (Some(old), None) => {
                 let others = |set: &&ReplicaSet| set.hash != old && set.replicas > 0;
                 if let Some(other) = self.seen().replica_sets().find(others) {
@@ -306,6 +312,9 @@ impl Scene<'_> {
     /// ReplicaSets with pods change hands only while the Deployment is paused, and it sees one at a time.
     fn handed_over(&self, set: &ReplicaSet, labels: &Value, workload: &Workload, found: &mut Vec<String>) {
         let visible = labels.as_object().is_some_and(|labels| workload.selects(labels));
+        if !self.same_workload() {
+            return;
+        }
         if set.replicas > 0 && !workload.paused {
             found.push(format!("{} changes hands while the Deployment is not paused", set.name));
         }

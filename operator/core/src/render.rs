@@ -356,6 +356,13 @@ pub fn show(lane: Lane, name: &'static str, workload: &Workload, set: &ReplicaSe
     patch(lane, name, Kind::ReplicaSet, &set.name, ops)
 }
 
+/// Gives an orphaned ReplicaSet its template's labels back.
+pub fn hand_back(set: &ReplicaSet) -> Action {
+    let labels = set.template.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({}));
+    let ops = vec![test("/metadata/resourceVersion", set.resource_version.as_str()), add("/metadata/labels", labels)];
+    patch(Lane::Tidy, "hand-back", Kind::ReplicaSet, &set.name, ops)
+}
+
 /// Scales a ReplicaSet of ours.
 pub fn scale(lane: Lane, name: &'static str, set: &ReplicaSet, replicas: i32) -> Action {
     let ops = vec![

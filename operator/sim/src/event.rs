@@ -254,6 +254,7 @@ impl World {
     fn overwrite(&mut self, percent: u8) {
         if percent > 0 {
             self.truth.foreign = true;
+            self.truth.unguarded = !self.is_guarded();
             self.disturb(0);
         }
         for route in fixture::ROUTES {
@@ -290,6 +291,7 @@ impl World {
             }
             Event::RolloutResume | Event::RolloutPause => {
                 let paused = event == Event::RolloutPause;
+                self.truth.lawless |= !paused && !self.is_guarded();
                 let _ = self
                     .api
                     .update(Res::Deployment, NAME, Actor::Person, |d| d["spec"]["paused"] = json!(paused));

@@ -5,6 +5,7 @@
 //! only returns traffic, status is written first, by compare-and-swap; then the actions, in order, until one does
 //! not succeed.
 
+use jiff::Timestamp;
 use sluice_core::action::{Action, Kind, Lane, PatchOp, Write};
 use sluice_core::api::ProgressiveRolloutStatus;
 use sluice_core::check;
@@ -12,6 +13,7 @@ use sluice_core::decide::{Decision, Input, decide};
 use sluice_core::render;
 
 use crate::admission::Actor;
+use crate::pods::later;
 use crate::api::{Refused, Res};
 use crate::view::{self, Caches};
 use crate::world::World;
@@ -29,13 +31,16 @@ pub enum Fault {
     Stall(u8),
 }
 
+/// A request is on its way for so many seconds at most: then it has timed out.
+const IN_FLIGHT_SECONDS: i64 = 8;
+
 /// One instance of the controller.
 #[derive(Clone, Debug, Default)]
 pub struct Instance {
     /// Its caches.
     pub caches: Caches,
     /// A write that was sent and has not arrived.
-    pub sent: Option<Sent>,
+    pub sent: Option<(Timestamp, Sent)>,
 }
 
 /// A write on its way.
@@ -210,7 +215,7 @@ impl World {
             }
             Some(Fault::Stall(at)) if at == index => {
                 self.tell(format!("instance {} stalls with write {index} sent: {words}", pass.instance));
-                self.instances[pass.instance].sent = Some(sent);
+                self.instances[pass.instance].sent = Some((self.now, sent));
                 self.leader = 1 - pass.instance;
                 self.struck += 1;
                 return End::Dead;
@@ -270,7 +275,10 @@ impl World {
     /// The stalled instance goes on: its write arrives; then it learns that it no longer leads.
     pub fn thaw(&mut self) {
         for instance in 0..self.instances.len() {
-            if let Some(sent) = self.instances[instance].sent.take() {
+            if let Some((at, sent)) = self.instances[instance].sent.take() {
+                if later(at, IN_FLIGHT_SECONDS) < self.now {
+                    continue;
+                }
                 self.tell(format!("the write that instance {instance} had sent arrives"));
                 self.arrive(sent, "late write");
             }

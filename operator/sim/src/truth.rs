@@ -7,7 +7,7 @@ use serde_json::Value;
 use sluice_core::api::{Run, Stage};
 
 use crate::api::{Res, at, int, text};
-use crate::fixture::NAME;
+use crate::fixture::{self, NAME};
 use crate::native::Rolled;
 use crate::pods::later;
 use crate::router::{LAG_SECONDS, Plane};
@@ -29,6 +29,8 @@ pub struct Truth {
     pub lawless: bool,
     /// Weights that somebody else wrote stand in a route.
     pub foreign: bool,
+    /// They were written while nothing of ours guarded the route.
+    pub unguarded: bool,
     /// Until then missing pods and endpoints are not our doing.
     pub disturbed_until: Option<Timestamp>,
     /// Until then nothing is bounded in time.
@@ -114,7 +116,8 @@ impl World {
         digests
     }
 
-    fn is_guarded(&self) -> bool {
+    /// Whether the Deployment is enrolled and law holds.
+    pub fn is_guarded(&self) -> bool {
         let deployment = self.api.now.get(Res::Deployment, NAME);
         let label = deployment.and_then(|d| d.pointer("/metadata/labels/sluice.dev~1managed").cloned());
         label.as_ref().and_then(Value::as_str) == Some("true") && !self.truth.lawless
@@ -198,8 +201,18 @@ impl World {
         plane.rules.iter().map(of_rule).max().unwrap_or(0)
     }
 
+    /// Weights of others stand in a route, or no longer do; proxies follow a little later.
+    fn foreign_stands(&mut self, stands: bool) {
+        if self.truth.foreign && !stands {
+            self.truth.foreign = false;
+            self.disturb(0);
+        }
+    }
+
     fn exposure_is_planned(&mut self, run: Option<&Run>) {
         let Some(run) = run.filter(|_| !self.truth.lawless) else {
+            let canary = self.router.wanted().map_or(0, |plane| plane.percent_to(&[fixture::CANARY]));
+            self.foreign_stands(canary > 0);
             return;
         };
         let step = usize::try_from(run.step).ok().and_then(|step| run.plan.steps.get(step));
@@ -210,9 +223,12 @@ impl World {
             Stage::Returning => i64::from(run.max_weight_percent),
         };
         let exposure = self.exposure(&run.canary.digest);
+        let asked = self.router.wanted().map_or(0, |plane| plane.percent_to(&[fixture::CANARY]));
+        self.foreign_stands(exposure > allowed || asked > allowed);
         if exposure <= allowed {
-            self.truth.foreign = false;
-        } else if !self.truth.foreign {
+            return;
+        }
+        if !self.truth.foreign {
             self.violate(&format!("exposure {exposure} % in stage {:?}, {allowed} % is planned", run.stage));
         }
     }

@@ -102,6 +102,7 @@ impl World {
         world.elapse(12);
         world.apply("web:good-1", None, None);
         world.elapse(30);
+        world.truth.lawless = false;
         world
     }
 
@@ -285,6 +286,8 @@ impl World {
             "git applies {image}{}",
             restart.map(|r| format!(" restarted {r}")).unwrap_or_default()
         ));
+        // Unguarded, it rolls at once, good or bad.
+        self.truth.lawless |= !self.is_guarded();
         let template = fixture::template(image, restart);
         self.applied.push(image.to_owned());
         let result = self.api.update(Res::Deployment, fixture::NAME, crate::admission::Actor::GitOps, |d| {

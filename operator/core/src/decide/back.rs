@@ -7,7 +7,7 @@ use crate::action::Lane;
 use crate::api::{EndedRun, HeldRevision, Outcome, Run};
 use crate::digest;
 use crate::render::{self, Role};
-use crate::view::{HeldMark, ReplicaSet, Workload};
+use crate::view::{HeldMark, Workload};
 
 use super::draft::Draft;
 use super::forward::{apex_selector, canary_set, pods_for};
@@ -52,7 +52,7 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
         return;
     }
     let Some(workload) = d.workload() else {
-        without_workload(d, run);
+        without_workload(d, run, back_at);
         return;
     };
     if swap_back(d, &run, workload) {
@@ -318,18 +318,24 @@ fn canary_gone(d: &mut Draft<'_>, run: &Run, workload: &Workload) -> bool {
     false
 }
 
-/// The workload is gone: its ReplicaSets go with it, only names are left to tidy.
-fn without_workload(d: &mut Draft<'_>, run: Run) {
-    // `--cascade=orphan` leaves ours behind: sweep what carries our label.
-    let ours: Vec<&ReplicaSet> =
-        d.seen.replica_sets().filter(|set| set.name == run.canary.replica_set).collect();
-    for set in ours {
-        d.act(render::delete_replica_set(set));
+/// The workload is gone, and its ReplicaSets with it, unless they were orphaned: then stable goes on serving, ours
+/// go or are handed back.
+fn without_workload(d: &mut Draft<'_>, run: Run, back_at: jiff::Timestamp) {
+    if !verified(d, &run, back_at) {
+        d.status.run = Some(run);
+        return;
     }
+    if let Some(canary) = d.seen.replica_set(&run.canary.replica_set).filter(|set| leave::is_ours(d, set)) {
+        d.act(render::delete_replica_set(canary));
+        d.wait("CanaryGoing", "the canary's ReplicaSet is deleted", None);
+        d.status.run = Some(run);
+        return;
+    }
+    let handed_back = leave::hand_back_orphans(d, None);
     let emptied = empty_canary_service(d, &run, Lane::Tidy);
     let unpinned = unpin(d, &run);
     let unmarked = unmark(d, &run);
-    if emptied && unpinned && unmarked && d.actions.is_empty() {
+    if emptied && unpinned && unmarked && !handed_back {
         end(d, run, Outcome::Abandoned, "WorkloadGone", "the Deployment was deleted".to_owned());
     } else {
         d.status.run = Some(run);

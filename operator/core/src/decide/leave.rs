@@ -3,10 +3,12 @@
 //! Traffic returns first; what stays behind are ordinary Kubernetes objects. A held or rejected revision keeps
 //! `paused: true` and git's template: `kubectl rollout resume` releases it, nobody else.
 
+use serde_json::Value;
+
 use crate::action::Lane;
-use crate::api::{FINALIZER, Outcome, Phase, Run, Stage};
+use crate::api::{FINALIZER, LABEL_ROLLOUT, Outcome, Phase, Run, Stage};
 use crate::render;
-use crate::view::Workload;
+use crate::view::{ReplicaSet, Workload};
 
 use super::draft::Draft;
 use super::traffic;
@@ -94,6 +96,7 @@ pub(super) fn restore(d: &mut Draft<'_>, workload: &Workload) -> bool {
         d.act(render::show(Lane::Tidy, "show-history", workload, set));
         acted = true;
     }
+    acted |= hand_back_orphans(d, Some(workload));
     let apex_name = d.spec.routing.service.clone();
     let apex = d.seen.service(&apex_name).map(|service| service.selector.clone());
     let pair = [crate::limits::stable_service(&apex_name), crate::limits::canary_service(&apex_name)];
@@ -115,6 +118,23 @@ pub(super) fn restore(d: &mut Draft<'_>, workload: &Workload) -> bool {
         return true;
     }
     false
+}
+
+/// Whether a ReplicaSet carries our label: the native controller does not see it.
+pub(super) fn is_ours(d: &Draft<'_>, set: &ReplicaSet) -> bool {
+    set.labels.get(LABEL_ROLLOUT).and_then(Value::as_str) == Some(d.name.as_str())
+}
+
+/// ReplicaSets that we hid and whose Deployment is gone (`--cascade=orphan`) get their own labels back, so that a
+/// Deployment that is created again finds them. True when there was something to do.
+pub(super) fn hand_back_orphans(d: &mut Draft<'_>, workload: Option<&Workload>) -> bool {
+    let owned = |set: &ReplicaSet| workload.is_some_and(|workload| set.owner_uids.contains(&workload.uid));
+    let orphans: Vec<&ReplicaSet> =
+        d.seen.replica_sets().filter(|set| is_ours(d, set) && !owned(set)).collect();
+    for set in &orphans {
+        d.act(render::hand_back(set));
+    }
+    !orphans.is_empty()
 }
 
 /// The routes of an enrolled workload rest at 100 and 0, without our mark. True when there was something to do.

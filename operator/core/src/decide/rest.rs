@@ -242,7 +242,7 @@ fn enrol(d: &mut Draft<'_>, workload: &Workload) {
         );
         return;
     }
-    if forward::add_finalizer(d) {
+    if leave::hand_back_orphans(d, Some(workload)) || forward::add_finalizer(d) {
         return;
     }
     if take_stable(d, workload) {
