@@ -13,6 +13,7 @@ pub mod http;
 pub mod leader;
 pub mod metrics;
 pub mod observe;
+pub mod orphans;
 pub mod providers;
 pub mod queue;
 pub mod reconcile;

@@ -71,7 +71,15 @@ pub async fn live(ctx: &Context, key: &Key) -> Result<Option<(ProgressiveRollout
     let Some(rollout) = found else {
         return Ok(None);
     };
-    let names = Names::of(&rollout);
+    let seen = of(ctx, key, &rollout).await;
+    Ok(Some((rollout, seen)))
+}
+
+/// Live: everything that a rollout refers to.
+pub async fn of(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Observed {
+    let client = &ctx.clients.normal;
+    let namespace = key.namespace.as_str();
+    let names = Names::of(rollout);
     let selector = format!("kubernetes.io/service-name in ({},{})", names.services[1], names.services[2]);
     let (deployment, services, slices, routes) = tokio::join!(
         get_all(client, namespace, Watched::Deployment, std::slice::from_ref(&names.workload)),
@@ -88,10 +96,10 @@ pub async fn live(ctx: &Context, key: &Key) -> Result<Option<(ProgressiveRollout
         endpoint_slices: slices,
         routes,
         canary_pods: Seen::Seen(Vec::new()),
-        rivals: rivals(ctx, key, &rollout),
+        rivals: rivals(ctx, key, rollout),
     };
-    objects.canary_pods = canary_pods(client, namespace, &rollout, &objects).await;
-    Ok(Some((rollout, Observed::read(objects))))
+    objects.canary_pods = canary_pods(client, namespace, rollout, &objects).await;
+    Observed::read(objects)
 }
 
 /// Ours by label, the native ones by the Deployment's selector.

@@ -18,7 +18,7 @@ use crate::leader::{Leader, LeaderSettings};
 use crate::metrics::Metrics;
 use crate::providers::Providers;
 use crate::watch::{Key, Stores, Watched};
-use crate::{evidence, guardrails, queue, reconcile, release as uninstall, telemetry};
+use crate::{evidence, guardrails, orphans, queue, reconcile, release as uninstall, telemetry};
 
 /// Why the process ends with an error.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +149,7 @@ pub async fn run(args: Run) -> Result<(), StartError> {
     let providers = Providers::new(metrics.clone());
     tokio::spawn(evidence::poll(ctx.clone(), providers, stop.clone()));
     tokio::spawn(guardrails::watch(ctx.clone(), stop.clone()));
+    tokio::spawn(orphans::watch(ctx.clone(), stop.clone()));
     let worker = tokio::spawn(work(ctx.clone(), changes, health.clone(), metrics, stop.clone()));
     let lost = tokio::select! {
         _ = term.recv() => false,

@@ -168,6 +168,12 @@ impl Stores {
         Seen::Seen(found.filter_map(|object| serde_json::to_value(&*object).ok()).collect())
     }
 
+    /// Objects of a kind in all watched namespaces that `keep` wants.
+    pub fn all(&self, kind: Watched, keep: impl Fn(&DynamicObject) -> bool) -> Vec<Arc<DynamicObject>> {
+        let stores = self.stream(kind).map(|stream| stream.stores.as_slice()).unwrap_or_default();
+        stores.iter().flat_map(|store| store.state_filter(&keep)).collect()
+    }
+
     /// All rollouts.
     pub fn rollouts(&self) -> Vec<Arc<DynamicObject>> {
         self.stream(Watched::Rollout)
