@@ -13,7 +13,7 @@ N ?= 100
 	demo bench-harm bench-abort bench-fleet image clean clean-tools prepare
 
 help: ## Print the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {gsub(/\$\$/, "$$", $$2); printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 preflight: ## Name what this machine lacks, and the package that has it
 	@e2e/tools/preflight
@@ -97,5 +97,5 @@ image: ## An OCI archive of the controller without Docker, and install.yaml besi
 clean: ## Remove what was built (target/)
 	$(CARGO) clean
 
-clean-tools: ## Remove the tools of the local cluster (~/.cache/sluice/tools, or $$SLUICE_TOOLS)
+clean-tools: ## Remove the tools of the local cluster (in ~/.cache/sluice/tools, or where SLUICE_TOOLS says)
 	@e2e/tools/fetch --clean
