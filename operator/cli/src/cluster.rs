@@ -18,6 +18,10 @@ use crate::model::{Controller, Event, Seen};
 
 /// How long opening a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long one call may take.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// Silence after which a connection is dead: longer than the longest watch (290 s, and the watcher's 5 s of patience).
+const READ_LIMIT: Duration = Duration::from_secs(320);
 /// How long the objects beside the rollout may take: they are left out rather than waited for.
 const ASIDE_LIMIT: Duration = Duration::from_secs(3);
 /// Field manager of our writes.
@@ -42,6 +46,7 @@ impl Cluster {
     pub async fn connect(global: &Global) -> Result<Self, Failure> {
         let (mut config, context) = config(global).await?;
         config.connect_timeout = Some(CONNECT_LIMIT);
+        config.read_timeout = Some(READ_LIMIT);
         if let Some(user) = &global.act_as {
             config.auth_info.impersonate = Some(user.clone());
         }
@@ -73,7 +78,7 @@ impl Cluster {
             params = params.labels(selector);
         }
         let namespace = (!all).then_some(self.namespace.as_str());
-        let list = api.list(&params).await.map_err(|e| self.asked("list", namespace).explain(&e))?;
+        let list = limited(api.list(&params)).await.map_err(|e| self.asked("list", namespace).explain(&e))?;
         let mut items: Vec<Value> = list.items.into_iter().map(raw).collect();
         let text =
             |v: &Value, path: &str| v.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -127,7 +132,7 @@ impl Cluster {
 
     /// One rollout.
     pub async fn get(&self, name: &str) -> Result<ProgressiveRollout, Failure> {
-        match self.rollouts().get(name).await {
+        match limited(self.rollouts().get(name)).await {
             Ok(object) => parse(object),
             Err(kube::Error::Api(status)) if status.code == 404 && !fail::is_unknown_resource(&status) => {
                 Err(self.not_found(name).await)
@@ -186,7 +191,7 @@ impl Cluster {
     pub async fn request(&self, name: &str, value: &str) -> Result<(), Failure> {
         let body = json!({ "metadata": { "annotations": { ANNOTATION_REQUEST: value } } });
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        match self.rollouts().patch(name, &params, &Patch::Merge(body)).await {
+        match limited(self.rollouts().patch(name, &params, &Patch::Merge(body))).await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.asked("patch", Some(&self.namespace)).explain(&error)),
         }
@@ -258,12 +263,12 @@ impl Cluster {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", "Deployment"));
         let params = ListParams::default().labels(CONTROLLER);
         let all: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        let refused = match all.list(&params).await {
+        let refused = match limited(all.list(&params)).await {
             Ok(found) => return Ok(found.items.into_iter().map(controller).collect()),
             Err(error) => error,
         };
         let usual: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), USUAL_NAMESPACE, &resource);
-        match usual.list(&params).await {
+        match limited(usual.list(&params)).await {
             Ok(found) if !found.items.is_empty() => Ok(found.items.into_iter().map(controller).collect()),
             _ => {
                 let asked = Asked {
@@ -324,6 +329,12 @@ async fn config(global: &Global) -> Result<(Config, String), Failure> {
     let context = global.context.clone().or_else(|| found.current_context.clone()).unwrap_or_default();
     let config = Config::from_custom_kubeconfig(found, &options).await.map_err(explain)?;
     Ok((config, format!("context {context}")))
+}
+
+/// An answer within [`CALL_LIMIT`], or an error that says so.
+async fn limited<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    let late = |_| kube::Error::Service(format!("no answer within {} s", CALL_LIMIT.as_secs()).into());
+    tokio::time::timeout(CALL_LIMIT, call).await.map_err(late)?
 }
 
 fn resource() -> ApiResource {

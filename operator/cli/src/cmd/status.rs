@@ -14,7 +14,7 @@ use crate::exit::Code;
 use crate::fail::Failure;
 use crate::follow::{Follow, Progress};
 use crate::model::{Controller, Seen};
-use crate::out::{Line, Role};
+use crate::out::{Line, Role, labelled};
 use crate::view::{self, Look};
 
 /// How often a live screen is drawn, for its clocks.
@@ -198,12 +198,7 @@ impl<'a> Watch<'a> {
     fn draw(&mut self, mut lines: Vec<Line>) -> Result<(), Failure> {
         let (width, height) = size(true);
         if let Some(why) = &self.lost {
-            lines.push(
-                Line::default()
-                    .mark(Role::Attention)
-                    .add(Role::Attention, format!(" {why} Tried again."))
-                    .clip(width),
-            );
+            lines.extend(labelled("lost", Role::Attention, &format!("{why} Trying again."), width));
         }
         if let Some(commit) = self.follow.missing() {
             let text = format!(" waiting for commit {commit} to arrive");
@@ -223,13 +218,16 @@ impl<'a> Watch<'a> {
 
     fn lose(&mut self, why: String) {
         if !self.live() && self.lost.is_none() {
-            eprintln!("warning: {why} Tried again until it works.");
+            eprintln!("warning: {} Trying again until it works.", crate::out::clean(&why));
         }
         self.lost = Some(why);
     }
 
     fn timed_out(&self) -> Failure {
-        Failure::timeout(format!("gave up after {}: {}", self.timeout, self.follow.waits_for(&self.seen)))
+        let waits = self.follow.waits_for(&self.seen);
+        let lost =
+            self.lost.as_ref().map(|why| format!(". The connection is lost: {why}")).unwrap_or_default();
+        Failure::timeout(format!("gave up after {}: {waits}{lost}", self.timeout))
     }
 
     fn gone(&self) -> Failure {
