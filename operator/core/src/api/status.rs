@@ -458,10 +458,18 @@ pub struct Run {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub stable_short_since: Option<Timestamp>,
-    /// Since when the bake is over and only evidence or a hold keeps the run from the next step.
+    /// Since when fewer canary pods are ready than the weight needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub canary_short_since: Option<Timestamp>,
+    /// Since when the run waits for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub hold_since: Option<Timestamp>,
+    /// When a person last let it go on in this step: the step's deadline counts from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub resumed_at: Option<Timestamp>,
     /// Alerts that were firing before the revision was exposed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub known_alerts: Vec<KnownAlert>,

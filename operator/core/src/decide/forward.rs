@@ -10,7 +10,7 @@ use crate::api::{ApexCallers, FINALIZER, LABEL_HASH, Outcome, Run, RunKind, Stag
 use crate::render::{self, Role};
 use crate::view::{ReplicaSet, Workload};
 
-use super::draft::{Draft, seconds_between};
+use super::draft::Draft;
 use super::traffic::{self, Weights};
 
 /// How long a route may take to show and accept a weight, in seconds.
@@ -20,7 +20,9 @@ const OVERWRITES_PER_STEP: i32 = 3;
 /// A hold for lack of evidence lasts this many bakes, and at least [`SHORTEST_HOLD_SECONDS`].
 const HOLD_BAKES: i32 = 4;
 const SHORTEST_HOLD_SECONDS: i32 = 60;
-/// How long a person is waited for.
+/// What a pod says that no node has room for.
+const UNSCHEDULABLE: &str = "Unschedulable";
+/// How long a person is waited for, in seconds.
 const PERSON_SECONDS: i32 = 72 * 3600;
 /// The observed share may differ from the weight by three standard deviations, but at least this much, or this
 /// part of the weight: pods are scraped at different moments, and a new pod counts from its first request.
@@ -71,6 +73,7 @@ pub(super) fn prepare(d: &mut Draft<'_>, mut run: Run) {
                 run.stage = Stage::Stepping;
                 run.step = 0;
                 run.stage_since = d.now;
+                run.canary_short_since = None;
                 d.status.run = Some(run);
                 d.wake_within(super::draft::BUSY_WAKE);
                 return;
@@ -254,6 +257,7 @@ fn capacity(d: &mut Draft<'_>, run: &mut Run, workload: &Workload, percent: i32)
         return false;
     }
     if ready >= need {
+        run.canary_short_since = None;
         return true;
     }
     ready_or_back(d, run, need);
@@ -262,22 +266,29 @@ fn capacity(d: &mut Draft<'_>, run: &mut Run, workload: &Workload, percent: i32)
 }
 
 /// Waits for ready pods until the workload's own progress deadline, then goes back with the pod's own reason.
+///
+/// The deadline counts from when pods were short: one that is replaced, or that a larger workload asks for, has its
+/// own time, however long the step has lasted.
 fn ready_or_back(d: &mut Draft<'_>, run: &mut Run, need: i32) {
     let seconds = run.plan.progress_deadline_seconds;
+    let since = *run.canary_short_since.get_or_insert(d.now);
     let trouble = d.seen.trouble.as_ref().map(|t| {
         let message = if t.message.is_empty() { String::new() } else { format!(" ({})", t.message) };
         format!("; pod {} says {}{message}", t.pod, t.reason)
     });
     let trouble = trouble.unwrap_or_default();
-    if d.passed(run.stage_since, seconds) {
+    if d.passed(since, seconds) {
         let message = format!("{need} canary pods were not ready within {seconds} s{trouble}");
-        d.go_back(run, Outcome::Rejected, "ProgressDeadlineExceeded", message);
+        if d.seen.trouble.as_ref().is_some_and(|trouble| trouble.reason == UNSCHEDULABLE) {
+            // The cluster has no room for it: that says nothing about the revision.
+            d.go_back(run, Outcome::NotProven, UNSCHEDULABLE, message);
+        } else {
+            d.go_back(run, Outcome::Rejected, "ProgressDeadlineExceeded", message);
+        }
         return;
     }
-    let deadline = d.after(run.stage_since, seconds);
-    let waited = seconds_between(run.stage_since, d.now);
-    let message = format!("waits for {need} ready canary pods, {waited} of {seconds} s{trouble}");
-    d.wait("CanaryNotReady", message, Some(deadline));
+    let message = format!("waits for {need} ready canary pods, at most {seconds} s{trouble}");
+    d.wait("CanaryNotReady", message, Some(d.after(since, seconds)));
 }
 
 /// Asks for the weight, and waits until it is shown, accepted and settled.
@@ -399,37 +410,33 @@ fn may_advance(d: &mut Draft<'_>, run: &mut Run, bake_seconds: i32) -> bool {
     let current = verdict.is_about(&run.id, Stage::Stepping, run.step);
     let healthy = if current { verdict.healthy_seconds } else { 0.0 };
     let baked = healthy >= f64::from(bake_seconds);
-    if let Some((reason, message)) = person_holds(d, run) {
+    if let Some((reason, message)) = person_holds(d, run, baked) {
         let since = *run.hold_since.get_or_insert(d.now);
         if d.passed(since, PERSON_SECONDS) {
-            d.go_back(
-                run,
-                Outcome::NotProven,
-                reason,
-                format!("{message}; nobody did for {PERSON_SECONDS} s"),
-            );
-        } else if baked || run.paused || d.spec.suspend {
+            let message = format!("{message}; nobody did for {} hours", PERSON_SECONDS / 3600);
+            d.go_back(run, Outcome::NotProven, reason, message);
+        } else {
             d.wait(reason, message, Some(d.after(since, PERSON_SECONDS)));
         }
-        if baked || run.paused || d.spec.suspend {
-            return false;
-        }
-    } else if run.hold_since.is_some() && !baked {
-        run.hold_since = None;
+        return false;
+    }
+    if run.hold_since.take().is_some() {
+        run.resumed_at = Some(d.now);
     }
     let hold = evidence_holds(d, run, current);
     if baked && hold.is_none() {
-        run.hold_since = None;
         return true;
     }
+    // Time that a person took does not count against the evidence.
+    let since = run.resumed_at.map_or(settled_at, |resumed| resumed.max(settled_at));
     let wall =
         bake_seconds.saturating_mul(1 + HOLD_BAKES).max(bake_seconds.saturating_add(SHORTEST_HOLD_SECONDS));
-    let deadline = d.after(settled_at, wall);
+    let deadline = d.after(since, wall);
     let (reason, message) = match hold {
         Some((reason, message)) if baked || reason != "NotEnoughEvidence" => (reason, message),
         _ => ("Baking", format!("observes at this weight, {healthy:.0} of {bake_seconds} healthy seconds")),
     };
-    if d.passed(settled_at, wall) {
+    if d.passed(since, wall) {
         d.go_back(
             run,
             Outcome::NotProven,
@@ -442,8 +449,9 @@ fn may_advance(d: &mut Draft<'_>, run: &mut Run, bake_seconds: i32) -> bool {
     false
 }
 
-/// What a person has to do before the weight may rise.
-fn person_holds(d: &Draft<'_>, run: &Run) -> Option<(&'static str, String)> {
+/// What a person has to do before the weight may rise. The gate at a percentage is asked for only once the step is
+/// over otherwise.
+fn person_holds(d: &Draft<'_>, run: &Run, baked: bool) -> Option<(&'static str, String)> {
     if d.spec.suspend {
         return Some(("Suspended", "spec.suspend is true: set it to false to go on".to_owned()));
     }
@@ -456,7 +464,7 @@ fn person_holds(d: &Draft<'_>, run: &Run) -> Option<(&'static str, String)> {
     let next = usize::try_from(run.step + 1).ok().and_then(|index| run.plan.steps.get(index));
     let next = next.map(|step| step.weight_percent);
     match (run.plan.pause_before_percent, next) {
-        (Some(limit), Some(next)) if next >= limit && !run.released_gate => Some((
+        (Some(limit), Some(next)) if baked && next >= limit && !run.released_gate => Some((
             "PausedBeforePercent",
             format!(
                 "waits for a person before {limit} %: kubectl sluice resume {} -n {}",
@@ -532,6 +540,7 @@ fn advance(d: &mut Draft<'_>, run: &mut Run) {
     let passed = run.step + 1;
     let guards: Vec<String> = d.input.verdict.guards.iter().map(|g| g.message.clone()).collect();
     run.hold_since = None;
+    run.resumed_at = None;
     run.overwrites = 0;
     run.stage_since = d.now;
     if usize::try_from(passed).is_ok_and(|index| index < steps) {

@@ -214,7 +214,9 @@ fn start(
         released: false,
         going_back: None,
         stable_short_since: None,
+        canary_short_since: None,
         hold_since: None,
+        resumed_at: None,
         known_alerts,
         evidence: None,
     });

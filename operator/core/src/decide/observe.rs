@@ -84,7 +84,9 @@ fn start(d: &mut Draft<'_>, workload: &Workload, stable: Revision, mut canary: R
         released: false,
         going_back: None,
         stable_short_since: None,
+        canary_short_since: None,
         hold_since: None,
+        resumed_at: None,
         known_alerts: Vec::new(),
         evidence: None,
     });

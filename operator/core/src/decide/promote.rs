@@ -87,7 +87,7 @@ pub(super) fn swap(d: &mut Draft<'_>, mut run: Run) {
         d.wait(
             "Promoting",
             "the tested ReplicaSet becomes the Deployment's own",
-            Some(d.after(d.now, RECOGNISE_SECONDS)),
+            Some(d.after(run.stage_since, if run.released { REWIRE_SECONDS } else { RECOGNISE_SECONDS })),
         );
         d.status.run = Some(run);
         return;
