@@ -11,7 +11,7 @@ use crate::api::{
 use crate::config::Config;
 use crate::observed::Observed;
 use crate::verdict::Verdict;
-use crate::view::Workload;
+use crate::view::{Workload, shorten};
 
 /// Everything that a decision depends on. No clock, no client.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,9 @@ pub struct Decision {
 const IDLE_WAKE: Duration = Duration::from_secs(300);
 /// Look again while something is under way.
 pub(super) const BUSY_WAKE: Duration = Duration::from_secs(1);
+
+/// Longest sentence in status, in characters.
+const MESSAGE_LIMIT: usize = 600;
 
 /// A wait that this pass found.
 #[derive(Clone, Debug)]
@@ -126,13 +129,14 @@ impl<'a> Draft<'a> {
     pub fn wait(&mut self, reason: &'static str, message: impl Into<String>, deadline: Option<Timestamp>) {
         self.wake_within(BUSY_WAKE);
         if self.wait.is_none() {
-            self.wait = Some(Wait { reason, message: message.into(), deadline });
+            let message = shorten(&message.into(), MESSAGE_LIMIT);
+            self.wait = Some(Wait { reason, message, deadline });
         }
     }
 
     pub fn stall(&mut self, reason: &'static str, message: impl Into<String>) {
         if self.problem.is_none() {
-            self.problem = Some(Problem { reason, message: message.into() });
+            self.problem = Some(Problem { reason, message: shorten(&message.into(), MESSAGE_LIMIT) });
         }
     }
 
@@ -141,7 +145,7 @@ impl<'a> Draft<'a> {
         if run.going_back.is_some() {
             return;
         }
-        let message = message.into();
+        let message = shorten(&message.into(), MESSAGE_LIMIT);
         let outcome = if run.released && outcome == Outcome::Rejected { Outcome::Reverted } else { outcome };
         let kind = match outcome {
             Outcome::Superseded | Outcome::Abandoned => EventKind::Normal,

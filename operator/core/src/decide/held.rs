@@ -27,10 +27,13 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
     }
     if workload.digest == stable.digest {
         d.act(render::release(Lane::Tidy, workload, true));
-        d.normal(
-            "Unchanged",
-            format!("the held template is the one that runs ({}); nothing starts", stable.replica_set),
-        );
+        let before = d.input.rollout.status.as_ref();
+        if before.is_none_or(|before| before.observed_workload_generation != Some(workload.generation)) {
+            d.normal(
+                "Unchanged",
+                format!("the held template is the one that runs ({}); nothing starts", stable.replica_set),
+            );
+        }
         d.status.phase = Phase::Idle;
         d.status.held = None;
         return;

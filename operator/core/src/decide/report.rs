@@ -1,6 +1,6 @@
 //! The end of a pass: phase, conditions, columns. One complete status, equal to the last one when nothing changed.
 
-use crate::action::{Event, EventKind};
+use crate::action::{Event, EventKind, Lane};
 use crate::api::{
     Condition, ConditionStatus, ConditionType, Phase, ProgressiveRolloutStatus, Run, RunKind, Stage, Summary,
     TrafficStatus, Waiting,
@@ -159,7 +159,9 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition
     let wait = d.status.waiting.as_ref();
     let said = |fallback: &str| wait.map_or_else(|| fallback.to_owned(), |w| w.message.clone());
     let why = |fallback: &str| wait.map_or_else(|| fallback.to_owned(), |w| w.reason.clone());
-    let busy = d.status.run.is_some() || d.wait.is_some() || !d.actions.is_empty();
+    // What only tidies up does not make the workload less ready: it may be tried again for long.
+    let moving = d.actions.iter().any(|action| action.lane != Lane::Tidy);
+    let busy = d.status.run.is_some() || d.wait.is_some() || moving;
     let mut list: Vec<(ConditionType, ConditionStatus, String, String)> = Vec::new();
     if d.problem.is_some() {
         list.push((ConditionType::Ready, False, why("Stalled"), said("")));
@@ -171,8 +173,9 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition
         ));
         list.push((ConditionType::Stalled, True, why("Stalled"), said("")));
     } else if busy {
-        list.push((ConditionType::Ready, Unknown, why("InProgress"), said("a run is under way")));
-        list.push((ConditionType::Reconciling, True, why("InProgress"), said("a run is under way")));
+        let what = if d.status.run.is_some() { "a run is under way" } else { "the workload is being enrolled" };
+        list.push((ConditionType::Ready, Unknown, why("InProgress"), said(what)));
+        list.push((ConditionType::Reconciling, True, why("InProgress"), said(what)));
         list.push((ConditionType::Stalled, False, "InProgress".to_owned(), "not stalled".to_owned()));
     } else {
         let last =

@@ -4,8 +4,12 @@
 //! abort is latched no later verb takes it back.
 
 use crate::api::{ANNOTATION_REQUEST, LatchedRequest, Outcome, Run};
+use crate::view::shorten;
 
 use super::draft::Draft;
+
+/// Longest request that is kept, in characters; every valid one is shorter.
+const REQUEST_LIMIT: usize = 100;
 
 pub(super) fn latch(d: &mut Draft<'_>, run: Option<&mut Run>) {
     let annotations = d.input.rollout.metadata.annotations.as_ref();
@@ -13,6 +17,7 @@ pub(super) fn latch(d: &mut Draft<'_>, run: Option<&mut Run>) {
     else {
         return;
     };
+    let value = shorten(&value, REQUEST_LIMIT);
     if d.status.request.as_ref().is_some_and(|latched| latched.value == value) {
         return;
     }
@@ -67,17 +72,22 @@ fn during(d: &mut Draft<'_>, run: &mut Run, verb: &str) -> String {
 
 /// Lets a held revision whose run has ended start once more.
 fn retry(d: &mut Draft<'_>, id: &str) -> String {
+    let restart_digest = d.workload().map(|workload| workload.restart_digest.clone());
     let Some(held) = d.status.held.as_mut() else {
         return "ignored: no revision is held".to_owned();
     };
     let digest = held.digest.clone();
     let ended = held.ended.as_ref().is_some_and(|ended| ended.run_id == id);
-    let quarantined = d.status.quarantine.iter().any(|q| q.run_id == id && q.digest == digest);
+    // A restart of a rejected revision is held by the second digest, so it is freed by it too.
+    let is_held = |q: &crate::api::Quarantined| {
+        q.digest == digest || Some(&q.restart_digest) == restart_digest.as_ref()
+    };
+    let quarantined = d.status.quarantine.iter().any(|q| q.run_id == id && is_held(q));
     if !ended && !quarantined {
         return format!("ignored: the held revision's last run is not {id}");
     }
     held.ended = None;
     held.since = d.now;
-    d.status.quarantine.retain(|q| q.digest != digest && q.run_id != id);
+    d.status.quarantine.retain(|q| !is_held(q));
     "accepted: the held revision starts again".to_owned()
 }

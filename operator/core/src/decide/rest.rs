@@ -42,12 +42,12 @@ pub(super) fn step(d: &mut Draft<'_>) {
         return;
     }
     d.status.observed_workload_generation = Some(workload.generation);
+    if d.status.stable.is_none() && !take_stable(d, workload) {
+        return;
+    }
     let before = d.input.rollout.status.as_ref().map_or(Phase::Pending, |status| status.phase);
     if matches!(before, Phase::Pending | Phase::Released) {
         d.normal("Enrolled", format!("Deployment {}: new templates are held from now on", workload.name));
-    }
-    if d.status.stable.is_none() && !take_stable(d, workload) {
-        return;
     }
     let always = d.input.config.hold == Hold::Always;
     let at_stable = d.status.stable.as_ref().is_some_and(|stable| stable.digest == workload.digest);

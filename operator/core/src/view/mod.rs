@@ -28,6 +28,15 @@ pub(crate) fn map(value: &Value, pointer: &str) -> Map<String, Value> {
     value.pointer(pointer).and_then(Value::as_object).cloned().unwrap_or_default()
 }
 
+/// The text with at most `limit` characters, and dots where it was cut: what others wrote may be of any length, and
+/// our status and events may not.
+pub fn shorten(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// Escapes one token of a JSON pointer (RFC 6901).
 pub fn token(raw: &str) -> String {
     raw.replace('~', "~0").replace('/', "~1")

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::text;
+use super::{shorten, text};
 
 /// The worst thing that keeps a pod from being ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ fn trouble(pod: &Value) -> Option<PodTrouble> {
             return Some(PodTrouble {
                 pod: name,
                 reason: waiting.to_owned(),
-                message: shorten(text(status, "/state/waiting/message")),
+                message: shorten(text(status, "/state/waiting/message"), MESSAGE_LIMIT),
                 crashing: waiting == "CrashLoopBackOff",
             });
         }
@@ -45,7 +45,7 @@ fn trouble(pod: &Value) -> Option<PodTrouble> {
             return Some(PodTrouble {
                 pod: name,
                 reason: ended.to_owned(),
-                message: shorten(text(status, "/state/terminated/message")),
+                message: shorten(text(status, "/state/terminated/message"), MESSAGE_LIMIT),
                 crashing: false,
             });
         }
@@ -60,15 +60,10 @@ fn trouble(pod: &Value) -> Option<PodTrouble> {
             return Some(PodTrouble {
                 pod: name,
                 reason: reason.to_owned(),
-                message: shorten(text(condition, "/message")),
+                message: shorten(text(condition, "/message"), MESSAGE_LIMIT),
                 crashing: false,
             });
         }
     }
     None
-}
-
-fn shorten(message: &str) -> String {
-    let short: String = message.chars().take(MESSAGE_LIMIT).collect();
-    if short.len() < message.len() { format!("{short}...") } else { short }
 }

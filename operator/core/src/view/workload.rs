@@ -6,6 +6,11 @@ use super::{int, map, text};
 use crate::api::{ANNOTATION_BREAK_GLASS, ANNOTATION_COMMIT, ANNOTATION_HELD, LABEL_MANAGED};
 use crate::digest;
 
+/// Longest break-glass reason that is kept as it is, in bytes.
+const BREAK_GLASS_LIMIT: usize = 256;
+/// Longest commit, in bytes; what is longer is none.
+const COMMIT_LIMIT: usize = 64;
+
 /// Why a template is not live: the value of `sluice.dev/held`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeldMark {
@@ -110,8 +115,11 @@ impl Workload {
                 "rejected" => HeldMark::Rejected,
                 _ => HeldMark::Held,
             }),
-            break_glass: annotation(ANNOTATION_BREAK_GLASS),
-            commit: annotation(ANNOTATION_COMMIT),
+            break_glass: annotation(ANNOTATION_BREAK_GLASS).map(|value| {
+                // Kept in status, where a new value is told from the last one: a long one by its digest.
+                if value.len() > BREAK_GLASS_LIMIT { digest::of(&value) } else { value }
+            }),
+            commit: annotation(ANNOTATION_COMMIT).filter(|value| value.len() <= COMMIT_LIMIT),
             strategy: match text(object, "/spec/strategy/type") {
                 "" => "RollingUpdate".to_owned(),
                 other => other.to_owned(),
