@@ -202,13 +202,15 @@ impl Scene<'_> {
                 }
             }
             Stage::Promoting if percent == 100 && run.released && !leads_away => {}
+            Stage::Watching | Stage::Finishing if percent == 0 => {}
             Stage::Promoting if percent == 0 => {
                 if !run.released || !leads_away {
                     found.push(
                         "the weight goes home before the stable Service leads to the new revision".to_owned(),
                     );
                 }
-                if self.seen().ready_behind(&plan.stable_service, &run.canary.replica_set) == 0 {
+                let wanted = self.seen().workload().map_or(1, |workload| workload.replicas);
+                if wanted > 0 && self.seen().ready_behind(&plan.stable_service, &run.canary.replica_set) == 0 {
                     found.push("the weight goes to a stable Service without ready pods".to_owned());
                 }
             }

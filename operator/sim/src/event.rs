@@ -4,7 +4,7 @@ use serde_json::json;
 use sluice_core::api::{ANNOTATION_BREAK_GLASS, ANNOTATION_HELD, LABEL_MANAGED};
 
 use crate::admission::Actor;
-use crate::api::Res;
+use crate::api::{Res, int};
 use crate::fixture::{self, CANARY, NAME, STABLE};
 use crate::pods::later;
 use crate::shell::Fault;
@@ -118,6 +118,7 @@ impl World {
         if !matches!(event, Event::Tick(_)) {
             self.tell(format!("{event:?}"));
         }
+        self.rested = None;
         match event {
             Event::Tick(seconds) => self.tick(u32::from(seconds)),
             Event::Faulty(fault) => {
@@ -229,6 +230,7 @@ impl World {
         match event {
             Event::Apply(number, unpaused) => self.apply(image(number), None, unpaused.then_some(false)),
             Event::ReApply => {
+                self.truth.lawless |= !self.is_guarded();
                 let _ = self
                     .api
                     .update(Res::Deployment, NAME, Actor::GitOps, |d| d["spec"]["paused"] = json!(false));
@@ -243,11 +245,24 @@ impl World {
                 let replicas = i64::from(replicas);
                 self.disturb(0);
                 self.resized();
+                self.woken_past_the_hold(replicas);
                 let _ = self.api.update(Res::Deployment, NAME, Actor::Native, |d| {
                     d["spec"]["replicas"] = json!(replicas);
                 });
             }
             _ => {}
+        }
+    }
+
+    /// A stated exception: scaled to zero and back while the controller could not hide the history, the Deployment
+    /// revives what its template names.
+    fn woken_past_the_hold(&mut self, replicas: i64) {
+        let Some(deployment) = self.api.now.get(Res::Deployment, NAME).cloned() else {
+            return;
+        };
+        if int(&deployment, "/spec/replicas") == Some(0) && replicas > 0 {
+            let stable = self.status().stable.map(|stable| stable.replica_set).unwrap_or_default();
+            self.truth.lawless |= self.visible().iter().any(|name| *name != stable);
         }
     }
 
@@ -270,6 +285,8 @@ impl World {
                 }
             });
         }
+        // After promotion a reset leads to the new pods: what was reached does not count any more.
+        self.truth.forget_least();
         self.wrote();
     }
 

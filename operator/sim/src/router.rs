@@ -99,6 +99,7 @@ impl Router {
     /// Acknowledges routes and notes the state that the objects ask for now.
     pub fn follow(&mut self, api: &mut Api, at: Timestamp) {
         if self.silent_until.is_none_or(|until| until <= at) {
+            self.silent_until = None;
             acknowledge(api);
         }
         if self.seen == api.version() {

@@ -43,7 +43,16 @@ pub struct Truth {
     least: BTreeMap<String, i64>,
     /// Sizes of the Deployment that were in force lately.
     sizes: Vec<(Timestamp, i64)>,
+    /// Runs that were proven and being tidied: a person may still abort them, but the old pods were going.
+    finishing: BTreeSet<String>,
     looked_at: (u64, i64),
+}
+
+impl Truth {
+    /// Exposure may rise once: somebody else wrote weights.
+    pub fn forget_least(&mut self) {
+        self.least.clear();
+    }
 }
 
 impl World {
@@ -80,6 +89,9 @@ impl World {
         self.exposure_is_planned(run.as_ref());
         self.rejected_stays_away(run.as_ref());
         if let Some(run) = &run {
+            if run.stage == Stage::Finishing {
+                self.truth.finishing.insert(run.id.clone());
+            }
             self.one_set_is_visible(run);
             self.stable_keeps_its_size(run);
             self.tested_pods_stay(run);
@@ -147,7 +159,8 @@ impl World {
     /// No self-made outage: where there is weight there is a ready pod, and pods go only when no caller can meet them.
     fn no_request_meets_a_dead_end(&mut self, run: Option<&Run>) {
         let ended = std::mem::take(&mut self.pods.ended);
-        if self.disturbed() || self.truth.foreign {
+        let asleep = self.truth.sizes.last().is_some_and(|(_, size)| *size == 0);
+        if self.disturbed() || self.truth.foreign || asleep {
             return;
         }
         let at = self.now;
@@ -256,7 +269,8 @@ impl World {
         }
     }
 
-    fn visible(&self) -> Vec<String> {
+    /// ReplicaSets that the native controller sees as the Deployment's.
+    pub fn visible(&self) -> Vec<String> {
         let Some(deployment) = self.api.now.get(Res::Deployment, NAME) else {
             return Vec::new();
         };
@@ -281,7 +295,10 @@ impl World {
         let (stable, canary) = (&run.stable.replica_set, &run.canary.replica_set);
         let wrong = match run.stage {
             Stage::Stepping => visible != [stable.clone()],
-            Stage::Promoting | Stage::Returning => visible.contains(stable) && visible.contains(canary),
+            Stage::Promoting | Stage::Returning => {
+                let with_pods = |name: &&String| self.pods.of(name).next().is_some();
+                visible.iter().filter(with_pods).filter(|name| [stable, canary].contains(name)).count() > 1
+            }
             Stage::Watching => visible.contains(stable),
             Stage::Preparing | Stage::Finishing => false,
         };
@@ -292,7 +309,7 @@ impl World {
 
     /// Stable can take everything back: its size is the Deployment's until the watched period is over.
     fn stable_keeps_its_size(&mut self, run: &Run) {
-        let hindered = self.truth.hindered_until.is_some_and(|until| self.now < until);
+        let hindered = self.truth.hindered_until.is_some_and(|until| self.now < later(until, 5));
         if self.truth.lawless || run.stage == Stage::Finishing || hindered {
             return;
         }
@@ -300,7 +317,8 @@ impl World {
             return;
         };
         let (wanted, least) = (int(stable, "/spec/replicas").unwrap_or(0), self.least_size(AFTER_SECONDS));
-        let gone = run.going_back.as_ref().is_some_and(|back| back.verified_at.is_some());
+        let gone = self.truth.finishing.contains(&run.id);
+        let gone = gone || run.going_back.as_ref().is_some_and(|back| back.verified_at.is_some());
         if wanted < least && !gone {
             self.violate(&format!("stable wants {wanted} pods of {least} in stage {:?}", run.stage));
         }

@@ -48,7 +48,7 @@ pub struct World {
     /// Native controllers do nothing until then.
     pub native_until: Option<Timestamp>,
     /// The version at which native controllers had nothing to do.
-    rested: Option<u64>,
+    pub(crate) rested: Option<u64>,
     /// Endpoints are not followed until then.
     pub endpoints_until: Option<Timestamp>,
     /// Faults that struck a pass.
@@ -206,7 +206,8 @@ impl World {
         let at = self.now;
         let natives = self.native_until.is_none_or(|until| until <= at);
         let endpoints = self.endpoints_until.is_none_or(|until| until <= at);
-        if self.rested == Some(self.api.version()) && !self.pods.stir(at) {
+        let quiet = self.router.silent_until.is_none() && !self.pods.stir(at);
+        if quiet && self.rested == Some(self.api.version()) {
             return;
         }
         self.rested = None;
@@ -262,6 +263,7 @@ impl World {
     /// Stops all faults: watches catch up, what can't be read can, what is late arrives.
     pub fn calm(&mut self) {
         self.tell("faults stop".to_owned());
+        self.rested = None;
         self.native_until = None;
         self.endpoints_until = None;
         self.unreadable_until.clear();
@@ -273,11 +275,14 @@ impl World {
         for instance in &mut self.instances {
             instance.caches.clear();
         }
-        if self.run().is_some_and(|run| run.paused) {
-            let id = self.run().map(|run| run.id.clone()).unwrap_or_default();
+        let _ = self.api.edit_rollout(|rollout| rollout.spec.suspend = false);
+    }
+
+    /// A run that a person paused is resumed.
+    pub fn nobody_waits_for_a_person(&mut self) {
+        if let Some(id) = self.run().filter(|run| run.paused).map(|run| run.id.clone()) {
             self.request(&format!("resume/{id}"));
         }
-        let _ = self.api.edit_rollout(|rollout| rollout.spec.suspend = false);
     }
 
     /// Applies a template as git does; `paused` is what the manifest says, if it says so.

@@ -19,7 +19,7 @@ const CASES: u32 = 2_000;
 /// Parts that run side by side.
 const PARTS: u32 = 4;
 /// Most events of one schedule.
-const LONGEST: usize = 24;
+const LONGEST: usize = 40;
 
 fn fault() -> impl Strategy<Value = Fault> {
     (0_u8..6).prop_flat_map(|at| {
@@ -104,9 +104,9 @@ fn upheaval() -> impl Strategy<Value = Event> {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         10 => (1_u8..12).prop_map(Event::Tick),
-        3 => (12_u8..40).prop_map(Event::Tick),
-        10 => machine(),
-        10 => people(),
+        6 => (12_u8..50).prop_map(Event::Tick),
+        8 => machine(),
+        8 => people(),
         1 => upheaval(),
     ]
 }

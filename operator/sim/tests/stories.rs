@@ -4,9 +4,11 @@ mod common;
 
 use common::{LONG, ends, last_run, reach, shipping, stable};
 use sluice_core::api::{Outcome, Phase, Stage};
+use sluice_sim::api::Res;
 use sluice_sim::event::{Event, Verb};
 use sluice_sim::router::Plane;
 use sluice_sim::shell::Fault;
+use sluice_sim::view::Watch;
 use sluice_sim::world::World;
 
 #[test]
@@ -326,4 +328,14 @@ fn a_late_write_of_a_stalled_leader_does_not_undo_an_abort() {
         world.happen(Event::Thaw);
         ends(&mut world, Phase::Rejected);
     }
+}
+
+#[test]
+fn a_lagging_watch_supersedes_nothing() {
+    let mut world = World::enrolled();
+    world.happen(Event::Lag(Watch::Of(Res::Deployment), 20));
+    world.happen(Event::Apply(1, false));
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+    assert_eq!(world.status().run_count, 1, "{}", world.story());
 }

@@ -244,6 +244,9 @@ fn old_at_full_size(d: &mut Draft<'_>, run: &Run) -> bool {
     if old.replicas < workload.replicas && !old.visible_to(workload) {
         d.act(render::scale(Lane::Abort, "scale-warm", old, workload.replicas));
     }
+    if workload.replicas == 0 {
+        return true; // nothing serves, nothing can be lost
+    }
     let need = pods_for(workload.replicas, 100);
     let ready = d.seen.ready_behind(&run.plan.canary_service, &old.name);
     let since = run.going_back.as_ref().map_or(d.now, |back| back.since);

@@ -104,6 +104,19 @@ impl<'a> Draft<'a> {
         self.seen.workload()
     }
 
+    /// Whether a lagging cache shows an older Deployment than an earlier pass saw: nothing is concluded from its
+    /// template.
+    pub fn workload_is_old(&self) -> bool {
+        let Some(workload) = self.workload() else {
+            return false;
+        };
+        let status = self.input.rollout.status.as_ref();
+        status.is_some_and(|status| {
+            status.workload_uid.as_ref() == Some(&workload.uid)
+                && status.observed_workload_generation.is_some_and(|seen| workload.generation < seen)
+        })
+    }
+
     pub fn act(&mut self, action: Action) {
         self.actions.push(action);
         self.wake_within(BUSY_WAKE);

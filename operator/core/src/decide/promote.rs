@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::action::Lane;
 use crate::api::{Outcome, Quarantined, Revision, Run, RunKind, RunRecord, Stage, WeightIntent};
 use crate::render::{self, NOTHING, Role};
-use crate::view::HeldMark;
+use crate::view::{HeldMark, Workload};
 
 use super::draft::{BUSY_WAKE, Draft};
 use super::forward::{apex_selector, canary_set};
@@ -84,6 +84,9 @@ pub(super) fn swap(d: &mut Draft<'_>, mut run: Run) {
                 ),
             );
         }
+        if d.actions.is_empty() {
+            keep_warm(d, &run, workload);
+        }
         d.wait(
             "Promoting",
             "the tested ReplicaSet becomes the Deployment's own",
@@ -96,6 +99,7 @@ pub(super) fn swap(d: &mut Draft<'_>, mut run: Run) {
         // The release was decided but not written before a crash.
         d.act(render::release(Lane::Forward, workload, true));
     }
+    keep_warm(d, &run, workload);
     rewire(d, run);
 }
 
@@ -127,7 +131,7 @@ fn rewire(d: &mut Draft<'_>, mut run: Run) {
     } else if !follows {
         d.act(render::select(Lane::Forward, stable, render::pinned(&apex, &run.canary.hash)));
         d.wait("Rewiring", "the stable Service is pointed at the new revision", deadline);
-    } else if d.seen.ready_behind(&stable.name, &run.canary.replica_set) < need.max(1) {
+    } else if d.seen.ready_behind(&stable.name, &run.canary.replica_set) < need {
         d.wait("Rewiring", format!("waits for {need} ready endpoints of {}", stable.name), deadline);
     } else if !traffic::none_to_canary(&run.plan, d.seen) {
         traffic::set(d, &run, Lane::Forward, 0);
@@ -161,16 +165,10 @@ pub(super) fn watch(d: &mut Draft<'_>, mut run: Run) {
     if workload.held.is_some() && workload.digest == run.canary.digest {
         d.act(render::release(Lane::Forward, workload, true));
     }
-    if d.passed(run.stage_since, run.plan.settle_seconds) {
+    if weights_are_home(d, &run) && d.passed(run.stage_since, run.plan.settle_seconds) {
         empty_canary_service(d, &run, Lane::Forward);
     }
-    // The warm revision follows the workload's size, so that it can take everything back.
-    if let Some(old) = d.seen.replica_set(&run.stable.replica_set)
-        && old.replicas != workload.replicas
-        && !old.visible_to(workload)
-    {
-        d.act(render::scale(Lane::Forward, "scale-warm", old, workload.replicas));
-    }
+    keep_warm(d, &run, workload);
     let seconds = run.plan.watch_seconds;
     let settle = run.plan.settle_seconds;
     let over = d.passed(run.stage_since, seconds.max(settle));
@@ -199,6 +197,26 @@ pub(super) fn watch(d: &mut Draft<'_>, mut run: Run) {
         );
     }
     d.status.run = Some(run);
+}
+
+/// The warm revision follows the workload's size, so that it can take everything back.
+fn keep_warm(d: &mut Draft<'_>, run: &Run, workload: &Workload) {
+    if let Some(old) = d.seen.replica_set(&run.stable.replica_set)
+        && old.replicas != workload.replicas
+        && !old.visible_to(workload)
+    {
+        d.act(render::scale(Lane::Forward, "scale-warm", old, workload.replicas));
+    }
+}
+
+/// After promotion nothing gives the canary Service weight: somebody who does is written over. True when it has none.
+fn weights_are_home(d: &mut Draft<'_>, run: &Run) -> bool {
+    if !matches!(traffic::shown(&run.plan, d.seen), Weights::All(1..) | Weights::Mixed) {
+        return true;
+    }
+    d.warn("RouteOverwritten", "a route gave the canary Service weight after promotion; it goes back to 0");
+    traffic::set(d, run, Lane::Forward, 0);
+    false
 }
 
 /// Points the canary Service at nothing; true when it already does.
@@ -234,6 +252,11 @@ pub(super) fn finish(d: &mut Draft<'_>, run: Run) {
             d.status.run = Some(run);
             return;
         }
+    }
+    if !weights_are_home(d, &run) {
+        d.wait("Finishing", "the routes go back to 100/0", None);
+        d.status.run = Some(run);
+        return;
     }
     empty_canary_service(d, &run, Lane::Tidy);
     if !unpin(d, &run) || !unmark(d, &run) {

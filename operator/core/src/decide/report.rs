@@ -22,7 +22,7 @@ pub(super) fn finish(mut d: Draft<'_>) -> Decision {
         d.status.phase_since = Some(d.now);
     }
     d.status.observed_generation = d.input.rollout.metadata.generation.unwrap_or_default();
-    if let Some(workload) = d.workload() {
+    if let Some(workload) = d.workload().filter(|_| !d.workload_is_old()) {
         d.status.observed_workload_generation = Some(workload.generation);
     }
     evidence(&mut d);

@@ -3,7 +3,7 @@
 //! They are bound to a run, so that an old one never acts on a new run, and git can't undo one: once an
 //! abort is latched no later verb takes it back.
 
-use crate::api::{ANNOTATION_REQUEST, LatchedRequest, Outcome, Run};
+use crate::api::{ANNOTATION_REQUEST, LatchedRequest, Outcome, Run, Stage};
 use crate::view::shorten;
 
 use super::draft::Draft;
@@ -46,6 +46,11 @@ fn during(d: &mut Draft<'_>, run: &mut Run, verb: &str) -> String {
         return "ignored: the run already returns to stable".to_owned();
     }
     match verb {
+        "abort" if run.stage == Stage::Finishing => {
+            // Its pods are all there is: the old ones are on their way out.
+            "ignored: the run is proven and the old revision's pods are going; apply the old template, it comes back straight"
+                .to_owned()
+        }
         "abort" => {
             d.go_back(run, Outcome::Rejected, "AbortedByUser", "abort was requested");
             "accepted: traffic returns to stable".to_owned()

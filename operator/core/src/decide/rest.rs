@@ -58,6 +58,7 @@ pub(super) fn step(d: &mut Draft<'_>) {
         }
         idle(d, workload);
     } else if workload.held.is_some() {
+        hide_history(d, workload);
         held::step(d, workload);
     } else {
         idle(d, workload);
@@ -294,7 +295,7 @@ fn idle(d: &mut Draft<'_>, workload: &Workload) {
 }
 
 /// History older than stable is visible (so `kubectl rollout undo` works), newer is hidden: a scale to zero
-/// revives the newest that the Deployment sees.
+/// revives the newest that the Deployment sees. While it is scaled to zero nothing but stable is visible.
 fn tidy_history(d: &mut Draft<'_>, workload: &Workload, stable: &str) {
     let Some(stable) = d.seen.replica_set(stable) else {
         return;
@@ -308,14 +309,27 @@ fn tidy_history(d: &mut Draft<'_>, workload: &Workload, stable: &str) {
         let rejected = d.status.quarantine.iter().any(|q| q.digest == set.digest);
         if rejected && set.status_replicas == 0 && set.replicas == 0 {
             d.act(render::delete_replica_set(set));
-        } else if older && !visible && set.replicas == 0 {
+        } else if older && !visible && set.replicas == 0 && workload.replicas > 0 {
             d.act(render::show(Lane::Tidy, "show-history", workload, set));
-        } else if !older && visible && set.replicas == 0 && set.status_replicas == 0 {
+        } else if (!older || workload.replicas == 0) && visible && set.replicas == 0 && set.status_replicas == 0 {
             d.act(render::hide(Lane::Tidy, &d.name, workload, set, render::Role::History));
         } else if !visible && set.replicas > 0 {
             // Left over from a run that a newer state of the cluster ended.
             d.act(render::scale(Lane::Tidy, "scale-old", set, 0));
         }
+    }
+}
+
+/// While a template is held the Deployment sees stable's ReplicaSet only: scaled to zero and back it would revive
+/// the one that the held template names, or the newest.
+fn hide_history(d: &mut Draft<'_>, workload: &Workload) {
+    let stable = d.status.stable.clone().unwrap_or_default();
+    let idle = |set: &&ReplicaSet| {
+        set.name != stable.replica_set && set.visible_to(workload) && set.replicas == 0 && set.status_replicas == 0
+    };
+    let others: Vec<&ReplicaSet> = d.seen.replica_sets().filter(idle).collect();
+    for set in others {
+        d.act(render::hide(Lane::Tidy, &d.name, workload, set, render::Role::History));
     }
 }
 

@@ -67,7 +67,7 @@ fn superseded(d: &mut Draft<'_>, run: &mut Run) {
     let Some(workload) = d.workload() else {
         return;
     };
-    if workload.digest == run.canary.digest {
+    if workload.digest == run.canary.digest || d.workload_is_old() {
         return;
     }
     let back_to_stable = workload.digest == run.stable.digest;
