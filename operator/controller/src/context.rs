@@ -14,6 +14,7 @@ use crate::client::Clients;
 use crate::evidence::EvidenceStore;
 use crate::leader::Leader;
 use crate::metrics::Metrics;
+use crate::pods::PodStore;
 use crate::watch::{Key, Stores};
 
 /// Passes that go forward at the same time; returning traffic does not wait for a place.
@@ -33,6 +34,8 @@ pub struct Context {
     pub releasing: bool,
     /// Verdicts.
     pub evidence: EvidenceStore,
+    /// What is known of pods.
+    pub pods: PodStore,
     /// Metrics.
     pub metrics: Metrics,
     /// Rollouts to look at.
@@ -75,6 +78,7 @@ impl Context {
             config,
             releasing,
             evidence: EvidenceStore::default(),
+            pods: PodStore::default(),
             metrics,
             queue,
             identity,
@@ -118,6 +122,7 @@ impl Context {
         lock(&self.failures).remove(key);
         lock(&self.moves).remove(key);
         self.evidence.forget(key);
+        self.pods.forget(key);
         self.metrics.forget_rollout(&crate::metrics::RolloutKey::new(&key.namespace, &key.name));
     }
 

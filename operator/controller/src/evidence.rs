@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
@@ -22,6 +23,7 @@ use tracing::debug;
 
 use crate::client::bounded;
 use crate::context::Context;
+use crate::pods;
 use crate::providers::Providers;
 use crate::providers::auth::SecretData;
 use crate::providers::queries::{PodsQuery, RatioQuery, TraefikQuery, ask};
@@ -164,22 +166,28 @@ async fn evaluate(ctx: &Context, providers: &Providers, key: &Key, rollout: &Pro
     let secrets = Secrets { ctx, key };
     let run = rollout.status.as_ref().and_then(|status| status.run.as_ref());
     let guards = run.map_or_else(|| guards_at_rest(&ctx.config, rollout), |run| &run.plan.guards);
-    let poll = match guards.iter().any(|guard| guard.alert.is_some()) {
-        true => Some(alerts(ctx, providers, &secrets, rollout).await),
-        false => None,
+    let poll = async {
+        match guards.iter().any(|guard| guard.alert.is_some()) {
+            true => Some(alerts(ctx, providers, &secrets, rollout).await),
+            false => None,
+        }
     };
     let Some(run) = run else {
+        let poll = poll.await;
         let verdict = Verdict { firing: firing(guards, poll.as_deref()), ..Verdict::default() };
         ctx.evidence.put(key, Entry { verdict, ..Entry::default() });
         return;
     };
-    let mut samples = Vec::new();
-    for guard in guards {
-        if let Some(ratio) = &guard.error_ratio {
-            let sample = sample(ctx, providers, &secrets, rollout, run, ratio).await;
-            samples.push((guard.name.clone(), sample));
-        }
-    }
+    // All at once: a provider that hangs must not keep the others' answers waiting longer than itself.
+    let ratios = guards.iter().filter_map(|guard| Some((&guard.name, guard.error_ratio.as_ref()?)));
+    let samples = async {
+        let created = created(ctx, key, run).await;
+        let samples = ratios.map(async |(name, ratio)| {
+            (name.clone(), sample(ctx, providers, &secrets, rollout, run, ratio, &created).await)
+        });
+        join_all(samples).await
+    };
+    let (poll, samples) = tokio::join!(poll, samples);
     let mut entry = ctx.evidence.entry(key, run);
     if let Some((_, sample)) = samples.first() {
         entry.quiet = Quiet::update(entry.quiet, sample);
@@ -198,6 +206,15 @@ async fn evaluate(ctx: &Context, providers: &Providers, key: &Key, rollout: &Pro
     let _ = ctx.queue.send(key.clone());
 }
 
+/// When the pods of a run were created, if a guard counts by pod.
+async fn created(ctx: &Context, key: &Key, run: &Run) -> BTreeMap<String, Timestamp> {
+    let by_pod = run.plan.guards.iter().filter_map(|guard| guard.error_ratio.as_ref());
+    match by_pod.map(|ratio| ratio.source).any(|source| source == RatioSource::Pods) {
+        true => pods::created(ctx, key, run).await,
+        false => BTreeMap::new(),
+    }
+}
+
 async fn sample(
     ctx: &Context,
     providers: &Providers,
@@ -205,6 +222,7 @@ async fn sample(
     rollout: &ProgressiveRollout,
     run: &Run,
     ratio: &ErrorRatioGuard,
+    created: &BTreeMap<String, Timestamp>,
 ) -> Sample {
     let at = Timestamp::now();
     let trouble = |trouble: Trouble| Sample { at, outcome: Outcome::Trouble(trouble) };
@@ -218,14 +236,19 @@ async fn sample(
         Err(message) => return trouble(Trouble::new(DataState::QueryError, message)),
     };
     match providers.prometheus(&namespace, config, &secret) {
-        Ok(prometheus) => ask(&prometheus, &query(secrets.key, run, ratio), at).await,
+        Ok(prometheus) => ask(&prometheus, &query(secrets.key, run, ratio, created), at).await,
         Err(error) => trouble(error.into()),
     }
 }
 
 /// Which series belong to which arm. The arms stay those of the run: after promotion both Services lead to the
 /// new revision.
-fn query(key: &Key, run: &Run, ratio: &ErrorRatioGuard) -> RatioQuery {
+fn query(
+    key: &Key,
+    run: &Run,
+    ratio: &ErrorRatioGuard,
+    created: &BTreeMap<String, Timestamp>,
+) -> RatioQuery {
     match ratio.source {
         RatioSource::Pods => RatioQuery::Pods(PodsQuery {
             namespace: key.namespace.clone(),
@@ -234,7 +257,7 @@ fn query(key: &Key, run: &Run, ratio: &ErrorRatioGuard) -> RatioQuery {
             metric: ratio.metric.clone(),
             code_label: ratio.code_label.clone(),
             matchers: ratio.matchers.clone(),
-            created: BTreeMap::new(),
+            created: created.clone(),
         }),
         RatioSource::Traefik => RatioQuery::Traefik(TraefikQuery {
             namespace: key.namespace.clone(),

@@ -6,13 +6,14 @@ use futures::future::join_all;
 use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
-use sluice_core::api::{LABEL_HASH, LABEL_ROLLOUT, ProgressiveRollout};
+use sluice_core::api::{LABEL_ROLLOUT, ProgressiveRollout};
 use sluice_core::limits;
 use sluice_core::observed::{Objects, Observed, Seen};
 
 use crate::client::bounded;
 use crate::context::Context;
 use crate::error::CallError;
+use crate::pods;
 use crate::watch::{Key, Watched};
 
 /// Limit on one live read.
@@ -47,9 +48,12 @@ pub fn cached(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Observe
         object.labels().get(LABEL_ROLLOUT) == Some(&key.name)
             || object.owner_references().iter().any(|o| o.kind == "Deployment" && o.name == names.workload)
     };
+    let replica_sets = ctx.stores.list(Watched::ReplicaSet, namespace, owned);
+    let short = replica_sets.get().and_then(|sets| pods::worth_a_look(rollout, sets));
+    let canary_pods = Seen::Seen(short.map(|run| ctx.pods.troubled(key, run)).unwrap_or_default());
     Observed::read(Objects {
         deployment: deployment.map(|list| list.into_iter().next()),
-        replica_sets: ctx.stores.list(Watched::ReplicaSet, namespace, owned),
+        replica_sets,
         services: ctx.stores.list(Watched::Service, namespace, |o| names.services.contains(&o.name_any())),
         endpoint_slices: ctx.stores.list(Watched::EndpointSlice, namespace, |o| {
             o.labels()
@@ -57,7 +61,7 @@ pub fn cached(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Observe
                 .is_some_and(|name| names.services[1..].contains(name))
         }),
         routes: ctx.stores.list(Watched::HttpRoute, namespace, |o| names.routes.contains(&o.name_any())),
-        canary_pods: Seen::Seen(Vec::new()),
+        canary_pods,
         rivals: rivals(ctx, key, rollout),
     })
 }
@@ -98,7 +102,7 @@ pub async fn of(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Obser
         canary_pods: Seen::Seen(Vec::new()),
         rivals: rivals(ctx, key, rollout),
     };
-    objects.canary_pods = canary_pods(client, namespace, rollout, &objects).await;
+    objects.canary_pods = canary_pods(ctx, key, rollout, &objects).await;
     Observed::read(objects)
 }
 
@@ -151,34 +155,21 @@ fn selector_text(selector: &Value) -> String {
     parts.join(",")
 }
 
-/// Pods of the canary, only while fewer are available than its ReplicaSet wants: their own reasons are for people.
+/// Pods of the canary, only while it lacks some: their own reasons are for people.
 async fn canary_pods(
-    client: &Client,
-    namespace: &str,
+    ctx: &Context,
+    key: &Key,
     rollout: &ProgressiveRollout,
     objects: &Objects,
 ) -> Seen<Vec<Value>> {
-    let Some(run) = rollout.status.as_ref().and_then(|status| status.run.as_ref()) else {
+    let Some(run) = objects.replica_sets.get().and_then(|sets| pods::worth_a_look(rollout, sets)) else {
         return Seen::Seen(Vec::new());
     };
-    let set = objects
-        .replica_sets
-        .get()
-        .into_iter()
-        .flatten()
-        .find(|set| set["metadata"]["name"].as_str() == Some(run.canary.replica_set.as_str()));
-    let Some(set) = set else {
-        return Seen::Seen(Vec::new());
-    };
-    let wanted = set["spec"]["replicas"].as_i64().unwrap_or(0);
-    let available = set["status"]["availableReplicas"].as_i64().unwrap_or(0);
-    if run.going_back.is_some() || available >= wanted {
-        return Seen::Seen(Vec::new());
-    }
-    let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(client.clone(), namespace);
-    let params = ListParams::default().labels(&format!("{LABEL_HASH}={}", run.canary.hash));
-    match bounded("list Pods of the canary", READ_LIMIT, api.list(&params)).await {
-        Ok(pods) => Seen::Seen(pods.items.iter().filter_map(|pod| serde_json::to_value(pod).ok()).collect()),
+    match pods::of_canary(ctx, key, run).await {
+        Ok(found) => {
+            ctx.pods.saw(key, run, &found);
+            Seen::Seen(found)
+        }
         Err(error) => Seen::Unseen(error.to_string()),
     }
 }

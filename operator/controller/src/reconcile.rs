@@ -25,12 +25,16 @@ use crate::client::{ABORT_LIMIT, FORWARD_LIMIT, bounded};
 use crate::context::Context;
 use crate::error::CallError;
 use crate::watch::Key;
-use crate::{actuate, crash, observe, report};
+use crate::{actuate, crash, observe, pods, report};
 
 /// Longest wait between two passes of a rollout that fails.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// A decision that breaks an invariant is made again after this long.
 const VIOLATION_RETRY: Duration = Duration::from_secs(5);
+/// A watch delivers what somebody else wrote after about this long.
+const CONFLICT_RETRY: Duration = Duration::from_millis(50);
+/// Longest note of an event in bytes, as the API server has it.
+const NOTE_LIMIT: usize = 1024;
 /// A status that differs only in numbers for people is written at most this often.
 const DISPLAY_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -67,7 +71,7 @@ fn retry_after(ctx: &Context, key: &Key) -> Duration {
     Duration::from_millis(500).saturating_mul(2_u32.saturating_pow(failures.min(8))).min(LONGEST_RETRY)
 }
 
-async fn run(ctx: &Context, key: &Key) -> Result<Option<Duration>, CallError> {
+async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallError> {
     let rollout = match ctx.newest(key) {
         None => return Ok(None),
         Some(Ok(rollout)) => rollout,
@@ -81,6 +85,7 @@ async fn run(ctx: &Context, key: &Key) -> Result<Option<Duration>, CallError> {
     }
     let verdict = ctx.evidence.verdict(key);
     let seen = observe::cached(ctx, key, &rollout);
+    pods::look(ctx, key, &rollout);
     let first = decide(input(ctx, &rollout, &seen, &verdict));
     if first.actions.is_empty() && !needs_write(ctx, key, &rollout, &first) {
         report::metrics(ctx, key, &first.status);
@@ -137,8 +142,8 @@ async fn go_back(
     if needs_write(ctx, key, rollout, &decision) {
         match write_status(ctx, key, rollout, &decision, ABORT_LIMIT).await {
             Err(error) if error.is_conflict() => {
-                // Somebody wrote meanwhile: decide again on the newer object.
-                return executed.map(|_| Some(Duration::ZERO));
+                // Somebody wrote meanwhile: decide again on the newer object, once it is here.
+                return executed.map(|_| Some(CONFLICT_RETRY));
             }
             other => other?,
         }
@@ -238,7 +243,8 @@ async fn publish(ctx: &Context, rollout: &ProgressiveRollout, decision: &Decisio
     let reference: ObjectReference = rollout.object_ref(&());
     for event in &decision.events {
         info!(rollout = %rollout.name_any(), reason = event.reason, message = %event.message, "event");
-        let note: String = event.message.chars().take(1000).collect();
+        let end = event.message.floor_char_boundary(NOTE_LIMIT);
+        let note = event.message[..end].to_owned();
         let wire = Event {
             type_: match event.kind {
                 EventKind::Normal => EventType::Normal,

@@ -199,6 +199,7 @@ fn traefik() -> TraefikQuery {
     TraefikQuery {
         namespace: "default".into(),
         routes: vec!["web".into(), "web.internal".into()],
+        promoted: false,
         stable_service: "web-stable".into(),
         canary_service: "web-canary".into(),
     }
@@ -250,6 +251,21 @@ fn traefik_instances_and_rules_stay_apart() {
     assert_eq!(canary.iter().map(|c| c.total).sum::<f64>(), 11.0);
     assert_eq!(canary.iter().filter_map(|c| c.bad).sum::<f64>(), 4.0);
     assert!(canary.iter().all(|c| c.id.len() < 30 && c.id.starts_with("10.0.0.")), "{canary:?}");
+}
+
+#[test]
+fn after_promotion_both_services_count_for_the_canary() {
+    let (stable, canary) = (traefik_service("web", "web-stable", 0), traefik_service("web", "web-canary", 1));
+    let answer = [
+        traefik_series("10.0.0.1:9100", &stable, "200", 90.0),
+        traefik_series("10.0.0.1:9100", &canary, "200", 10.0),
+    ]
+    .concat();
+    let counters = TraefikQuery { promoted: true, ..traefik() }.counters(&answer).expect("counters");
+    assert!(counters.iter().all(|c| c.arm == Arm::Canary), "{counters:?}");
+    assert_eq!(counters.iter().map(|c| c.total).sum::<f64>(), 100.0);
+    let ids: std::collections::BTreeSet<&str> = counters.iter().map(|c| c.id.as_str()).collect();
+    assert_eq!(ids.len(), counters.len(), "{ids:?}");
 }
 
 #[test]
