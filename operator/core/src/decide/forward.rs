@@ -22,6 +22,9 @@ const HOLD_BAKES: i32 = 4;
 const SHORTEST_HOLD_SECONDS: i32 = 60;
 /// What a pod says that no node has room for.
 const UNSCHEDULABLE: &str = "Unschedulable";
+/// Reasons of holds that are told apart here.
+const NO_DATA: &str = "NoData";
+const NOT_ENOUGH: &str = "NotEnoughEvidence";
 /// How long a person is waited for, in seconds.
 const PERSON_SECONDS: i32 = 72 * 3600;
 /// The observed share may differ from the weight by three standard deviations, but at least this much, or this
@@ -45,10 +48,12 @@ pub(super) fn prepare(d: &mut Draft<'_>, mut run: Run) {
         d.status.run = Some(run);
         return;
     }
-    if add_finalizer(d) || weight_is_foreign(d, &run) || hide_history(d, &run, workload) || pin_pair(d, &run) {
+    if add_finalizer(d) || weight_is_foreign(d, &run) || hide_history(d, &run, workload) || pin_pair(d, &run)
+    {
         let seconds = run.plan.progress_deadline_seconds;
         if d.passed(run.stage_since, seconds) {
-            let wait = d.wait.as_ref().map_or_else(|| "nothing got ready".to_owned(), |wait| wait.message.clone());
+            let wait =
+                d.wait.as_ref().map_or_else(|| "nothing got ready".to_owned(), |wait| wait.message.clone());
             let message = format!("the canary could not be prepared within {seconds} s: {wait}");
             d.go_back(&mut run, Outcome::NotProven, "NotPrepared", message);
         }
@@ -109,6 +114,11 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
         finish_pass(d, run);
         return;
     }
+    let rises = run.weight.is_none_or(|weight| weight.percent != step.weight_percent);
+    if rises && run.kind == RunKind::Canary && !may_rise(d, &mut run, step.bake_seconds) {
+        finish_pass(d, run);
+        return;
+    }
     if !weight_is_live(d, &mut run, step.weight_percent) {
         finish_pass(d, run);
         return;
@@ -164,7 +174,11 @@ fn weight_is_foreign(d: &mut Draft<'_>, run: &Run) -> bool {
     }
     traffic::set(d, run, Lane::Abort, 0);
     d.warn("RouteOverwritten", "the canary Service had weight before the run gave it any; it goes back to 0");
-    d.wait("RouteOverwritten", "something else writes the weights of a route: let it ignore spec.rules[].backendRefs[].weight", None);
+    d.wait(
+        "RouteOverwritten",
+        "something else writes the weights of a route: let it ignore spec.rules[].backendRefs[].weight",
+        None,
+    );
     true
 }
 
@@ -398,6 +412,64 @@ fn overwritten(d: &mut Draft<'_>, mut run: Run) {
     finish_pass(d, run);
 }
 
+/// Whether a weight may be asked for that is not in force yet. Nobody meets a revision that a person holds, whose
+/// guards have no data (a query that is refused, a provider that is not there) or that comes amid an incident.
+fn may_rise(d: &mut Draft<'_>, run: &mut Run, bake_seconds: i32) -> bool {
+    if waits_for_person(d, run, false) {
+        return false;
+    }
+    let current = d.input.verdict.run_id == run.id;
+    let Some((reason, message)) =
+        evidence_holds(d, run, current).filter(|hold| !current || hold.0 != NOT_ENOUGH)
+    else {
+        return true;
+    };
+    let since = run.resumed_at.map_or(run.stage_since, |resumed| resumed.max(run.stage_since));
+    holds_until(d, run, since, bake_seconds, reason, message);
+    false
+}
+
+/// Waits for the evidence, and goes back when the step's own deadline has passed.
+fn holds_until(
+    d: &mut Draft<'_>,
+    run: &mut Run,
+    since: jiff::Timestamp,
+    bake_seconds: i32,
+    reason: &'static str,
+    message: String,
+) {
+    let wall =
+        bake_seconds.saturating_mul(1 + HOLD_BAKES).max(bake_seconds.saturating_add(SHORTEST_HOLD_SECONDS));
+    if d.passed(since, wall) {
+        let message = format!("{message}; the step was not passed within {wall} s");
+        d.go_back(run, Outcome::NotProven, reason, message);
+        return;
+    }
+    let said = d.status.waiting.as_ref().is_some_and(|waiting| waiting.reason == reason);
+    if reason == NO_DATA && !said {
+        d.warn("MetricsUnavailable", format!("run {}: {message}; the weight stays", run.id));
+    }
+    d.wait(reason, message, Some(d.after(since, wall)));
+}
+
+/// Whether a person has to act first.
+fn waits_for_person(d: &mut Draft<'_>, run: &mut Run, baked: bool) -> bool {
+    let Some((reason, message)) = person_holds(d, run, baked) else {
+        if run.hold_since.take().is_some() {
+            run.resumed_at = Some(d.now);
+        }
+        return false;
+    };
+    let since = *run.hold_since.get_or_insert(d.now);
+    if d.passed(since, PERSON_SECONDS) {
+        let message = format!("{message}; nobody did for {} hours", PERSON_SECONDS / 3600);
+        d.go_back(run, Outcome::NotProven, reason, message);
+    } else {
+        d.wait(reason, message, Some(d.after(since, PERSON_SECONDS)));
+    }
+    true
+}
+
 /// Whether the step is over: healthy long enough, gate open, nothing holds.
 fn may_advance(d: &mut Draft<'_>, run: &mut Run, bake_seconds: i32) -> bool {
     if run.kind == RunKind::Return {
@@ -410,42 +482,20 @@ fn may_advance(d: &mut Draft<'_>, run: &mut Run, bake_seconds: i32) -> bool {
     let current = verdict.is_about(&run.id, Stage::Stepping, run.step);
     let healthy = if current { verdict.healthy_seconds } else { 0.0 };
     let baked = healthy >= f64::from(bake_seconds);
-    if let Some((reason, message)) = person_holds(d, run, baked) {
-        let since = *run.hold_since.get_or_insert(d.now);
-        if d.passed(since, PERSON_SECONDS) {
-            let message = format!("{message}; nobody did for {} hours", PERSON_SECONDS / 3600);
-            d.go_back(run, Outcome::NotProven, reason, message);
-        } else {
-            d.wait(reason, message, Some(d.after(since, PERSON_SECONDS)));
-        }
+    if waits_for_person(d, run, baked) {
         return false;
-    }
-    if run.hold_since.take().is_some() {
-        run.resumed_at = Some(d.now);
     }
     let hold = evidence_holds(d, run, current);
     if baked && hold.is_none() {
         return true;
     }
-    // Time that a person took does not count against the evidence.
-    let since = run.resumed_at.map_or(settled_at, |resumed| resumed.max(settled_at));
-    let wall =
-        bake_seconds.saturating_mul(1 + HOLD_BAKES).max(bake_seconds.saturating_add(SHORTEST_HOLD_SECONDS));
-    let deadline = d.after(since, wall);
     let (reason, message) = match hold {
-        Some((reason, message)) if baked || reason != "NotEnoughEvidence" => (reason, message),
+        Some((reason, message)) if baked || reason != NOT_ENOUGH => (reason, message),
         _ => ("Baking", format!("observes at this weight, {healthy:.0} of {bake_seconds} healthy seconds")),
     };
-    if d.passed(since, wall) {
-        d.go_back(
-            run,
-            Outcome::NotProven,
-            reason,
-            format!("{message}; the step was not passed within {wall} s"),
-        );
-        return false;
-    }
-    d.wait(reason, message, Some(deadline));
+    // Time that a person took does not count against the evidence.
+    let since = run.resumed_at.map_or(settled_at, |resumed| resumed.max(settled_at));
+    holds_until(d, run, since, bake_seconds, reason, message);
     false
 }
 
@@ -479,11 +529,11 @@ fn person_holds(d: &Draft<'_>, run: &Run, baked: bool) -> Option<(&'static str, 
 fn evidence_holds(d: &Draft<'_>, run: &Run, current: bool) -> Option<(&'static str, String)> {
     let verdict = d.input.verdict;
     if !current {
-        return Some(("NotEnoughEvidence", "waits for the first evaluation of this step".to_owned()));
+        return Some((NOT_ENOUGH, "waits for the first evaluation of this step".to_owned()));
     }
     if let Some(why) = verdict.holds.first() {
         let reason = match why.reason.as_str() {
-            "NoData" => "NoData",
+            NO_DATA => NO_DATA,
             "AlertFiring" => "AlertFiring",
             "SharedIncident" => "SharedIncident",
             "Suspicion" => "Suspicion",
@@ -492,10 +542,10 @@ fn evidence_holds(d: &Draft<'_>, run: &Run, current: bool) -> Option<(&'static s
         return Some((reason, why.message.clone()));
     }
     if let Some((_, what)) = &verdict.no_data {
-        return Some(("NoData", what.clone()));
+        return Some((NO_DATA, what.clone()));
     }
     if !verdict.gate_open {
-        return Some(("NotEnoughEvidence", verdict.needs.clone()));
+        return Some((NOT_ENOUGH, verdict.needs.clone()));
     }
     share_differs(d, run).map(|message| ("WeightNotLive", message))
 }
