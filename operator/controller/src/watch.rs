@@ -80,9 +80,26 @@ impl Watched {
 /// One kind in all watched namespaces.
 struct Stream {
     kind: Watched,
-    stores: Vec<Store<DynamicObject>>,
-    /// Why the kind is not seen now; `None` when it is.
+    parts: Vec<Part>,
+}
+
+/// One kind in one namespace, or in all of them. Each part is seen or unseen by itself: one that is not listed yet
+/// must not look empty because another one is.
+struct Part {
+    namespace: Option<String>,
+    store: Store<DynamicObject>,
+    /// Why it is not seen now; `None` when it is.
     trouble: Arc<Mutex<Option<String>>>,
+}
+
+impl Part {
+    fn covers(&self, namespace: &str) -> bool {
+        self.namespace.as_deref().is_none_or(|own| own == namespace)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// All stores.
@@ -124,19 +141,22 @@ impl Stores {
         let mut runs = Vec::new();
         for kind in Watched::ALL {
             let resource = kind.resource();
-            let apis: Vec<Api<DynamicObject>> = if namespaces.is_empty() {
-                vec![Api::all_with(client.clone(), &resource)]
-            } else {
-                namespaces.iter().map(|ns| Api::namespaced_with(client.clone(), ns, &resource)).collect()
+            let covered: Vec<Option<String>> = match namespaces {
+                [] => vec![None],
+                some => some.iter().cloned().map(Some).collect(),
             };
-            let trouble = Arc::new(Mutex::new(Some("not listed yet".to_owned())));
-            let mut stores = Vec::new();
-            for api in apis {
+            let mut parts = Vec::new();
+            for namespace in covered {
+                let api: Api<DynamicObject> = match &namespace {
+                    Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+                    None => Api::all_with(client.clone(), &resource),
+                };
+                let trouble = Arc::new(Mutex::new(Some("not listed yet".to_owned())));
                 let writer = reflector::store::Writer::new(resource.clone());
-                stores.push(writer.as_reader());
-                runs.push((kind, api, writer, trouble.clone()));
+                parts.push(Part { namespace, store: writer.as_reader(), trouble: trouble.clone() });
+                runs.push((kind, api, writer, trouble));
             }
-            streams.push(Stream { kind, stores, trouble });
+            streams.push(Stream { kind, parts });
         }
         let all = Self { streams: Arc::new(streams) };
         for (kind, api, writer, trouble) in runs {
@@ -159,37 +179,40 @@ impl Stores {
         let Some(stream) = self.stream(kind) else {
             return Seen::Unseen("not watched".to_owned());
         };
-        if let Some(why) = stream.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+        let covering: Vec<&Part> = stream.parts.iter().filter(|part| part.covers(namespace)).collect();
+        if covering.is_empty() {
+            return Seen::Unseen(format!("namespace {namespace} is not watched"));
+        }
+        if let Some(why) = covering.iter().find_map(|part| part.trouble()) {
             return Seen::Unseen(why);
         }
-        let found = stream.stores.iter().flat_map(|store| {
-            store.state_filter(|object| object.namespace().as_deref() == Some(namespace) && keep(object))
+        let found = covering.iter().flat_map(|part| {
+            part.store.state_filter(|object| object.namespace().as_deref() == Some(namespace) && keep(object))
         });
         Seen::Seen(found.filter_map(|object| serde_json::to_value(&*object).ok()).collect())
     }
 
     /// Objects of a kind in all watched namespaces that `keep` wants.
     pub fn all(&self, kind: Watched, keep: impl Fn(&DynamicObject) -> bool) -> Vec<Arc<DynamicObject>> {
-        let stores = self.stream(kind).map(|stream| stream.stores.as_slice()).unwrap_or_default();
-        stores.iter().flat_map(|store| store.state_filter(&keep)).collect()
+        let parts = self.stream(kind).map(|stream| stream.parts.as_slice()).unwrap_or_default();
+        parts.iter().flat_map(|part| part.store.state_filter(&keep)).collect()
     }
 
     /// All rollouts.
     pub fn rollouts(&self) -> Vec<Arc<DynamicObject>> {
         self.stream(Watched::Rollout)
-            .map(|s| s.stores.iter().flat_map(Store::state).collect())
+            .map(|stream| stream.parts.iter().flat_map(|part| part.store.state()).collect())
             .unwrap_or_default()
     }
 
     /// One rollout.
     pub fn rollout(&self, key: &Key) -> Option<Arc<DynamicObject>> {
-        self.stream(Watched::Rollout)?.stores.iter().find_map(|store| store.get(&key.reference()))
+        self.stream(Watched::Rollout)?.parts.iter().find_map(|part| part.store.get(&key.reference()))
     }
 
-    /// The store that the queue looks rollouts up in. With several namespaces there are several; the first one
-    /// that has the object answers in [`Stores::rollout`].
+    /// Whether a kind is listed in every watched namespace.
     pub fn ready(&self, kind: Watched) -> bool {
-        self.stream(kind).is_some_and(|s| s.trouble.lock().unwrap_or_else(PoisonError::into_inner).is_none())
+        self.stream(kind).is_some_and(|stream| stream.parts.iter().all(|part| part.trouble().is_none()))
     }
 
     /// Which rollouts an object concerns.
@@ -291,5 +314,78 @@ async fn follow(
             // The receiver lives as long as the process.
             let _ = queue.send(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(kind: Watched, namespace: &str, name: &str, data: Value) -> DynamicObject {
+        let mut object = DynamicObject::new(name, &kind.resource()).within(namespace);
+        object.data = data;
+        object
+    }
+
+    /// A part that is listed with these objects, or not listed yet.
+    fn part(kind: Watched, namespace: Option<&str>, listed: Option<Vec<DynamicObject>>) -> Part {
+        let mut writer = reflector::store::Writer::new(kind.resource());
+        let store = writer.as_reader();
+        let trouble = listed.is_none().then(|| "not listed yet".to_owned());
+        for object in listed.into_iter().flatten() {
+            writer.apply_watcher_event(&watcher::Event::Apply(object));
+        }
+        Part { namespace: namespace.map(ToOwned::to_owned), store, trouble: Arc::new(Mutex::new(trouble)) }
+    }
+
+    fn stores(kind: Watched, parts: Vec<Part>) -> Stores {
+        Stores { streams: Arc::new(vec![Stream { kind, parts }]) }
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_listed_yet_is_unseen_though_another_is() {
+        let web = object(Watched::Deployment, "a", "web", json!({}));
+        let stores = stores(
+            Watched::Deployment,
+            vec![
+                part(Watched::Deployment, Some("a"), Some(vec![web])),
+                part(Watched::Deployment, Some("b"), None),
+            ],
+        );
+        let list = |namespace| stores.list(Watched::Deployment, namespace, |_| true);
+        assert_eq!(list("a").get().map(Vec::len), Some(1));
+        assert_eq!(list("b"), Seen::Unseen("not listed yet".to_owned()));
+        assert_eq!(list("c"), Seen::Unseen("namespace c is not watched".to_owned()));
+        assert!(!stores.ready(Watched::Deployment));
+    }
+
+    #[test]
+    fn a_change_concerns_the_rollouts_that_name_the_object() {
+        let spec = json!({"spec": {"workloadRef": {"name": "web"}, "routing": {"service": "front", "routes": [{"name": "site"}]}}});
+        let rollout = object(Watched::Rollout, "a", "guard", spec);
+        let stores = stores(Watched::Rollout, vec![part(Watched::Rollout, None, Some(vec![rollout]))]);
+        let concerned = |kind: Watched, namespace: &str, name: &str| {
+            !stores.concerned(kind, &object(kind, namespace, name, json!({}))).is_empty()
+        };
+        for (kind, name) in [
+            (Watched::Deployment, "web"),
+            (Watched::Service, "front"),
+            (Watched::Service, "front-stable"),
+            (Watched::Service, "front-canary"),
+            (Watched::HttpRoute, "site"),
+        ] {
+            assert!(concerned(kind, "a", name), "{kind:?} {name}");
+            assert!(!concerned(kind, "b", name), "{kind:?} {name} of another namespace");
+            assert!(!concerned(kind, "a", "other"), "{kind:?} other");
+        }
+        let mut slice = object(Watched::EndpointSlice, "a", "front-canary-x7k", json!({}));
+        assert!(stores.concerned(Watched::EndpointSlice, &slice).is_empty(), "no label, no Service");
+        slice.labels_mut().insert("kubernetes.io/service-name".to_owned(), "front-canary".to_owned());
+        assert_eq!(stores.concerned(Watched::EndpointSlice, &slice).len(), 1);
+        let mut set = object(Watched::ReplicaSet, "a", "web-1", json!({}));
+        set.labels_mut().insert(LABEL_ROLLOUT.to_owned(), "guard".to_owned());
+        assert_eq!(stores.concerned(Watched::ReplicaSet, &set).len(), 1);
     }
 }
