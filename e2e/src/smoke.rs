@@ -12,7 +12,9 @@ const SHOP: &str = r#"
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: web, namespace: default}
-spec: {gatewayClassName: traefik, listeners: [{name: web, protocol: HTTP, port: 8000}]}
+spec:
+  gatewayClassName: traefik
+  listeners: [{name: web, protocol: HTTP, port: 8000, allowedRoutes: {namespaces: {from: All}}}]
 ---
 apiVersion: apps/v1
 kind: Deployment

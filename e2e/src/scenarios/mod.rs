@@ -3,7 +3,11 @@
 //! Scenarios that keep to their own namespace run side by side; those that touch the installation itself run
 //! alone, after them, on the same cluster.
 
+pub mod canary;
+pub mod expect;
 pub mod local_cluster;
+pub mod monitoring;
+pub mod traffic;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -59,7 +63,11 @@ macro_rules! alone {
 
 /// All scenarios, in the order in which they start.
 pub fn all() -> Vec<Scenario> {
-    local_cluster::scenarios()
+    let mut all = local_cluster::scenarios();
+    all.extend(canary::scenarios());
+    all.extend(traffic::scenarios());
+    all.extend(monitoring::scenarios());
+    all
 }
 
 /// Plays the scenarios whose name contains `filter`. The closing line counts them.

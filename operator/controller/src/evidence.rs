@@ -243,12 +243,7 @@ async fn sample(
 
 /// Which series belong to which arm. The arms stay those of the run: after promotion both Services lead to the
 /// new revision.
-fn query(
-    key: &Key,
-    run: &Run,
-    ratio: &ErrorRatioGuard,
-    created: &BTreeMap<String, Timestamp>,
-) -> RatioQuery {
+fn query(key: &Key, run: &Run, ratio: &ErrorRatioGuard, created: &BTreeMap<String, Timestamp>) -> RatioQuery {
     match ratio.source {
         RatioSource::Pods => RatioQuery::Pods(PodsQuery {
             namespace: key.namespace.clone(),

@@ -210,7 +210,8 @@ impl Scene<'_> {
                     );
                 }
                 let wanted = self.seen().workload().map_or(1, |workload| workload.replicas);
-                if wanted > 0 && self.seen().ready_behind(&plan.stable_service, &run.canary.replica_set) == 0 {
+                if wanted > 0 && self.seen().ready_behind(&plan.stable_service, &run.canary.replica_set) == 0
+                {
                     found.push("the weight goes to a stable Service without ready pods".to_owned());
                 }
             }
@@ -275,7 +276,9 @@ impl Scene<'_> {
     }
 
     fn promoted_at_full_size(&self, hash: &str) -> bool {
-        let Some(run) = self.run().filter(|run| run.released && run.going_back.is_none() && run.canary.hash == hash) else {
+        let Some(run) =
+            self.run().filter(|run| run.released && run.going_back.is_none() && run.canary.hash == hash)
+        else {
             return false;
         };
         let size = self.seen().workload().map_or(i32::MAX, |workload| workload.replicas);

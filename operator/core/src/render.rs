@@ -359,7 +359,10 @@ pub fn show(lane: Lane, name: &'static str, workload: &Workload, set: &ReplicaSe
 /// Gives an orphaned ReplicaSet its template's labels back.
 pub fn hand_back(set: &ReplicaSet) -> Action {
     let labels = set.template.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({}));
-    let ops = vec![test("/metadata/resourceVersion", set.resource_version.as_str()), add("/metadata/labels", labels)];
+    let ops = vec![
+        test("/metadata/resourceVersion", set.resource_version.as_str()),
+        add("/metadata/labels", labels),
+    ];
     patch(Lane::Tidy, "hand-back", Kind::ReplicaSet, &set.name, ops)
 }
 

@@ -118,7 +118,8 @@ impl World {
     fn pods_are_those_of_one_set(&self) -> Result<(), String> {
         let hidden = |set: &Value| map(set, "/metadata/labels").contains_key("sluice.dev/rollout");
         let ours = self.api.now.list(Res::ReplicaSet).find(|set| {
-            hidden(set) && (int(set, "/spec/replicas") != Some(0) || int(set, "/status/replicas").unwrap_or(0) > 0)
+            hidden(set)
+                && (int(set, "/spec/replicas") != Some(0) || int(set, "/status/replicas").unwrap_or(0) > 0)
         });
         if let Some(set) = ours {
             return Err(format!("pods of {} stay behind", text(set, "/metadata/name")));

@@ -49,8 +49,7 @@ impl Plane {
             let service = map(slice, "/metadata/labels").get("kubernetes.io/service-name").cloned();
             let service = service.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
             let ready = slice.get("endpoints").and_then(Value::as_array).into_iter().flatten();
-            let ready =
-                ready.filter(|e| at(e, "/conditions/ready").and_then(Value::as_bool) == Some(true));
+            let ready = ready.filter(|e| at(e, "/conditions/ready").and_then(Value::as_bool) == Some(true));
             plane.endpoints.insert(service, ready.map(|e| text(e, "/targetRef/name").to_owned()).collect());
         }
         plane

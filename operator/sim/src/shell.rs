@@ -13,8 +13,8 @@ use sluice_core::decide::{Decision, Input, decide};
 use sluice_core::render;
 
 use crate::admission::Actor;
-use crate::pods::later;
 use crate::api::{Refused, Res};
+use crate::pods::later;
 use crate::view::{self, Caches};
 use crate::world::World;
 

@@ -102,7 +102,9 @@ pub fn observe(objects: &Objects, pods: &Pods, unreadable: &[Res], at: Timestamp
         if unreadable.contains(&res) {
             return Seen::Unseen("forbidden".to_owned());
         }
-        Seen::Seen(objects.list(res).map(|object| object.view.get_or_init(|| View::read(res, object))).collect())
+        Seen::Seen(
+            objects.list(res).map(|object| object.view.get_or_init(|| View::read(res, object))).collect(),
+        )
     };
     let workload = views(Res::Deployment).map(|views| {
         views.into_iter().find_map(|view| match view {

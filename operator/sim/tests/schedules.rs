@@ -3,6 +3,8 @@
 //! A failure prints its schedule, shrunk to the shortest story that still breaks, and the story itself.
 //! `SLUICE_SCHEDULES` sets the number of cases, `SLUICE_SEED` another seed.
 
+#![allow(clippy::panic)] // a failing seed is told with its story
+
 mod common;
 
 use common::LONG;

@@ -173,7 +173,8 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition
         ));
         list.push((ConditionType::Stalled, True, why("Stalled"), said("")));
     } else if busy {
-        let what = if d.status.run.is_some() { "a run is under way" } else { "the workload is being enrolled" };
+        let what =
+            if d.status.run.is_some() { "a run is under way" } else { "the workload is being enrolled" };
         list.push((ConditionType::Ready, Unknown, why("InProgress"), said(what)));
         list.push((ConditionType::Reconciling, True, why("InProgress"), said(what)));
         list.push((ConditionType::Stalled, False, "InProgress".to_owned(), "not stalled".to_owned()));

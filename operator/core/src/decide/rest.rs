@@ -311,7 +311,11 @@ fn tidy_history(d: &mut Draft<'_>, workload: &Workload, stable: &str) {
             d.act(render::delete_replica_set(set));
         } else if older && !visible && set.replicas == 0 && workload.replicas > 0 {
             d.act(render::show(Lane::Tidy, "show-history", workload, set));
-        } else if (!older || workload.replicas == 0) && visible && set.replicas == 0 && set.status_replicas == 0 {
+        } else if (!older || workload.replicas == 0)
+            && visible
+            && set.replicas == 0
+            && set.status_replicas == 0
+        {
             d.act(render::hide(Lane::Tidy, &d.name, workload, set, render::Role::History));
         } else if !visible && set.replicas > 0 {
             // Left over from a run that a newer state of the cluster ended.
@@ -325,7 +329,10 @@ fn tidy_history(d: &mut Draft<'_>, workload: &Workload, stable: &str) {
 fn hide_history(d: &mut Draft<'_>, workload: &Workload) {
     let stable = d.status.stable.clone().unwrap_or_default();
     let idle = |set: &&ReplicaSet| {
-        set.name != stable.replica_set && set.visible_to(workload) && set.replicas == 0 && set.status_replicas == 0
+        set.name != stable.replica_set
+            && set.visible_to(workload)
+            && set.replicas == 0
+            && set.status_replicas == 0
     };
     let others: Vec<&ReplicaSet> = d.seen.replica_sets().filter(idle).collect();
     for set in others {
