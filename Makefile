@@ -46,8 +46,7 @@ test: ## Format, lints, drift, unit tests, chart tests, end-to-end scenarios (FI
 	@$(E2E) test $(FILTER)
 
 unit:
-	$(CARGO) test --workspace --exclude sluice-sim --locked
-	$(CARGO) test -p sluice-sim --locked
+	$(CARGO) test --workspace --locked
 
 chart-test:
 	@$(TOOLS_PATH) python3 charts/test.py

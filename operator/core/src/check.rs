@@ -295,7 +295,8 @@ impl Scene<'_> {
             if workload.is_some_and(|workload| set.visible_to(workload)) {
                 found.push(format!("{} scales {}, which is the Deployment's own", action.name, set.name));
             }
-            if replicas == 0 && self.serves(set) {
+            let asleep = workload.is_some_and(|workload| workload.replicas == 0);
+            if replicas == 0 && !asleep && self.serves(set) {
                 found.push(format!("{} is scaled to 0 under traffic", set.name));
             }
         }

@@ -64,6 +64,10 @@ impl World {
 
     /// Nothing is bounded in time from here on.
     pub fn hinder(&mut self, seconds: i64) {
+        if self.truth.lawless {
+            // Freed by break-glass it rolls beside a pinned Service until a controller un-pins it.
+            self.disturb(seconds);
+        }
         let until = later(self.now, seconds);
         self.truth.hindered_until = Some(self.truth.hindered_until.map_or(until, |old| old.max(until)));
     }

@@ -66,9 +66,11 @@ pub(super) fn step(d: &mut Draft<'_>) {
         d.wait("CannotRead", format!("{why}; letting go waits"), None);
         return;
     }
-    if let Some(workload) = d.workload()
-        && restore(d, workload)
-    {
+    let acted = match d.workload() {
+        Some(workload) => restore(d, workload),
+        None => hand_back_orphans(d, None),
+    };
+    if acted {
         d.wait("LettingGo", "history, Services and the Deployment become ordinary objects again", None);
         return;
     }

@@ -238,11 +238,11 @@ pub(super) fn finish(d: &mut Draft<'_>, run: Run) {
         d.status.run = Some(run);
         return;
     }
-    let Some(workload) = d.workload() else {
-        end(d, run, Outcome::Promoted, "Proven", "the workload is gone".to_owned());
-        return;
-    };
-    let old = d.seen.replica_set(&run.stable.replica_set).filter(|set| !set.visible_to(workload));
+    let workload = d.workload();
+    let old = d.seen.replica_set(&run.stable.replica_set).filter(|set| match workload {
+        Some(workload) => !set.visible_to(workload),
+        None => super::leave::is_ours(d, set),
+    });
     if let Some(old) = old {
         if old.replicas > 0 {
             d.act(render::scale(Lane::Tidy, "scale-old", old, 0));
@@ -258,8 +258,9 @@ pub(super) fn finish(d: &mut Draft<'_>, run: Run) {
         d.status.run = Some(run);
         return;
     }
+    let orphans = workload.is_none() && super::leave::hand_back_orphans(d, None);
     empty_canary_service(d, &run, Lane::Tidy);
-    if !unpin(d, &run) || !unmark(d, &run) {
+    if orphans || !unpin(d, &run) || !unmark(d, &run) {
         d.wait("Finishing", "the stable Service is un-pinned", None);
         d.status.run = Some(run);
         return;
