@@ -324,10 +324,10 @@ class Roles(unittest.TestCase):
         policies, gateway, home = "admissionregistration.k8s.io", "gateway.networking.k8s.io", "sluice-system"
         yes = [
             ("patch", "apps/deployments", "shop"), ("create", "apps/replicasets", "shop"), ("delete", "/services", "shop"),
-            ("watch", "discovery.k8s.io/endpointslices", "shop"), ("watch", "/pods", "shop"), ("get", "/namespaces", "shop", "shop"),
-            ("patch", f"{gateway}/httproutes", "shop"), ("get", f"{gateway}/gateways", "shop"),
+            ("watch", "discovery.k8s.io/endpointslices", "shop"), ("list", "/pods", "shop"),
+            ("patch", f"{gateway}/httproutes", "shop"),
             ("update", "sluice.dev/progressiverollouts/status", "shop"), ("patch", "sluice.dev/progressiverollouts", "shop"),
-            ("get", "/secrets", "shop", "sluice-providers"), ("list", "autoscaling/horizontalpodautoscalers", "shop"),
+            ("get", "/secrets", "shop", "sluice-providers"),
             ("create", "events.k8s.io/events", "shop"), ("create", "coordination.k8s.io/leases", home),
             ("update", "coordination.k8s.io/leases", home, "sluice"), ("patch", "apps/deployments/scale", home, "sluice"),
             ("list", f"{policies}/mutatingadmissionpolicies"), ("get", f"{policies}/validatingadmissionpolicybindings"),
@@ -339,7 +339,8 @@ class Roles(unittest.TestCase):
             ("create", "/pods", "shop"), ("delete", "/pods", "shop"), ("create", "coordination.k8s.io/leases", "shop"),
             ("update", "coordination.k8s.io/leases", home, "other"), ("delete", f"{gateway}/httproutes", "shop"),
             ("patch", f"{policies}/mutatingadmissionpolicies"), ("create", "sluice.dev/progressiverollouts", "shop"),
-            ("breakglass", "sluice.dev/progressiverollouts", "shop", "web"), ("list", "/nodes"), ("update", "/namespaces", "shop"),
+            ("breakglass", "sluice.dev/progressiverollouts", "shop", "web"), ("list", "/nodes"), ("watch", "/pods", "shop"), ("get", "/namespaces", "shop", "shop"),
+            ("get", f"{gateway}/gateways", "shop"), ("list", "autoscaling/horizontalpodautoscalers", "shop"), ("update", "/namespaces", "shop"),
         ]
         for question in yes:
             self.assertTrue(self.may(SLUICE, *question), question)
