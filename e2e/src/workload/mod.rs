@@ -3,8 +3,8 @@
 //!
 //! kwok has the nodes; the pods' status is written here, so that this process knows a pod before any router does,
 //! no address is handed out twice, and readiness and crash loops are the state of the workload itself. A deleted pod
-//! finishes the requests that it has, takes no new ones from that moment on, and has no grace: the hard case for
-//! whoever shifts traffic.
+//! finishes the requests that it has, takes no new ones from that moment on, and has no grace unless its template has a
+//! `preStop` sleep: the hard case for whoever shifts traffic.
 
 pub mod admin;
 pub mod fault;

@@ -76,11 +76,15 @@ fn apply(inner: &Arc<Inner>, stop: &CancellationToken, tasks: &mut HashMap<Strin
     let Some(uid) = pod.metadata.uid.clone().filter(|_| on_fake_node) else { return };
     if pod.metadata.deletion_timestamp.is_some() {
         // It stops answering before the API server forgets it, as a process does that got SIGTERM.
-        if let Some(task) = tasks.remove(&uid) {
-            task.end(inner);
-        }
+        let task = tasks.remove(&uid);
         let inner = inner.clone();
-        tokio::spawn(async move { delete(&inner, &pod).await });
+        tokio::spawn(async move {
+            tokio::time::sleep(pre_stop(&pod)).await;
+            if let Some(task) = task {
+                task.end(&inner);
+            }
+            delete(&inner, &pod).await;
+        });
     } else if let Entry::Vacant(free) = tasks.entry(uid) {
         let task = free.insert(Task { address: inner.address(), stop: stop.child_token() });
         let (address, token, inner) = (task.address, task.stop.clone(), inner.clone());
@@ -88,6 +92,13 @@ fn apply(inner: &Arc<Inner>, stop: &CancellationToken, tasks: &mut HashMap<Strin
             token.run_until_cancelled_owned(async move { Life::new(&inner, pod, address).live().await }),
         );
     }
+}
+
+/// How long a pod goes on answering once it is told to go: the `preStop` sleep of its first container.
+fn pre_stop(pod: &Pod) -> Duration {
+    let hook = pod.spec.as_ref().and_then(|s| s.containers.first()?.lifecycle.as_ref()?.pre_stop.as_ref());
+    let seconds = hook.and_then(|hook| hook.sleep.as_ref()).map_or(0, |sleep| sleep.seconds);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 async fn delete(inner: &Inner, pod: &Pod) {
