@@ -119,9 +119,11 @@ pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationTok
                 next.remove(&key);
                 continue;
             };
-            let when = next.get(&key).copied().unwrap_or_else(|| now + spread(&key, every));
+            // A run that starts is not kept waiting by the longer interval at rest.
+            let when =
+                next.get(&key).map_or_else(|| now + spread(&key, every), |when| (*when).min(now + every));
             if when > now || running.contains(&key) {
-                next.entry(key).or_insert(when);
+                next.insert(key, when);
                 continue;
             }
             next.insert(key.clone(), now + every);
