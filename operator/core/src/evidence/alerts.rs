@@ -8,7 +8,8 @@
 //! 2. Onset: when the rule became active (if known), else `startsAt`; 30 s of skew are allowed for.
 //! 3. An alert that fired when the revision was held is pre-existing: it gates the start and never aborts.
 //!    Resolved and fired again it has a new `startsAt` and counts.
-//! 4. A counted alert holds at once and aborts after `minFiringSeconds`; an abort is never taken back.
+//! 4. A counted alert holds at once and aborts after `minFiringSeconds`; an abort is never taken back. With action Hold it
+//!    only holds, for as long as it fires.
 //! 5. A counted alert that resolves leaves a taint: the step's window starts again.
 //! 6. Silenced or inhibited during the run: hold, and say by whom. A silence from before the run is respected.
 //! 7. `unprocessed` counts as firing. A source that fails three times in a row, or whose proof of life is
@@ -225,7 +226,8 @@ pub fn observe_alerts(state: &mut AlertGuardState, poll: &Poll, plan: &AlertPlan
         View { firing: Some((since, message)), trips, .. } => {
             set(state, AlertState::Firing, since, message);
             state.since = Some(since);
-            state.tripped = trips;
+            // Only an abort is never taken back: a guard that holds is clear again when its alert is.
+            state.tripped = trips && plan.action == GuardAction::Abort;
         }
         _ if !alive => {
             let message = "the watchdog alert is not firing, so nothing shows that alerts arrive";

@@ -308,3 +308,13 @@ fn long_labels_are_cut_between_characters() {
     let r = Watch::new(plan()).poll(150, &[a]);
     assert!(r.abort && r.message.len() < 450);
 }
+
+#[test]
+fn a_guard_that_only_holds_is_clear_again_when_its_alert_is() {
+    let mut w = Watch::new(AlertPlan { action: GuardAction::Hold, ..plan() });
+    let firing = w.poll(150, &[alert(t(140))]);
+    assert_eq!((firing.state, firing.abort), (AlertState::Firing, false));
+    let clear = w.poll(160, &[]);
+    assert_eq!((clear.state, clear.hold()), (AlertState::Clear, None));
+    assert_eq!(clear.tainted_at, Some(t(150)), "what was counted while it fired is tainted");
+}
