@@ -1,0 +1,162 @@
+//! From what is declared to a plan: provenance, class, steps, and how a declaration finds its template.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use serde_json::json;
+use sluice_core::api::{Plan, Provenance, StepSpec};
+use support::{Scene, events, template};
+
+fn words(plan: &Plan) -> String {
+    let steps: Vec<String> =
+        plan.steps.iter().map(|s| format!("{}% for {} s", s.weight_percent, s.bake_seconds)).collect();
+    format!(
+        "{} {}: {}; tolerance {} ppm of stable + {} ppm; {} requests; no data {} s; watched {} s; guards {}",
+        plan.provenance.as_str(),
+        plan.risk_class.as_str(),
+        steps.join(", "),
+        plan.tolerance_ppm.relative,
+        plan.tolerance_ppm.absolute,
+        plan.min_samples,
+        plan.no_data_seconds,
+        plan.watch_seconds,
+        plan.guards.iter().map(|guard| guard.name.as_str()).collect::<Vec<_>>().join(", "),
+    )
+}
+
+fn plan_of(scene: Scene) -> Plan {
+    let mut scene = scene;
+    scene.pass();
+    scene.later(31);
+    scene.pass();
+    scene.run().plan
+}
+
+#[test]
+fn the_plan_follows_from_who_wrote_the_change() {
+    let all =
+        [Provenance::Human, Provenance::GenAIAssisted, Provenance::Unknown, Provenance::GenAIAutonomous];
+    let plans: Vec<String> = all
+        .into_iter()
+        .map(|provenance| words(&plan_of(Scene::held("app:2").declared(provenance))))
+        .collect();
+    insta::assert_snapshot!(plans.join("\n"));
+}
+
+#[test]
+fn a_plan_can_be_recognised() {
+    let plan = plan_of(Scene::held("app:2").declared(Provenance::Human));
+    let again = plan_of(Scene::held("app:2").declared(Provenance::Human));
+    assert_eq!(plan.digest, again.digest);
+    let mut tighter = Scene::held("app:2").declared(Provenance::Human);
+    tighter.rollout.spec.limits.min_bake_seconds = Some(7200);
+    assert_ne!(plan.digest, plan_of(tighter).digest);
+}
+
+#[test]
+fn own_limits_only_tighten() {
+    let class = plan_of(Scene::held("app:2").declared(Provenance::Human));
+    let mut scene = Scene::held("app:2").declared(Provenance::Human);
+    // Looser than the class in every way: nothing changes.
+    scene.rollout.spec.limits.steps = vec![StepSpec { weight_percent: 100, bake_seconds: 0 }];
+    scene.rollout.spec.limits.max_first_step_percent = Some(90);
+    scene.rollout.spec.limits.min_bake_seconds = Some(0);
+    assert_eq!(plan_of(scene.clone()).steps, class.steps);
+    scene.rollout.spec.limits.max_first_step_percent = Some(1);
+    scene.rollout.spec.limits.min_bake_seconds = Some(900);
+    let tight = plan_of(scene);
+    assert_eq!(tight.steps[0], StepSpec { weight_percent: 1, bake_seconds: 900 });
+    assert!(tight.steps.iter().all(|step| step.bake_seconds >= 900));
+}
+
+#[test]
+fn images_that_differ_from_stable_must_all_be_declared() {
+    let two = || {
+        let mut template = template("app:2");
+        template["spec"]["containers"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"name": "side", "image": "side:2"}));
+        template
+    };
+    for (images, declared) in [
+        (vec!["app:2", "side:2"], true),
+        (vec!["side:2", "app:2", "other:9"], true),
+        (vec!["app:2"], false),
+        (vec!["app:1"], false),
+        (vec![], false),
+    ] {
+        let mut scene = Scene::enrolled().declared(Provenance::Human);
+        scene.rollout.spec.change.images = images.iter().map(ToString::to_string).collect();
+        scene.apply(two());
+        let provenance = plan_of(scene).provenance;
+        assert_eq!(provenance == Provenance::Human, declared, "{images:?}: {provenance:?}");
+    }
+}
+
+#[test]
+fn a_change_of_configuration_alone_is_declared_by_its_commit() {
+    let configured = || {
+        let mut template = template("app:1");
+        template["spec"]["containers"][0]["env"] = json!([{"name": "MODE", "value": "new"}]);
+        template
+    };
+    for (annotation, commit, provenance) in [
+        (Some("0123abc"), Some("0123abc"), Provenance::Human),
+        (Some("0123abc"), Some("0123abd"), Provenance::Unknown),
+        (None, Some("0123abc"), Provenance::Unknown),
+        (Some("0123abc"), None, Provenance::Unknown),
+        (None, None, Provenance::Unknown),
+    ] {
+        let mut scene = Scene::enrolled().declared(Provenance::Human);
+        scene.rollout.spec.change.commit = commit.map(ToOwned::to_owned);
+        scene.apply(configured());
+        if let Some(annotation) = annotation {
+            scene.workload()["metadata"]["annotations"]["sluice.dev/commit"] = json!(annotation);
+        }
+        assert_eq!(plan_of(scene).provenance, provenance, "{annotation:?} {commit:?}");
+    }
+}
+
+#[test]
+fn a_held_template_waits_for_its_declaration_and_no_longer() {
+    let mut scene = Scene::held("app:2");
+    let first = scene.pass();
+    assert_eq!(events(&first), ["Held"]);
+    let waiting = first.status.waiting.clone().unwrap();
+    assert_eq!(waiting.reason, "DeclarationGrace");
+    assert_eq!(waiting.deadline.unwrap().duration_since(scene.now).as_secs(), 30);
+    scene.later(29);
+    assert!(scene.pass().status.run.is_none());
+    scene.later(1);
+    let started = scene.pass();
+    assert_eq!(scene.run().plan.provenance, Provenance::Unknown);
+    let message = &started.events[0].message;
+    assert!(
+        message.contains("provenance Unknown (undeclared), class R2, steps 2, 10, 33, 66, 100 %"),
+        "{message}"
+    );
+    // One that is declared does not wait.
+    let mut scene = Scene::held("app:2").declared(Provenance::Human);
+    let started = scene.pass();
+    assert_eq!(events(&started), ["Held", "RunStarted"]);
+    // Neither does a declaration that comes within the time.
+    let mut scene = Scene::held("app:2");
+    scene.pass();
+    scene.later(10);
+    let mut scene = scene.declared(Provenance::GenAIAutonomous);
+    scene.pass();
+    assert_eq!(scene.run().plan.risk_class.as_str(), "R3");
+}
+
+#[test]
+fn a_run_keeps_the_plan_it_started_with() {
+    let mut scene = Scene::running();
+    let plan = scene.run().plan;
+    scene.rollout.spec.limits.min_bake_seconds = Some(9999);
+    scene.rollout.spec.change.provenance = Provenance::GenAIAutonomous;
+    scene.config.classes.clear();
+    scene.rollout.spec.routing.settle_seconds = 77;
+    scene.pass();
+    assert_eq!(scene.run().plan, plan);
+}
