@@ -20,6 +20,7 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![
         shared!(canary_pods_never_ready_are_rejected_with_their_own_reason),
         shared!(newer_template_takes_over_mid_way_and_waits_while_watching),
+        shared!(scaling_mid_way_keeps_stable_full_and_every_request),
         shared!(scale_to_zero_mid_way_and_back_starts_again),
         shared!(old_revision_returns_in_its_own_replica_set),
     ]
@@ -97,7 +98,6 @@ async fn newer_template_takes_over_mid_way_and_waits_while_watching(world: &Worl
 }
 
 /// Pods that answer for four more seconds once they are told to go, as every application with a `preStop` hook does.
-#[allow(dead_code)] // not registered: the fake pods do not honour a preStop sleep yet
 fn draining(namespace: &str) -> AppSpec {
     let spec = clean(namespace);
     let deployment = json!({
@@ -112,7 +112,6 @@ fn draining(namespace: &str) -> AppSpec {
 }
 
 /// Waits until stable has all its pods and the canary its share of them, with the weight as it was.
-#[allow(dead_code)] // not registered: the fake pods do not honour a preStop sleep yet
 async fn follows(app: &App<'_>, replicas: i32, canary: i32) -> Result<()> {
     let run = app.status().await?.run.context("no run")?;
     sized(app, &run.stable.replica_set, replicas).await?;
@@ -122,7 +121,6 @@ async fn follows(app: &App<'_>, replicas: i32, canary: i32) -> Result<()> {
     Ok(())
 }
 
-#[allow(dead_code)] // not registered: the fake pods do not honour a preStop sleep yet
 async fn scaling_mid_way_keeps_stable_full_and_every_request(world: &World<'_>) -> Result<()> {
     let mut spec = draining("scaling");
     spec.rollout = json!({"suspend": true, "limits": {"pauseBeforePercent": 100}});
