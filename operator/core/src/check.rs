@@ -125,8 +125,11 @@ impl Scene<'_> {
 
     /// Whether a person freed the Deployment by break-glass.
     fn freed(&self) -> bool {
-        let glass = self.seen().workload().and_then(|workload| workload.break_glass.as_ref());
-        glass.is_some() && glass != self.before.break_glass.as_ref()
+        self.seen().workload().is_some_and(|workload| {
+            !workload.managed
+                && workload.break_glass.is_some()
+                && workload.break_glass != self.before.break_glass
+        })
     }
 
     /// Whether the Deployment is the one that was enrolled.

@@ -55,9 +55,10 @@ pub(super) fn abandon(d: &mut Draft<'_>, run: &mut Run) {
     }
 }
 
-/// Whether a new break-glass value stands on the workload.
+/// Whether a person freed the workload with a new break-glass value. Everybody who may edit can write the annotation;
+/// only a write that the policies accept as break-glass takes the label off.
 pub(super) fn broken_glass(d: &Draft<'_>, workload: &Workload) -> bool {
-    workload.break_glass.is_some() && workload.break_glass != d.status.break_glass
+    !workload.managed && workload.break_glass.is_some() && workload.break_glass != d.status.break_glass
 }
 
 /// No run: give the workload back, then let the finalizer go.
