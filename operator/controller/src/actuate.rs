@@ -53,7 +53,9 @@ pub async fn execute(ctx: &Context, key: &Key, actions: &[Action]) -> Result<Mov
             return Ok(moved);
         }
         let outcome = one(ctx, key, action).await;
-        crash::after_write(action.name);
+        if matches!(outcome, Outcome::Done) {
+            crash::after_step(&key.namespace, action.name);
+        }
         match outcome {
             outcome if outcome.is_good() => {
                 info!(action = action.name, kind = ?action.kind, object = %action.object, outcome = ?outcome, "written");

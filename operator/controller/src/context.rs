@@ -12,6 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::client::Clients;
 use crate::evidence::EvidenceStore;
+use crate::guardrails::Guardrails;
 use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::pods::PodStore;
@@ -42,6 +43,8 @@ pub struct Context {
     pub queue: UnboundedSender<Key>,
     /// Name of this process in events.
     pub identity: String,
+    /// Whether new templates are surely held.
+    pub guardrails: Guardrails,
     /// Places for passes that go forward.
     pub forward: Semaphore,
     written: Mutex<BTreeMap<Key, Written>>,
@@ -82,6 +85,7 @@ impl Context {
             metrics,
             queue,
             identity,
+            guardrails: Guardrails::default(),
             forward: Semaphore::new(FORWARD_PLACES),
             written: Mutex::default(),
             failures: Mutex::default(),

@@ -1,20 +1,27 @@
-//! Notices when an admission policy or its binding is missing: without them a new template is not held.
+//! Notices when an admission policy or its binding is missing: without them a new template is not held. Nothing is
+//! enrolled before they are known to be in effect, or its first template would go out as if Sluice were not there.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use jiff::Timestamp;
 
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use sluice_core::config::Hold;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::client::{FORWARD_LIMIT, bounded};
 use crate::context::Context;
 
 /// How often the policies are looked for.
 const INTERVAL: Duration = Duration::from_secs(60);
+/// How often while something is not in order.
+const SOON: Duration = Duration::from_secs(2);
+/// How long an API server may take to apply a policy that was just created: it looks for new ones every second.
+const IN_EFFECT: i64 = 5;
 /// The chart's policies; a binding has the name of its policy. The first one only where templates are held as they
 /// come.
 const POLICIES: [(&str, &str); 3] = [
@@ -23,40 +30,86 @@ const POLICIES: [(&str, &str); 3] = [
     ("ValidatingAdmissionPolicy", "sluice-tell"),
 ];
 
+/// Why nothing can be enrolled yet; `None` once new templates are surely held.
+pub struct Guardrails(Mutex<Option<String>>);
+
+impl Default for Guardrails {
+    fn default() -> Self {
+        Self(Mutex::new(Some("the admission policies were not looked at yet".to_owned())))
+    }
+}
+
+impl Guardrails {
+    /// What is not in order, as a sentence.
+    pub fn problem(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, problem: Option<String>) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = *known != problem;
+        *known = problem;
+        changed
+    }
+}
+
 /// Looks for the policies and their bindings until `stop`, and says in metric and log when one is missing.
 pub async fn watch(ctx: Arc<Context>, stop: CancellationToken) {
-    let mut known: Option<Option<String>> = None;
     loop {
-        if let Ok(missing) = look(&ctx).await {
-            ctx.metrics.set_guardrails_intact(missing.is_none());
-            if known.as_ref() != Some(&missing) {
-                match &missing {
-                    None => info!("admission policies and bindings are in place"),
-                    Some(name) => error!("{name} is missing: new templates are not held; run helm upgrade"),
-                }
-                known = Some(missing);
+        let (problem, missing) = match look(&ctx).await {
+            Ok(Found::All { youngest }) => {
+                let age = youngest.map_or(IN_EFFECT, |at| Timestamp::now().as_second() - at.as_second());
+                (
+                    (age < IN_EFFECT).then(|| "the admission policies were created a moment ago".to_owned()),
+                    false,
+                )
+            }
+            Ok(Found::Missing(name)) => {
+                (Some(format!("{name} is missing, so new templates are not held; run helm upgrade")), true)
+            }
+            // What was known stays: an API server that does not answer has not lost its policies.
+            Err(error) if ctx.guardrails.problem().is_none() => {
+                warn!(%error, "the admission policies could not be looked at");
+                (None, false)
+            }
+            Err(error) => (Some(format!("the admission policies can't be read: {error}")), false),
+        };
+        ctx.metrics.set_guardrails_intact(!missing);
+        let wait = if problem.is_some() { SOON } else { INTERVAL };
+        if ctx.guardrails.set(problem.clone()) {
+            match problem {
+                None => info!("admission policies and bindings are in place"),
+                Some(problem) if missing => error!("{problem}"),
+                Some(problem) => info!("{problem}"),
             }
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
-/// The first policy or binding that does not exist; an error when that can't be read.
-async fn look(ctx: &Context) -> Result<Option<String>, crate::error::CallError> {
+enum Found {
+    All { youngest: Option<Timestamp> },
+    Missing(String),
+}
+
+/// The first policy or binding that does not exist, or when the last one was made; an error when that can't be read.
+async fn look(ctx: &Context) -> Result<Found, crate::error::CallError> {
     let skipped = usize::from(ctx.config.hold == Hold::Always);
+    let mut youngest = None;
     for (kind, name) in &POLICIES[skipped..] {
         for kind in [(*kind).to_owned(), format!("{kind}Binding")] {
             let gvk = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", &kind);
             let api: Api<DynamicObject> =
                 Api::all_with(ctx.clients.normal.clone(), &ApiResource::from_gvk(&gvk));
             let found = bounded(format!("get {kind} {name}"), FORWARD_LIMIT, api.get_opt(name)).await?;
-            if found.is_none() {
-                return Ok(Some(format!("{kind} {name}")));
-            }
+            let Some(found) = found else {
+                return Ok(Found::Missing(format!("{kind} {name}")));
+            };
+            youngest = youngest.max(found.metadata.creation_timestamp.map(|time| time.0));
         }
     }
-    Ok(None)
+    Ok(Found::All { youngest })
 }

@@ -13,7 +13,7 @@ use kube::api::{Api, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Resource, ResourceExt};
 use sluice_core::action::EventKind;
-use sluice_core::api::{ProgressiveRollout, ProgressiveRolloutStatus};
+use sluice_core::api::{ProgressiveRollout, ProgressiveRolloutStatus, Waiting};
 use sluice_core::check;
 use sluice_core::decide::{Decision, Input, decide};
 use sluice_core::observed::Observed;
@@ -100,10 +100,11 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
     };
     let verdict = ctx.evidence.verdict(key);
     let live = input(ctx, &rollout, &seen, &verdict);
-    let second = decide(live);
+    let mut second = decide(live);
     if !second.actions.is_empty() && second.only_returns() {
         return go_back(ctx, key, &rollout, second).await;
     }
+    enrol_only_behind_guardrails(ctx, &rollout, &mut second);
     if !allowed(ctx, &live, &second) {
         return Ok(Some(VIOLATION_RETRY));
     }
@@ -113,6 +114,29 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
     let moved = actuate::execute(ctx, key, &second.actions).await?;
     report::metrics(ctx, key, &second.status);
     Ok(Some(again(ctx, key, moved, second.wake)))
+}
+
+/// An enrolled workload whose next template is not held would be a broken promise: the enrolment waits instead.
+fn enrol_only_behind_guardrails(ctx: &Context, rollout: &ProgressiveRollout, decision: &mut Decision) {
+    let Some(problem) = ctx.guardrails.problem() else {
+        return;
+    };
+    let before = decision.actions.len();
+    decision.actions.retain(|action| action.name != "enrol");
+    if decision.actions.len() == before {
+        return;
+    }
+    let reason = "PoliciesNotInEffect";
+    let known = rollout.status.as_ref().and_then(|status| status.waiting.as_ref());
+    let since = known.filter(|waiting| waiting.reason == reason).map(|waiting| waiting.since);
+    decision.status.waiting = Some(Waiting {
+        reason: reason.to_owned(),
+        message: format!("{problem}; the workload is enrolled once they are in effect"),
+        since: since.unwrap_or_else(|| whole_millis(Timestamp::now())),
+        deadline: None,
+    });
+    reason.clone_into(&mut decision.status.summary.reason);
+    decision.wake = decision.wake.min(Duration::from_secs(1));
 }
 
 fn input<'a>(
@@ -226,8 +250,9 @@ async fn write_status(
     let written = bounded("write status", limit, api.replace_status(&key.name, &params, &next)).await;
     ctx.metrics.api_request("update", written.as_ref().map_or_else(|error| error.code, |_| 200));
     let written = written?;
-    crash::after_write("write-status");
-    report::transitions(ctx, key, &rollout.status.clone().unwrap_or_default(), &decision.status);
+    let before = rollout.status.clone().unwrap_or_default();
+    crash::after_status(&key.namespace, &before, &decision.status);
+    report::transitions(ctx, key, &before, &decision.status);
     ctx.wrote(key, written);
     publish(ctx, rollout, decision).await;
     Ok(())
