@@ -49,6 +49,8 @@ enum Command {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// Promotion, abort, revert and uninstall with the controller killed after every single step
+    TestKill,
     /// Play the demo: good and bad changes under load, side by side
     Demo {
         /// Where the report goes
@@ -109,6 +111,7 @@ async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
     match command {
         Command::Smoke => smoke::run(cluster).await.map(|()| ExitCode::SUCCESS),
         Command::Test { filter } => test(cluster, &filter).await.map(|()| ExitCode::SUCCESS),
+        Command::TestKill => scenarios::kill::every_step(cluster).await.map(|()| ExitCode::SUCCESS),
         Command::Demo { report } => demo::run(cluster, &report).await.map(|()| ExitCode::SUCCESS),
         Command::Cluster { command } => match command.split_first() {
             Some((program, arguments)) => {

@@ -3,11 +3,15 @@
 //! Scenarios that keep to their own namespace run side by side; those that touch the installation itself run
 //! alone, after them, on the same cluster.
 
+pub mod bad_input;
 pub mod canary;
 pub mod expect;
+pub mod kill;
+pub mod lifecycle;
 pub mod local_cluster;
 pub mod monitoring;
 pub mod traffic;
+pub mod writers;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -67,6 +71,10 @@ pub fn all() -> Vec<Scenario> {
     all.extend(canary::scenarios());
     all.extend(traffic::scenarios());
     all.extend(monitoring::scenarios());
+    all.extend(writers::scenarios());
+    all.extend(bad_input::scenarios());
+    all.extend(lifecycle::scenarios());
+    all.extend(kill::scenarios());
     all
 }
 
