@@ -51,6 +51,10 @@ unit:
 chart-test:
 	@$(TOOLS_PATH) python3 charts/test.py
 	@$(TOOLS_PATH) python3 charts/test_policies.py
+	@python3 operator/image/test.py
+	@lua=$$(command -v lua5.1 || command -v lua5.4 || command -v lua || command -v luajit); \
+	if [ -n "$$lua" ]; then "$$lua" integrations/argocd/test.lua; \
+	else echo "Argo CD's health checks: not tested, this machine has no Lua"; fi
 
 test-kill: prepare ## Promotion, abort, revert and uninstall with the controller killed after every single step
 	@$(E2E) test-kill
