@@ -118,6 +118,9 @@ class Schema(unittest.TestCase):
             ("classes", [{**row, "steps": [{"weightPercent": 101, "bakeSeconds": 1}]}]),
             ("classes", [{**row, "minSample": 1}]),
             ("defaultGuards", [{"name": "a"}]),
+            ("fullnameOverride", "null"),
+            ("fullnameOverride", "1"),
+            ("serviceAccount.name", "x' || true || '"),
             ("defaultGuards", [{"name": "a", "errorRatio": {"metrics": "x"}}]),
             ("uninstall.timeoutSeconds", 5),
         ]
@@ -133,6 +136,7 @@ class Schema(unittest.TestCase):
             ({"alertmanager": {"url": "http://a", "basicUserKey": "u"}}, "needs both", NEW),
             ({"prometheus": both}, "exclude each other", NEW),
             ({"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "enable one", NEW),
+            ({"podLabels": {"app.kubernetes.io/name": "x"}}, "podLabels: app.kubernetes.io/name is how the pods are selected", NEW),
             ({"serviceAccount": {"create": False}}, "name an existing ServiceAccount", NEW),
             ({"admission": {"hold": "onChange"}}, "needs Kubernetes 1.36", OLD),
             ({}, "kubeVersion", "1.29.9"),
@@ -168,7 +172,7 @@ class Rendered(unittest.TestCase):
                        ("ValidatingAdmissionPolicy", "sluice-tell")]:
             self.assertIn("!= 'system:serviceaccount:sluice-system:other'", found[policy])
         for pod in [("Deployment", "sluice"), ("Job", "sluice-release")]:
-            self.assertIn("serviceAccountName: other\n", found[pod])
+            self.assertIn('serviceAccountName: "other"\n', found[pod])
             self.assertIn("mountPath: /run/sluice/config\n", found[pod])
             for restricted in ("runAsNonRoot: true", "readOnlyRootFilesystem: true", "allowPrivilegeEscalation: false",
                                "type: RuntimeDefault", "- ALL"):
@@ -195,7 +199,7 @@ class Rendered(unittest.TestCase):
             cluster = roles["ClusterRole", "sluice"]
             if "watchNamespaces" in values:
                 self.assertNotIn("deployments", cluster)
-                self.assertIn("namespace: shop\n", roles["Role", "sluice-watched"])
+                self.assertIn('namespace: "shop"\n', roles["Role", "sluice-watched"])
             else:
                 self.assertIn("[deployments]\n    verbs: [get, list, watch, patch]\n", cluster)
 
@@ -215,6 +219,30 @@ class Rendered(unittest.TestCase):
         ok, out = helm(values={"extraArgs": None, "watchNamespaces": None, "classes": None, "defaultGuards": None})
         self.assertTrue(ok, out)
         self.assertEqual(out, helm()[1])
+
+    def test_null_is_refused_where_it_would_be_a_value_of_its_own(self):
+        # Helm takes the key away: no pods, no hold, no time for the hook, instead of the default.
+        documented = generate.documented_values((CHART / "values.yaml").read_text())
+        empty = ('""', "[]", "{}")
+        scalars = [path for path, default, _ in documented if default not in empty and ": " not in default]
+        maps = {path.rpartition(".")[0] for path, _, _ in documented if "." in path}
+        free = {"image.registry"}  # null is what "" is
+        paths = sorted((set(scalars) | maps) - free)
+        self.assertGreater(len(paths), 35)
+        for path in paths:
+            ok, out = helm(values=nested(path, None))
+            self.assertFalse(ok, path)
+            self.assertRegex(out, rf"missing propert.*'{path.rpartition('.')[2]}'", path)
+
+    def test_names_that_yaml_would_read_as_something_else_stay_names(self):
+        for name in ("1234", "null", "1e3"):
+            values = {"watchNamespaces": [name], "serviceAccount": {"name": name}, "priorityClassName": name,
+                      "networkPolicy": {"enabled": True}, "metrics": {"serviceMonitor": {"enabled": True}, "rules": {"enabled": True}}}
+            ok, out = helm("--namespace", name, "--set", "crds.enabled=false", values=values)
+            self.assertTrue(ok, out)
+            self.assertIn(f'namespace: "{name}"\n', out)
+            for line in out.splitlines():
+                self.assertNotRegex(line, rf": {name}$")
 
     def test_changed_settings_roll_the_pods(self):
         sums = {re.search(r"config-sha256: (\w+)", helm(values=v)[1])[1] for v in ({}, {"evaluationIntervalSeconds": 5})}

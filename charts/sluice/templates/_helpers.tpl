@@ -17,14 +17,14 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "sluice.serviceAccount
 
 {{- define "sluice.selectorLabels" -}}
 app.kubernetes.io/name: sluice
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: controller
 {{- end }}
 
 {{- define "sluice.labels" -}}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/name: sluice
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: sluice
@@ -98,14 +98,14 @@ defaultGuards: {{ toJson (.Values.defaultGuards | default list) }}
 {{/* What the Deployment's pods and the hook's pod share; `args` are the container's. */}}
 {{- define "sluice.podSpec" -}}
 {{- $root := .root -}}
-serviceAccountName: {{ include "sluice.serviceAccountName" $root }}
+serviceAccountName: {{ include "sluice.serviceAccountName" $root | quote }}
 automountServiceAccountToken: true
 {{- with $root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $root.Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 securityContext:
   {{- toYaml $root.Values.podSecurityContext | nindent 2 }}
