@@ -23,6 +23,7 @@ use tracing::debug;
 
 use crate::client::bounded;
 use crate::context::Context;
+use crate::panics::contained;
 use crate::pods;
 use crate::providers::Providers;
 use crate::providers::auth::SecretData;
@@ -130,7 +131,7 @@ pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationTok
             running.insert(key.clone());
             let (ctx, providers) = (ctx.clone(), providers.clone());
             tasks.spawn(async move {
-                evaluate(&ctx, &providers, &key, &rollout).await;
+                contained("evidence", evaluate(&ctx, &providers, &key, &rollout)).await;
                 key
             });
         }

@@ -30,7 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::{client::bounded, error::CallError, metrics::Metrics};
+use crate::{client::bounded, error::CallError, metrics::Metrics, panics::essential};
 
 /// How long giving the Lease back may take at the end; then its time runs out by itself.
 const RELEASE_LIMIT: Duration = Duration::from_secs(2);
@@ -110,7 +110,7 @@ impl Leader {
             shared,
             lost: leader.lost.clone(),
         };
-        tokio::spawn(driver.run(requests));
+        essential("leader", driver.run(requests));
         Ok(leader)
     }
 

@@ -14,6 +14,7 @@ pub mod leader;
 pub mod metrics;
 pub mod observe;
 pub mod orphans;
+pub mod panics;
 pub mod pods;
 pub mod providers;
 pub mod queue;

@@ -14,8 +14,11 @@ use tracing::error;
 
 use crate::http::Health;
 use crate::metrics::Metrics;
+use crate::panics::contained;
 use crate::watch::Key;
 
+/// A pass that panicked is tried again after this long.
+const AFTER_PANIC: Duration = Duration::from_secs(60);
 /// The loop turns at least this often, for the liveness probe.
 const BEAT: Duration = Duration::from_secs(5);
 /// How long passes in flight may take after shutdown began.
@@ -104,7 +107,14 @@ pub async fn run<F>(
         }
         while let Some(key) = plan.take_due(Instant::now()) {
             let work = pass(key.clone());
-            tasks.spawn(async move { (key, work.await) });
+            let metrics = metrics.clone();
+            tasks.spawn(async move {
+                let again = contained("pass", work).await.unwrap_or_else(|| {
+                    metrics.reconcile_failed("Panicked");
+                    Some(AFTER_PANIC)
+                });
+                (key, again)
+            });
         }
     }
     let drain = async { while tasks.join_next().await.is_some() {} };
@@ -130,6 +140,28 @@ mod tests {
         assert_eq!(plan.take_due(Instant::now()), None, "never two passes at once");
         plan.finished(&key("a"), Some(Duration::from_secs(300)));
         assert_eq!(plan.take_due(Instant::now()), Some(key("a")));
+    }
+
+    #[tokio::test]
+    async fn a_pass_that_panics_stops_neither_the_others_nor_its_own_rollout() {
+        let (queue, changes) = tokio::sync::mpsc::unbounded_channel();
+        let (told, mut passes) = tokio::sync::mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let running =
+            tokio::spawn(run(changes, Health::default(), Metrics::new(), stop.clone(), move |key| {
+                let told = told.clone();
+                async move {
+                    told.send(key.name.clone()).expect("the test listens");
+                    assert_ne!(key.name, "poisoned");
+                    None
+                }
+            }));
+        for name in ["poisoned", "sound", "poisoned"] {
+            queue.send(key(name)).expect("the queue runs");
+            assert_eq!(passes.recv().await.as_deref(), Some(name));
+        }
+        stop.cancel();
+        running.await.expect("the queue ends well");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::http::{self, Health};
 use crate::leader::{Leader, LeaderSettings};
 use crate::metrics::Metrics;
+use crate::panics::essential;
 use crate::providers::Providers;
 use crate::watch::{Key, Stores, Watched};
 use crate::{evidence, guardrails, orphans, queue, reconcile, release as uninstall, telemetry};
@@ -121,7 +122,7 @@ pub async fn run(args: Run) -> Result<(), StartError> {
     let health = Health::default();
     let stop = CancellationToken::new();
     let listener = http::listen(args.listen).await?;
-    tokio::spawn(http::serve(listener, health.clone(), metrics.clone(), stop.clone()));
+    essential("http", http::serve(listener, health.clone(), metrics.clone(), stop.clone()));
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
@@ -147,10 +148,10 @@ pub async fn run(args: Run) -> Result<(), StartError> {
         let _ = ctx.queue.send(Key::of(&rollout));
     }
     let providers = Providers::new(metrics.clone());
-    tokio::spawn(evidence::poll(ctx.clone(), providers, stop.clone()));
-    tokio::spawn(guardrails::watch(ctx.clone(), stop.clone()));
-    tokio::spawn(orphans::watch(ctx.clone(), stop.clone()));
-    let worker = tokio::spawn(work(ctx.clone(), changes, health.clone(), metrics, stop.clone()));
+    essential("evidence", evidence::poll(ctx.clone(), providers, stop.clone()));
+    essential("guardrails", guardrails::watch(ctx.clone(), stop.clone()));
+    essential("orphans", orphans::watch(ctx.clone(), stop.clone()));
+    let worker = essential("queue", work(ctx.clone(), changes, health.clone(), metrics, stop.clone()));
     let lost = tokio::select! {
         _ = term.recv() => false,
         _ = interrupt.recv() => false,
@@ -216,8 +217,8 @@ pub async fn release(args: Release) -> Result<(), StartError> {
     for rollout in ctx.stores.rollouts() {
         let _ = ctx.queue.send(Key::of(&rollout));
     }
-    tokio::spawn(evidence::poll(ctx.clone(), Providers::new(metrics.clone()), stop.clone()));
-    let worker = tokio::spawn(work(ctx.clone(), changes, Health::default(), metrics, stop.clone()));
+    essential("evidence", evidence::poll(ctx.clone(), Providers::new(metrics.clone()), stop.clone()));
+    let worker = essential("queue", work(ctx.clone(), changes, Health::default(), metrics, stop.clone()));
     let outcome = uninstall::wait(&ctx, args.timeout).await;
     stop.cancel();
     let _ = worker.await;

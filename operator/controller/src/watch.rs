@@ -20,6 +20,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
+use crate::panics::essential;
 
 /// Watches end and start again after this long, so that a dead connection is noticed.
 const WATCH_TIMEOUT_SECONDS: u32 = 60;
@@ -160,7 +161,8 @@ impl Stores {
         }
         let all = Self { streams: Arc::new(streams) };
         for (kind, api, writer, trouble) in runs {
-            tokio::spawn(follow(kind, api, writer, trouble, all.clone(), metrics.clone(), queue.clone()));
+            let work = follow(kind, api, writer, trouble, all.clone(), metrics.clone(), queue.clone());
+            essential("watch", work);
         }
         all
     }
