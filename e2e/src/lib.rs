@@ -2,6 +2,7 @@
 //! for the demo, the end-to-end scenarios and the live benchmarks. `docs/` of the project tells how it fits together;
 //! the order to read is [`sandbox`], [`cluster`], [`workload`], [`kubelet`], [`load`].
 
+pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod external;

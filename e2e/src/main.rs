@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use sluice_e2e::cluster::{Cluster, Options};
 use sluice_e2e::kubelet::LocalImage;
 use sluice_e2e::world::World;
-use sluice_e2e::{demo, external, sandbox, scenarios, smoke};
+use sluice_e2e::{bench, demo, external, sandbox, scenarios, smoke};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A rootless local Kubernetes and the end-to-end runs on it.
@@ -57,6 +57,12 @@ enum Command {
         #[arg(long, default_value = "target/demo/report.json")]
         report: PathBuf,
     },
+    /// Many rollouts at once: time to the first step, to abort, CPU, memory, API requests
+    BenchFleet {
+        /// How many
+        #[arg(long, default_value_t = 100)]
+        rollouts: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -91,6 +97,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     let run_dir = cli.run_dir.unwrap_or_else(default_run_dir);
     let work = async {
         let mut options = Options::new(&run_dir);
+        if matches!(cli.command, Command::BenchFleet { .. }) {
+            options.scrape_interval = bench::fleet::INTERVAL;
+        }
         options.images = default_images().into_iter().chain(cli.image).collect();
         let cluster = Cluster::start(options).await?;
         let done = tokio::select! {
@@ -113,6 +122,9 @@ async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
         Command::Test { filter } => test(cluster, &filter).await.map(|()| ExitCode::SUCCESS),
         Command::TestKill => scenarios::kill::every_step(cluster).await.map(|()| ExitCode::SUCCESS),
         Command::Demo { report } => demo::run(cluster, &report).await.map(|()| ExitCode::SUCCESS),
+        Command::BenchFleet { rollouts } => {
+            bench::fleet::run(cluster, rollouts).await.map(|()| ExitCode::SUCCESS)
+        }
         Command::Cluster { command } => match command.split_first() {
             Some((program, arguments)) => {
                 let status = cluster.tool(program).args(arguments).status().await.context(program.clone())?;
