@@ -357,6 +357,14 @@ class Roles(unittest.TestCase):
         self.assertFalse(self.may(CAROL, "breakglass", rollouts, "shop", "other"))
 
 
+    def test_a_watched_namespace_that_does_not_exist_costs_no_rights(self):
+        rules = lambda: kubectl("get", "clusterrole", "sluice", "-o", "jsonpath={.rules}").stdout
+        before = rules()
+        command = [generate.find_tool("helm"), "upgrade", "sluice", CHART, "--namespace", "sluice-system", "--reset-then-reuse-values"]
+        done = subprocess.run([*command, "--set", "watchNamespaces={shop,shpo}"], capture_output=True, text=True)
+        self.assertIn("watchNamespaces: namespace shpo does not exist", done.stderr)
+        self.assertEqual(rules(), before)
+
 class FlowControl(unittest.TestCase):
     def test_the_controllers_requests_have_their_own_priority_level(self):
         uid = kubectl("get", "flowschema", "sluice", "-o", "jsonpath={.metadata.uid}").stdout
