@@ -8,6 +8,7 @@ pub mod demo;
 pub mod external;
 pub mod http;
 pub mod kubelet;
+pub mod lanes;
 pub mod load;
 pub mod sandbox;
 pub mod scenarios;

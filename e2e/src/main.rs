@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use sluice_e2e::cluster::{Cluster, Options};
 use sluice_e2e::kubelet::LocalImage;
+use sluice_e2e::lanes::{self, Lane};
 use sluice_e2e::world::World;
 use sluice_e2e::{bench, demo, external, sandbox, scenarios, smoke};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,6 +49,9 @@ enum Command {
         /// Only scenarios whose name contains this; the demo is left out then
         #[arg(default_value = "")]
         filter: String,
+        /// Only one part, on one cluster [default: both side by side, each on its own; with a filter, one cluster for all]
+        #[arg(long)]
+        lane: Option<Lane>,
     },
     /// Promotion, abort, revert and uninstall with the controller killed after every single step
     TestKill,
@@ -75,6 +79,13 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
+    if matches!(&cli.command, Command::Test { filter, lane: None } if filter.is_empty()) && !sandbox::inside()
+    {
+        return lanes::run().unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        });
+    }
     if let Err(error) = sandbox::enter() {
         eprintln!("error: {error:#}\nRun `make preflight`: it names what this machine lacks.");
         return ExitCode::FAILURE;
@@ -94,7 +105,11 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     // The first process of a process namespace gets no signal that it does not ask for.
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
-    let run_dir = cli.run_dir.unwrap_or_else(default_run_dir);
+    let own_part = match &cli.command {
+        Command::Test { lane: Some(lane), .. } => lane.name(),
+        _ => "",
+    };
+    let run_dir = cli.run_dir.map_or_else(default_run_dir, |folder| folder.join(own_part));
     let work = async {
         let mut options = Options::new(&run_dir);
         if matches!(cli.command, Command::BenchFleet { .. }) {
@@ -119,7 +134,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
 async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
     match command {
         Command::Smoke => smoke::run(cluster).await.map(|()| ExitCode::SUCCESS),
-        Command::Test { filter } => test(cluster, &filter).await.map(|()| ExitCode::SUCCESS),
+        Command::Test { filter, lane } => test(cluster, &filter, lane).await.map(|()| ExitCode::SUCCESS),
         Command::TestKill => scenarios::kill::every_step(cluster).await.map(|()| ExitCode::SUCCESS),
         Command::Demo { report } => demo::run(cluster, &report).await.map(|()| ExitCode::SUCCESS),
         Command::BenchFleet { rollouts } => {
@@ -138,12 +153,14 @@ async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
     }
 }
 
-async fn test(cluster: &Cluster, filter: &str) -> Result<()> {
-    if filter.is_empty() {
+async fn test(cluster: &Cluster, filter: &str, lane: Option<Lane>) -> Result<()> {
+    if filter.is_empty() && !matches!(lane, Some(Lane::Alone)) {
         demo::run(cluster, Path::new("target/demo/report.json")).await?;
     }
     let world = World::install(cluster, &[]).await?;
-    scenarios::run(&world, scenarios::all(), filter).await
+    let mut chosen = scenarios::all();
+    chosen.retain(|scenario| lane.is_none_or(|lane| scenario.alone == matches!(lane, Lane::Alone)));
+    scenarios::run(&world, chosen, filter).await
 }
 
 fn announce(cluster: &Cluster) {
