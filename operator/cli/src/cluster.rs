@@ -55,7 +55,11 @@ impl Cluster {
         }
         let url = config.cluster_url.to_string();
         let server = format!("{} ({context})", url.trim_end_matches('/'));
-        let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        // An empty one is none, as for kubectl: -n "$UNSET" must not ask for all namespaces.
+        let named_here = [global.namespace.as_ref(), Some(&config.default_namespace)];
+        let namespace = named_here.into_iter().flatten().find(|name| !name.is_empty());
+        let namespace = namespace.map_or_else(|| "default".to_owned(), Clone::clone);
+        named("the namespace", &namespace)?;
         let client = Client::try_from(config).map_err(|e| {
             Failure::new(format!("the connection to {server} can't be set up: {}", fail::root(&e)))
         })?;
@@ -355,10 +359,21 @@ fn parse(object: DynamicObject) -> Result<ProgressiveRollout, Failure> {
     })
 }
 
+/// What can't be a name is said here: in a URL it would ask for something else.
+fn named(what: &str, name: &str) -> Result<(), Failure> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
+    if !name.is_empty() && name.len() <= 253 && name.bytes().all(allowed) && !name.starts_with('.') {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "{what} {name:?} can't exist: write lower-case letters, digits, '-' and '.', such as checkout"
+    )))
+}
+
 /// A name with or without its kind before it.
 fn plain_name(name: &str) -> Result<String, Failure> {
     match name.split_once('/') {
-        None => Ok(name.to_owned()),
+        None => named("the name", name).map(|()| name.to_owned()),
         Some((kind, name)) => {
             let kind = kind.to_ascii_lowercase();
             let known = [
@@ -368,8 +383,8 @@ fn plain_name(name: &str) -> Result<String, Failure> {
                 ROLLOUTS,
                 "progressiverollout.sluice.dev",
             ];
-            if known.contains(&kind.as_str()) && !name.is_empty() {
-                Ok(name.to_owned())
+            if known.contains(&kind.as_str()) {
+                named("the name", name).map(|()| name.to_owned())
             } else {
                 Err(Failure::usage(format!(
                     "{kind}/{name} is not a ProgressiveRollout: write prollout/{name}, or the name alone"
@@ -403,6 +418,9 @@ mod tests {
     fn a_kind_before_the_name_is_understood() {
         assert_eq!(plain_name("checkout").ok().as_deref(), Some("checkout"));
         assert_eq!(plain_name("prollout/checkout").ok().as_deref(), Some("checkout"));
+        for wrong in ["", "prollout/", "a/b/c", "..", "we b", "x?y=1", "Checkout", &"a".repeat(254)] {
+            assert!(plain_name(wrong).is_err_and(|f| f.code == crate::exit::Code::Usage), "{wrong}");
+        }
         assert!(plain_name("deployment/checkout").is_err_and(|f| f.text.contains("write prollout/checkout")));
     }
 }
