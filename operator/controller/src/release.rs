@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
-use sluice_core::api::{FINALIZER, Phase};
+use sluice_core::api::{FINALIZER, Phase, ProgressiveRollout};
 use tracing::{info, warn};
 
 use crate::client::{FORWARD_LIMIT, bounded};
@@ -36,6 +36,16 @@ pub enum ReleaseError {
         /// Namespace and name of the first.
         first: String,
         /// What it waits for.
+        why: String,
+    },
+    /// What can't be read may hold something.
+    #[error(
+        "ProgressiveRollouts can't be listed after {seconds} s: {why}. They may still hold something. Give the controller's account that permission, or take a namespace that is gone out of watchNamespaces, and run the uninstall again"
+    )]
+    Unseen {
+        /// After how long.
+        seconds: u64,
+        /// The server's words.
         why: String,
     },
     /// The controller could not be stopped.
@@ -66,24 +76,24 @@ pub async fn wait(ctx: &Arc<Context>, timeout: Duration) -> Result<usize, Releas
     loop {
         tokio::time::sleep(LOOK).await;
         if !ctx.stores.ready(Watched::Rollout) {
-            // Without the kind there is nothing to release.
-            if started.elapsed() > timeout / 4 {
-                warn!("ProgressiveRollouts can't be listed; nothing to release is assumed");
-                return Ok(0);
+            match unlisted(&ctx.clients.normal, &ctx.config.watch_namespaces).await {
+                None if started.elapsed() > timeout / 4 => {
+                    warn!("the cluster does not know ProgressiveRollouts: there is nothing to release");
+                    return Ok(0);
+                }
+                Some(why) if started.elapsed() > timeout => {
+                    return Err(ReleaseError::Unseen { seconds: timeout.as_secs(), why });
+                }
+                _ => continue,
             }
-            continue;
         }
         let rollouts = ctx.stores.rollouts();
         let left: Vec<(Key, String)> = rollouts
             .iter()
             .filter_map(|object| {
                 let key = Key::of(object);
-                let finalizers = object.metadata.finalizers.clone().unwrap_or_default();
-                let held = finalizers.iter().any(|name| name == FINALIZER);
-                let status = ctx.newest(&key)?.ok()?.status.clone().unwrap_or_default();
-                let why = status.waiting.map_or_else(|| "not looked at yet".to_owned(), |w| w.message);
-                let done = !held && status.run.is_none() && status.phase == Phase::Released;
-                (!done).then_some((key, why))
+                let why = holds(&ctx.newest(&key)?)?;
+                Some((key, why))
             })
             .collect();
         if left.is_empty() {
@@ -99,5 +109,98 @@ pub async fn wait(ctx: &Arc<Context>, timeout: Duration) -> Result<usize, Releas
                 why,
             });
         }
+    }
+}
+
+/// Why ProgressiveRollouts can't be listed; `None` when the cluster does not know the kind.
+async fn unlisted(client: &Client, namespaces: &[String]) -> Option<String> {
+    let resource = Watched::Rollout.resource();
+    let apis: Vec<(String, Api<DynamicObject>)> = match namespaces {
+        [] => vec![("in all namespaces".to_owned(), Api::all_with(client.clone(), &resource))],
+        some => some
+            .iter()
+            .map(|name| (format!("in {name}"), Api::namespaced_with(client.clone(), name, &resource)))
+            .collect(),
+    };
+    let params = ListParams::default().limit(1);
+    let mut known = None;
+    for (place, api) in apis {
+        match bounded(format!("list ProgressiveRollouts {place}"), FORWARD_LIMIT, api.list(&params)).await {
+            Ok(_) => known = Some("not listed yet".to_owned()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Some(error.to_string()),
+        }
+    }
+    known
+}
+
+/// What a rollout still waits for; `None` when it has let go of everything.
+fn holds(newest: &Result<Arc<ProgressiveRollout>, serde_json::Error>) -> Option<String> {
+    let rollout = match newest {
+        Ok(rollout) => rollout,
+        Err(error) => return Some(format!("it can't be read by this version of the controller: {error}")),
+    };
+    let status = rollout.status.clone().unwrap_or_default();
+    let held = rollout.finalizers().iter().any(|name| name == FINALIZER);
+    let done = !held && status.run.is_none() && status.phase == Phase::Released;
+    (!done).then(|| status.waiting.map_or_else(|| "not looked at yet".to_owned(), |w| w.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{StatusCode, Uri};
+
+    use super::*;
+    use crate::client::{Clients, install_crypto};
+
+    /// An API server that answers a path with the code of the first part that it contains, else with an empty list.
+    async fn server(codes: &'static [(&'static str, u16)]) -> Client {
+        let app = axum::Router::new().fallback(move |uri: Uri| async move {
+            let code = codes.iter().find(|(part, _)| uri.path().contains(part)).map_or(200, |(_, code)| *code);
+            let body = if code == 200 {
+                json!({"kind": "ProgressiveRolloutList", "apiVersion": "sluice.dev/v1alpha1", "metadata": {}, "items": []})
+            } else {
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "code": code})
+            };
+            (StatusCode::from_u16(code).expect("a code"), body.to_string())
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        install_crypto();
+        let config = kube::Config::new(format!("http://{address}").parse().expect("a URI"));
+        Clients::from_config(config).expect("clients").normal
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_listed_is_not_taken_for_nothing() {
+        let both = ["shop".to_owned(), "gone".to_owned()];
+        let refused = server(&[("/namespaces/gone/", 403)]).await;
+        let why = unlisted(&refused, &both).await.expect("403 hides what is there");
+        assert_eq!(why, "list ProgressiveRollouts in gone: no");
+        for code in [401, 429, 500, 503] {
+            let codes: &'static [(&str, u16)] = vec![("sluice.dev", code)].leak();
+            assert!(unlisted(&server(codes).await, &[]).await.is_some(), "{code}");
+        }
+        assert_eq!(unlisted(&server(&[]).await, &both).await.as_deref(), Some("not listed yet"));
+        let unknown = server(&[("sluice.dev", 404)]).await;
+        assert_eq!((unlisted(&unknown, &both).await, unlisted(&unknown, &[]).await), (None, None));
+    }
+
+    #[test]
+    fn a_rollout_that_can_not_be_read_is_not_taken_for_released() {
+        let read = |value| serde_json::from_value::<ProgressiveRollout>(value).map(Arc::new);
+        let foreign = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "ProgressiveRollout", "metadata": {"name": "web"},
+            "spec": {"workloadRef": {"name": "web"}, "routing": {"service": "web", "routes": [{"name": "web"}]}, "mode": "Later"}});
+        assert!(
+            holds(&read(foreign.clone())).is_some_and(|why| why.contains("can't be read by this version"))
+        );
+        let mut known = foreign;
+        known["spec"]["mode"] = json!("Enforce");
+        assert_eq!(holds(&read(known.clone())).as_deref(), Some("not looked at yet"));
+        known["status"] = json!({"phase": "Released"});
+        assert_eq!(holds(&read(known.clone())), None);
+        known["metadata"]["finalizers"] = json!([FINALIZER]);
+        assert!(holds(&read(known)).is_some());
     }
 }
