@@ -7,6 +7,7 @@
 //! - A counter that falls was reset: its new value is the delta.
 //! - The first sample of a canary pod that was not there at the last evaluation counts from 0, likewise that
 //!   of a stable pod created since then. Other new series only start their baseline.
+//! - After a gap with other pods, a pod that was not scraped anew yet starts its baseline with its next sample.
 //! - A request series without an error series: nothing failed. An error series that is missing for a while
 //!   keeps its last value.
 
@@ -153,7 +154,10 @@ pub(super) fn advance(starts: &mut Vec<PodStart>, pods: &[PodCounters], last: Op
         let key = (p.arm, p.id.clone());
         // A Service that leads to the other revision now keeps its counter: what it counted before is not the canary's.
         let other = (if p.arm == Arm::Canary { Arm::Stable } else { Arm::Canary }, p.id.clone());
-        let counts = match known.get(&key).or_else(|| known.get(&other).filter(|_| !p.id.is_empty())) {
+        let start = known.get(&key).or_else(|| known.get(&other).filter(|_| !p.id.is_empty()));
+        let was_stale = start.is_some_and(|start| start.stale);
+        let counts = match start {
+            Some(_) if was_stale => Counts::default(),
             Some(start) => delta(start, p),
             None if from_zero(p, last) => Counts::new(p.total, p.bad.unwrap_or(0.0)),
             None => Counts::default(),
@@ -164,7 +168,9 @@ pub(super) fn advance(starts: &mut Vec<PodStart>, pods: &[PodCounters], last: Op
         }
         // A missing error series keeps its value, unless the whole pod was reset.
         let kept = known.get(&key).filter(|s| p.total >= s.total).and_then(|s| s.bad);
-        let start = PodStart { id: p.id.clone(), arm: p.arm, total: p.total, bad: p.bad.or(kept), gone: 0 };
+        let stale = was_stale && last.is_some_and(|last| p.newest_sample <= last);
+        let (id, bad) = (p.id.clone(), p.bad.or(kept));
+        let start = PodStart { id, arm: p.arm, total: p.total, bad, gone: 0, stale };
         known.insert(key.clone(), start);
         present.insert(key);
     }

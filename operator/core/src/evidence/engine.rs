@@ -103,6 +103,11 @@ impl GuardPlan {
         i64::from(self.scrape_seconds.max(1)).saturating_mul(1000)
     }
 
+    /// How old a fresh sample may be: two scrapes, and one second for a scrape to end and be stored.
+    fn fresh_millis(&self) -> i64 {
+        self.scrape_millis().saturating_mul(2).saturating_add(1000)
+    }
+
     /// The longest interval that still counts as one without a gap.
     pub(super) fn gap_millis(&self) -> i64 {
         self.scrape_millis().saturating_mul(5).max(60_000)
@@ -166,8 +171,7 @@ fn check(pods: &[PodCounters], plan: &GuardPlan, at: Timestamp) -> Result<(), Tr
             return Err(Trouble::new(DataState::MultipleSeries, message));
         }
     }
-    // Two scrapes, and one second for a scrape to end and be stored.
-    let oldest = plan.scrape_millis().saturating_mul(2).saturating_add(1000);
+    let oldest = plan.fresh_millis();
     for (arm, needed) in [(Arm::Stable, !plan.alone()), (Arm::Canary, plan.window_start.is_some())] {
         let newest = pods.iter().filter(|p| p.arm == arm).map(|p| p.newest_sample).max();
         match newest {
@@ -206,17 +210,21 @@ fn take_in(state: &mut GuardState, pods: &[PodCounters], plan: &GuardPlan, at: T
         None => (None, None, Vec::new()),
     };
     let deltas = advance(&mut starts, pods, last);
+    let elapsed = last.map_or(0, |last| millis(last, at).max(0));
+    let gap = !was_ok || elapsed > plan.gap_millis();
+    // After a gap with other pods nobody knows what was missed: new starting counters only. A source that has just come
+    // back still answers for some pods with what it knew before.
+    let lost = last.is_some() && gap && deltas.pods_changed;
+    if lost {
+        let old = |p: &&PodCounters| millis(p.newest_sample, at) > plan.fresh_millis();
+        let old: BTreeSet<_> = pods.iter().filter(old).map(|p| (p.arm, p.id.as_str())).collect();
+        starts.iter_mut().for_each(|start| start.stale |= old.contains(&(start.arm, start.id.as_str())));
+    }
     state.start = Some(Start { at, step: key, pods: starts });
     let moved = last.is_none() || deltas.canary.n > 0.0 || deltas.pods_changed;
     state.quiet = quiet(state.quiet.filter(|_| !moved), pods);
-    let Some(last) = last else { return };
+    let Some(last) = last.filter(|_| !lost) else { return };
 
-    let elapsed = millis(last, at).max(0);
-    let gap = !was_ok || elapsed > plan.gap_millis();
-    // After a gap with other pods nobody knows what was missed: new starting counters only.
-    if gap && deltas.pods_changed {
-        return;
-    }
     // The whole interval lies after the weight was live, in one step, at one weight.
     let window =
         last_step.is_some_and(|s| s.same(&key)) && plan.window_start.is_some_and(|live| last >= live);

@@ -282,10 +282,18 @@ pub struct PodStart {
     /// Windows since it was last seen.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gone: i32,
+    /// Whether the counters are older than a gap in the data after which counting starts again: the next sample of this
+    /// pod only gives new starting counters.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stale: bool,
 }
 
 fn is_zero(v: &i32) -> bool {
     *v == 0
+}
+
+fn is_false(v: &bool) -> bool {
+    !*v
 }
 
 /// One process of bets. Its sum reaches 1 with a probability of at most the capital placed on it while the

@@ -42,6 +42,8 @@ pub fn plan() -> GuardPlan {
 pub struct Source {
     pub pods: BTreeMap<(Arm, String), (f64, f64)>,
     pub created: BTreeMap<String, Timestamp>,
+    /// Pods that were not scraped since then.
+    pub scraped: BTreeMap<String, Timestamp>,
 }
 
 impl Source {
@@ -69,7 +71,7 @@ impl Source {
             arm: *arm,
             total: *total,
             bad: Some(*bad),
-            newest_sample: at,
+            newest_sample: self.scraped.get(id).copied().unwrap_or(at),
             created: self.created.get(id).copied(),
         });
         Sample { at, outcome: Outcome::Counters(pods.collect()) }

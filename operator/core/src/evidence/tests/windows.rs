@@ -297,6 +297,32 @@ fn a_gap_with_other_pods_gives_new_starting_counters() {
 }
 
 #[test]
+fn after_a_gap_with_other_pods_a_late_pod_starts_again_too() {
+    let mut b = Bench::new(plan());
+    b.source.serve(Arm::Stable, "late", 0.0, 0.0);
+    b.window((10.0, 0.0), (90.0, 0.0));
+    let before = b.report();
+    b.source.scraped.insert("late".into(), b.now);
+    for _ in 0..20 {
+        b.trouble(DataState::ProviderDown);
+    }
+    // The source is back. It has a pod that it had not seen before, and one that it has not scraped again.
+    b.source.serve(Arm::Canary, "c2", 500.0, 5.0);
+    b.window((500.0, 5.0), (4500.0, 0.0));
+    assert_eq!((b.report().n_canary, b.report().n_stable), (before.n_canary, before.n_stable));
+    b.window((10.0, 0.0), (90.0, 0.0));
+    assert_eq!((b.report().n_canary, b.report().n_stable), (20, 180), "the others count again");
+    b.source.scraped.clear();
+    b.source.serve(Arm::Stable, "late", 4500.0, 4500.0);
+    b.window((10.0, 0.0), (90.0, 0.0));
+    let now = b.report();
+    assert_eq!((now.n_canary, now.n_stable, now.x_stable), (30, 270, 0), "what the gap hid is never counted");
+    b.source.serve(Arm::Stable, "late", 50.0, 0.0);
+    b.window((10.0, 0.0), (90.0, 0.0));
+    assert_eq!(b.report().n_stable, 410, "and then it counts like any other");
+}
+
+#[test]
 fn the_same_sample_twice_counts_once() {
     let mut b = Bench::new(plan());
     b.window((100.0, 3.0), (900.0, 1.0));
