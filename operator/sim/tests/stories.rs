@@ -6,6 +6,7 @@ use common::{LONG, ends, last_run, reach, shipping, stable};
 use sluice_core::api::{Outcome, Phase, Stage};
 use sluice_sim::api::Res;
 use sluice_sim::event::{Event, Verb};
+use sluice_sim::fixture::ROUTES;
 use sluice_sim::router::Plane;
 use sluice_sim::shell::Fault;
 use sluice_sim::view::Watch;
@@ -250,6 +251,30 @@ fn the_deployment_may_be_deleted_at_any_stage() {
             world.happen(Event::DeleteDeployment(orphan));
             ends(&mut world, Phase::Pending);
             last_run(&world, Outcome::Abandoned, "WorkloadGone");
+        }
+    }
+}
+
+#[test]
+fn routes_that_are_deleted_on_the_way_back_are_not_waited_for() {
+    for workload_too in [false, true] {
+        for (stage, step) in [(Stage::Stepping, 1), (Stage::Watching, 2)] {
+            let mut world = shipping("web:good-2");
+            reach(&mut world, stage, step);
+            world.happen(Event::Request(Verb::Abort));
+            // As with a namespace: whatever is in it goes, in any order.
+            for name in ROUTES {
+                world.api.delete(Res::Route, name, None).unwrap();
+            }
+            if workload_too {
+                world.happen(Event::DeleteDeployment(false));
+            }
+            let over =
+                world.tick_until(180, |world| world.run().is_none() && !world.status().history.is_empty());
+            assert!(over, "the run never ends\n{}", world.story());
+            world.happen(Event::DeleteRollout);
+            let let_go = world.tick_until(180, |world| world.api.now.rollout.is_none());
+            assert!(let_go && world.violations.is_empty(), "{:?}\n{}", world.violations, world.story());
         }
     }
 }

@@ -104,12 +104,12 @@ fn freed(d: &mut Draft<'_>, mut run: Run, workload: &Workload) {
     if let Some(stable) = d.seen.service(&service).filter(|service| service.pinned().is_some()) {
         d.act(render::select(Lane::Abort, stable, apex));
     }
-    if traffic::shown(&run.plan, d.seen) != Weights::All(0)
+    if traffic::shown_by_those_left(&run.plan, d.seen) != Weights::All(0)
         && (d.seen.ready_pods_behind(&service) > 0 || d.passed(back.since, ENDPOINT_SECONDS))
     {
         traffic::set(d, &run, Lane::Abort, 0);
     }
-    if !d.actions.is_empty() || traffic::shown(&run.plan, d.seen) != Weights::All(0) {
+    if !d.actions.is_empty() || traffic::shown_by_those_left(&run.plan, d.seen) != Weights::All(0) {
         d.wait(
             "BreakGlass",
             "the Deployment was freed by break-glass; traffic goes to all of its pods",
@@ -179,7 +179,7 @@ fn our_pods_gone(d: &mut Draft<'_>, run: &Run, workload: &Workload) -> bool {
 /// carries no weight, except when what can't be seen would hold an abort up.
 fn send_home(d: &mut Draft<'_>, run: &Run) -> bool {
     let plan = &run.plan;
-    let shown = traffic::shown(plan, d.seen);
+    let shown = traffic::shown_by_those_left(plan, d.seen);
     let pinned =
         d.seen.service(&plan.stable_service).and_then(|service| service.pinned().map(ToOwned::to_owned));
     let stable_leads_away = pinned.as_deref() == Some(run.canary.hash.as_str());
@@ -198,6 +198,12 @@ fn send_home(d: &mut Draft<'_>, run: &Run) -> bool {
     let other = d.seen.service(&plan.canary_service);
     let other_is_old = other.is_some_and(|service| service.pinned() == Some(run.stable.hash.as_str()));
     match shown {
+        // No route leads to the pair any more: its selectors may change at once.
+        _ if traffic::all_gone(plan, d.seen) => {
+            if let Some(service) = d.seen.service(&plan.stable_service) {
+                d.act(render::select(Lane::Abort, service, old));
+            }
+        }
         Weights::All(0) if !other_is_old => {
             if let Some(service) = other {
                 d.act(render::select(Lane::Abort, service, old));

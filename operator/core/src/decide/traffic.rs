@@ -20,8 +20,29 @@ pub(super) enum Weights {
 
 /// The canary percent that the routes of a plan show.
 pub(super) fn shown(plan: &Plan, seen: &Observed) -> Weights {
+    shown_by(plan.routes.iter(), plan, seen)
+}
+
+/// The same on the way back, where a route that was deleted sends nobody anywhere: with its namespace it never comes
+/// again, and nothing may wait for it.
+pub(super) fn shown_by_those_left(plan: &Plan, seen: &Observed) -> Weights {
+    let left = || plan.routes.iter().filter(|named| !gone(named, seen));
+    if left().next().is_none() { Weights::All(0) } else { shown_by(left(), plan, seen) }
+}
+
+/// Whether every route of a plan was deleted.
+pub(super) fn all_gone(plan: &Plan, seen: &Observed) -> bool {
+    plan.routes.iter().all(|named| gone(named, seen))
+}
+
+/// Whether a route does not exist. What can't be read may exist.
+fn gone(named: &RouteRef, seen: &Observed) -> bool {
+    seen.routes.get().is_some() && seen.route(&named.name).is_none()
+}
+
+fn shown_by<'a>(routes: impl Iterator<Item = &'a RouteRef>, plan: &Plan, seen: &Observed) -> Weights {
     let mut found: Option<i32> = None;
-    for named in &plan.routes {
+    for named in routes {
         let Some(route) = seen.route(&named.name) else {
             return Weights::Unknown;
         };
@@ -51,13 +72,16 @@ pub(super) fn not_accepted(plan: &Plan, seen: &Observed) -> Option<String> {
     })
 }
 
-/// Asks every route for this canary percent.
+/// Asks every route for this canary percent; on the way back those that are left.
 pub(super) fn set(d: &mut Draft<'_>, run: &Run, lane: Lane, percent: i32) {
     let aborted = match &run.going_back {
         Some(back) => format!(" {} {} {}", render::ABORTED, back.outcome.as_str(), back.reason),
         None => String::new(),
     };
     for route in &run.plan.routes {
+        if run.going_back.is_some() && gone(route, d.seen) {
+            continue;
+        }
         let weights = SetWeights {
             stable_service: run.plan.stable_service.clone(),
             canary_service: run.plan.canary_service.clone(),
