@@ -83,6 +83,8 @@ pub enum Event {
     RolloutPause,
     /// A person frees the Deployment with a new reason.
     BreakGlass,
+    /// A person without the verb writes a new reason, and nothing else.
+    GlassReason,
     /// The Deployment is deleted; the flag says whether its ReplicaSets stay.
     DeleteDeployment(bool),
     /// The Deployment is created again with this image.
@@ -156,7 +158,8 @@ impl World {
             | Event::Suspend(_)
             | Event::RolloutResume
             | Event::RolloutPause
-            | Event::BreakGlass => {
+            | Event::BreakGlass
+            | Event::GlassReason => {
                 self.person(event);
             }
             Event::DeleteDeployment(_)
@@ -312,6 +315,12 @@ impl World {
                 let _ = self
                     .api
                     .update(Res::Deployment, NAME, Actor::Person, |d| d["spec"]["paused"] = json!(paused));
+            }
+            Event::GlassReason => {
+                let value = format!("MAYBE-{}", self.second());
+                let _ = self.api.update(Res::Deployment, NAME, Actor::Person, |d| {
+                    d["metadata"]["annotations"][ANNOTATION_BREAK_GLASS] = json!(value);
+                });
             }
             Event::BreakGlass => {
                 self.truth.lawless = true;

@@ -88,6 +88,7 @@ fn people() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Event::Suspend),
         1 => Just(Event::RolloutResume),
         1 => Just(Event::RolloutPause),
+        1 => Just(Event::GlassReason),
         1 => Just(Event::DeleteRollout),
         1 => Just(Event::CreateRollout),
     ]

@@ -277,6 +277,27 @@ fn break_glass_frees_the_deployment_and_it_is_enrolled_again() {
 }
 
 #[test]
+fn a_reason_for_break_glass_alone_frees_nothing() {
+    for (stage, step) in
+        [(Stage::Preparing, 0), (Stage::Stepping, 1), (Stage::Promoting, 2), (Stage::Watching, 2)]
+    {
+        let mut world = shipping("web:good-2");
+        reach(&mut world, stage, step);
+        world.happen(Event::GlassReason);
+        ends(&mut world, Phase::Idle);
+        last_run(&world, Outcome::Promoted, "Proven");
+        assert!(world.is_guarded() && world.status().break_glass.is_none(), "{}", world.story());
+    }
+    let mut world = shipping("web:bad-4");
+    ends(&mut world, Phase::Rejected);
+    world.happen(Event::GlassReason);
+    world.tick(30);
+    assert!(world.is_guarded(), "{}", world.story());
+    assert!(world.pods.all.values().all(|pod| pod.image == "web:good-1"), "{}", world.story());
+    ends(&mut world, Phase::Rejected);
+}
+
+#[test]
 fn everything_is_given_back_when_the_rollout_goes_at_any_second() {
     for event in [Event::DeleteRollout, Event::Uninstall] {
         for image in ["web:good-2", "web:bad-4", "web:late-8"] {

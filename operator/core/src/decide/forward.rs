@@ -173,7 +173,12 @@ fn weight_is_foreign(d: &mut Draft<'_>, run: &Run) -> bool {
         return false;
     }
     traffic::set(d, run, Lane::Abort, 0);
-    d.warn("RouteOverwritten", "the canary Service had weight before the run gave it any; it goes back to 0");
+    if !d.told("RouteOverwritten") {
+        d.warn(
+            "RouteOverwritten",
+            "the canary Service had weight before the run gave it any; it goes back to 0",
+        );
+    }
     d.wait(
         "RouteOverwritten",
         "something else writes the weights of a route: let it ignore spec.rules[].backendRefs[].weight",
@@ -445,8 +450,7 @@ fn holds_until(
         d.go_back(run, Outcome::NotProven, reason, message);
         return;
     }
-    let said = d.status.waiting.as_ref().is_some_and(|waiting| waiting.reason == reason);
-    if reason == NO_DATA && !said {
+    if reason == NO_DATA && !d.told(NO_DATA) {
         d.warn("MetricsUnavailable", format!("run {}: {message}; the weight stays", run.id));
     }
     d.wait(reason, message, Some(d.after(since, wall)));

@@ -214,7 +214,11 @@ fn weights_are_home(d: &mut Draft<'_>, run: &Run) -> bool {
     if !matches!(traffic::shown(&run.plan, d.seen), Weights::All(1..) | Weights::Mixed) {
         return true;
     }
-    d.warn("RouteOverwritten", "a route gave the canary Service weight after promotion; it goes back to 0");
+    let message = "a route gave the canary Service weight after promotion; it goes back to 0";
+    if !d.told("RouteOverwritten") {
+        d.warn("RouteOverwritten", message);
+    }
+    d.wait("RouteOverwritten", message, None);
     traffic::set(d, run, Lane::Forward, 0);
     false
 }

@@ -15,6 +15,9 @@ use crate::view::{HeldMark, ReplicaSet, Workload};
 use super::draft::Draft;
 use super::{forward, held, leave, traffic};
 
+/// A template that a run rejected is what the Deployment runs.
+const REJECTED_LIVE: &str = "RejectedRevisionLive";
+
 /// No run is under way.
 pub(super) fn step(d: &mut Draft<'_>) {
     d.status.phase = Phase::Pending;
@@ -193,13 +196,15 @@ fn routes_in_order(d: &mut Draft<'_>, stable: &str, canary: &str, enrolled: bool
         if let Some(pair) = foreign {
             if enrolled {
                 // At rest the canary Service has no pods: whoever set this, stable is the safe side.
-                d.warn(
-                    "RouteOverwritten",
-                    format!(
-                        "HTTPRoute {} gave {canary} weight {} while no run is under way; it goes back to 0",
-                        named.name, pair.canary
-                    ),
-                );
+                if !d.told("RouteOverwritten") {
+                    d.warn(
+                        "RouteOverwritten",
+                        format!(
+                            "HTTPRoute {} gave {canary} weight {} while no run is under way; it goes back to 0",
+                            named.name, pair.canary
+                        ),
+                    );
+                }
                 let weights = traffic::at_rest(named, stable, canary);
                 d.act(render::set_weights(Lane::Abort, &named.name, weights));
                 in_order = false;
@@ -351,16 +356,18 @@ fn unmanaged(d: &mut Draft<'_>, workload: &Workload) {
     if let Some(bad) = known_bad {
         if !workload.paused {
             d.act(render::hold(Lane::Abort, workload, HeldMark::Rejected));
-            d.warn(
-                "UnmanagedChange",
-                format!(
-                    "the template that run {} rejected went live past the hold; the Deployment is paused",
-                    bad.run_id
-                ),
-            );
+            if !d.told(REJECTED_LIVE) {
+                d.warn(
+                    "UnmanagedChange",
+                    format!(
+                        "the template that run {} rejected went live past the hold; the Deployment is paused",
+                        bad.run_id
+                    ),
+                );
+            }
         }
         d.stall(
-            "RejectedRevisionLive",
+            REJECTED_LIVE,
             format!("run {} rejected this template ({}); apply another one", bad.run_id, bad.reason),
         );
         return;
