@@ -127,8 +127,9 @@ pub fn unmark_route(route: &Route) -> Action {
 
 // --- services -----------------------------------------------------------------------------------------
 
-/// One Service of the pair, made from the apex Service.
+/// One Service of the pair, with the ports of the apex Service.
 pub fn create_pair_service(
+    lane: Lane,
     rollout: &str,
     namespace: &str,
     name: &str,
@@ -145,7 +146,7 @@ pub fn create_pair_service(
         "spec": {"selector": selector, "ports": ports},
     });
     Action {
-        lane: Lane::Forward,
+        lane,
         name: "create-service",
         kind: Kind::Service,
         object: name.to_owned(),

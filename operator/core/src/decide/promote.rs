@@ -116,8 +116,7 @@ fn rewire(d: &mut Draft<'_>, mut run: Run) {
     let apex = apex_selector(d, &run);
     let need = d.workload().map_or(1, |w| w.replicas);
     let Some(stable) = d.seen.service(&run.plan.stable_service) else {
-        d.wait("ServiceNotFound", format!("Service {} is gone", run.plan.stable_service), None);
-        d.status.run = Some(run);
+        d.status.run = Some(run); // it is made again before this
         return;
     };
     let deadline = Some(d.after(run.stage_since, REWIRE_SECONDS));
@@ -190,11 +189,12 @@ pub(super) fn watch(d: &mut Draft<'_>, mut run: Run) {
         d.wake_within(Duration::ZERO);
     } else {
         let deadline = Some(d.after(run.stage_since, seconds));
-        d.wait(
-            "Watching",
-            format!("the new revision serves everything; the old one stays warm for {seconds} s"),
-            deadline,
-        );
+        let old = if d.seen.replica_set(&run.stable.replica_set).is_some() {
+            format!("the old one stays warm for {seconds} s")
+        } else {
+            "the old one's ReplicaSet was deleted, so nothing can be reverted to".to_owned()
+        };
+        d.wait("Watching", format!("the new revision serves everything; {old}"), deadline);
     }
     d.status.run = Some(run);
 }
