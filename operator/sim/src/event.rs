@@ -376,6 +376,8 @@ impl World {
             Event::CreateDeployment(number) => {
                 self.disturb(0);
                 if self.api.create(Res::Deployment, fixture::deployment(image(number), 4), at).is_ok() {
+                    // It is not enrolled yet: weights that somebody wrote before are told, not written over.
+                    self.truth.unguarded |= self.truth.foreign;
                     self.truth.lawless = true;
                     self.applied.push(image(number).to_owned());
                 }
