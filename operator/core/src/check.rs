@@ -79,6 +79,14 @@ fn same_run(input: &Input<'_>, old: &Run, run: &Run, found: &mut Vec<String>) {
     if run.kind == RunKind::Observe {
         return;
     }
+    if run.max_weight_percent > old.max_weight_percent
+        && let (Some(workload), Some(stable)) =
+            (input.seen.workload(), input.seen.replica_set(&run.stable.replica_set))
+        && stable.available < workload.replicas
+    {
+        let (ready, size) = (stable.available, workload.replicas);
+        found.push(format!("run {id}: a weight rises while stable has {ready} of {size} pods"));
+    }
     let last = i32::try_from(run.plan.steps.len()).unwrap_or(i32::MAX) - 1;
     let passed = if run.stage == Stage::Promoting && old.stage != Stage::Promoting {
         if old.stage != Stage::Stepping || old.step != last {
@@ -154,6 +162,7 @@ impl Scene<'_> {
             (Write::Patch(_), Kind::ProgressiveRollout) => self.rollout(action, found),
             (Write::Delete { uid }, Kind::ReplicaSet) => self.delete(&action.object, uid, found),
             (Write::Delete { .. }, kind) => found.push(format!("deletes {kind:?} {}", action.object)),
+            (Write::Create(body), Kind::Service) => self.made(&action.object, body, found),
             (Write::Create(_), _) | (Write::Patch(_), Kind::HTTPRoute) => {}
         }
     }
@@ -183,7 +192,7 @@ impl Scene<'_> {
         }
         if run.going_back.is_some() {
             // Home is the stable Service, or the canary Service while the stable one leads to the new pods.
-            if leads_away != (percent == 100) {
+            if leads_away != (percent == 100) && !self.stable_is_gone() {
                 found.push(format!("weight {percent} does not lead back to stable"));
             }
             return;
@@ -197,7 +206,10 @@ impl Scene<'_> {
         let step = usize::try_from(run.step).ok().and_then(|index| plan.steps.get(index));
         match run.stage {
             Stage::Stepping if percent > 0 => {
-                if step.is_none_or(|step| step.weight_percent != percent) {
+                let asked = self.before.run.as_ref().and_then(|run| run.weight).map(|weight| weight.percent);
+                // The weight of the step before stays in force until stable has all its pods.
+                let stays = asked == Some(percent) && step.is_some_and(|step| percent < step.weight_percent);
+                if !stays && step.is_none_or(|step| step.weight_percent != percent) {
                     found.push(format!("weight {percent} is not that of step {}", run.step));
                 }
                 if self.seen().ready_behind(&plan.canary_service, &run.canary.replica_set) == 0 {
@@ -244,6 +256,23 @@ impl Scene<'_> {
         })
     }
 
+    /// Whether the run's stable revision lost its ReplicaSet, so that there is nothing to go back to.
+    fn stable_is_gone(&self) -> bool {
+        self.run().is_some_and(|run| self.seen().replica_set(&run.stable.replica_set).is_none())
+    }
+
+    /// A Service that is made again in a run leads somewhere, if it carries stable's share.
+    fn made(&self, name: &str, body: &Value, found: &mut Vec<String>) {
+        let Some(run) = self.after.run.as_ref().filter(|run| run.plan.stable_service == name) else {
+            return;
+        };
+        let hash = body.pointer("/spec/selector").and_then(|s| s.get(LABEL_HASH)).and_then(Value::as_str);
+        let known = [run.stable.hash.as_str(), run.canary.hash.as_str()];
+        if hash.is_some_and(|hash| !known.contains(&hash)) {
+            found.push(format!("Service {name} is made for pods that are neither stable's nor the canary's"));
+        }
+    }
+
     /// A selector changes under traffic only where it goes on selecting the same pods.
     fn service(&self, name: &str, ops: &[PatchOp], found: &mut Vec<String>) {
         let Some(selector) = added(ops, "/spec/selector") else {
@@ -268,6 +297,8 @@ impl Scene<'_> {
             }
             // A Deployment that somebody freed or replaced rolls by itself: a pin would lead to pods that go.
             (Some(_), None) if self.freed() || !self.same_workload() => {}
+            // Nothing is behind the pin any more, and nothing can be put there.
+            (Some(_), None) if self.stable_is_gone() => {}
             (Some(old), None) => {
                 let others = |set: &&ReplicaSet| set.hash != old && set.replicas > 0;
                 if let Some(other) = self.seen().replica_sets().find(others) {
@@ -298,8 +329,9 @@ impl Scene<'_> {
             if workload.is_some_and(|workload| set.visible_to(workload)) {
                 found.push(format!("{} scales {}, which is the Deployment's own", action.name, set.name));
             }
-            let asleep = workload.is_some_and(|workload| workload.replicas == 0);
-            if replicas == 0 && !asleep && self.serves(set) {
+            // A workload that is at zero has no pods of its own; the warm revision follows it, nothing else does.
+            let follows = action.name == "scale-warm" && workload.is_some_and(|w| w.replicas == 0);
+            if replicas == 0 && !follows && self.serves(set) {
                 found.push(format!("{} is scaled to 0 under traffic", set.name));
             }
         }
@@ -322,6 +354,12 @@ impl Scene<'_> {
     fn handed_over(&self, set: &ReplicaSet, labels: &Value, workload: &Workload, found: &mut Vec<String>) {
         let visible = labels.as_object().is_some_and(|labels| workload.selects(labels));
         if !self.same_workload() {
+            return;
+        }
+        let meta = &self.input.rollout.metadata;
+        let let_go = self.freed() || self.input.releasing || meta.deletion_timestamp.is_some();
+        if visible && let_go && self.before.run.is_none() {
+            // From here on the native controller rolls as it always does.
             return;
         }
         if set.replicas > 0 && !workload.paused {
@@ -367,6 +405,10 @@ impl Scene<'_> {
         }
         let visible: Vec<&ReplicaSet> =
             self.seen().replica_sets().filter(|set| set.visible_to(workload)).collect();
+        if !promoted && !self.seen().replica_sets().any(|set| set.digest == workload.digest) {
+            // Stable's ReplicaSet was deleted from outside: the native controller makes it again, and rolls to it.
+            return;
+        }
         if let Some(other) = visible.iter().find(|set| set.replicas > 0 && set.digest != workload.digest) {
             found.push(format!("releases while the Deployment has {} with other pods", other.name));
         }

@@ -127,8 +127,9 @@ pub fn unmark_route(route: &Route) -> Action {
 
 // --- services -----------------------------------------------------------------------------------------
 
-/// One Service of the pair, made from the apex Service.
+/// One Service of the pair, with the ports of the apex Service.
 pub fn create_pair_service(
+    lane: Lane,
     rollout: &str,
     namespace: &str,
     name: &str,
@@ -145,7 +146,7 @@ pub fn create_pair_service(
         "spec": {"selector": selector, "ports": ports},
     });
     Action {
-        lane: Lane::Forward,
+        lane,
         name: "create-service",
         kind: Kind::Service,
         object: name.to_owned(),
@@ -347,23 +348,26 @@ pub fn hide(lane: Lane, rollout: &str, workload: &Workload, set: &ReplicaSet, ro
 
 /// Gives a ReplicaSet to the Deployment: the template's labels with the hash, the controlling owner.
 pub fn show(lane: Lane, name: &'static str, workload: &Workload, set: &ReplicaSet) -> Action {
-    let labels = set.template.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({}));
-    let ops = vec![
-        test("/metadata/resourceVersion", set.resource_version.as_str()),
-        add("/metadata/labels", labels),
-        add("/metadata/ownerReferences", owner(workload, true)),
-    ];
+    let mut ops = ordinary(set);
+    ops.push(add("/metadata/ownerReferences", owner(workload, true)));
     patch(lane, name, Kind::ReplicaSet, &set.name, ops)
 }
 
 /// Gives an orphaned ReplicaSet its template's labels back.
 pub fn hand_back(set: &ReplicaSet) -> Action {
+    patch(Lane::Tidy, "hand-back", Kind::ReplicaSet, &set.name, ordinary(set))
+}
+
+/// The labels that the native controller gives, without the size that it noted before we scaled it: a stale one would
+/// keep the Deployment from ever rolling again.
+fn ordinary(set: &ReplicaSet) -> Vec<PatchOp> {
     let labels = set.template.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({}));
-    let ops = vec![
+    let mut ops = vec![
         test("/metadata/resourceVersion", set.resource_version.as_str()),
         add("/metadata/labels", labels),
     ];
-    patch(Lane::Tidy, "hand-back", Kind::ReplicaSet, &set.name, ops)
+    ops.extend(set.size_notes.iter().map(|note| remove(format!("/metadata/annotations/{}", token(note)))));
+    ops
 }
 
 /// Scales a ReplicaSet of ours.

@@ -229,3 +229,39 @@ fn not_proven_starts_again_when_its_declaration_changes_and_by_nothing_else() {
     scene.pass();
     assert_eq!(scene.run().plan.provenance, Provenance::GenAIAssisted);
 }
+
+#[test]
+fn weights_of_somebody_else_are_told_once_however_often_the_write_is_refused() {
+    let mut scene = Scene::enrolled();
+    for _ in 0..2 {
+        scene.route_shows(30);
+        let told: Vec<usize> = (0..4)
+            .map(|_| {
+                let decision = scene.pass();
+                assert_eq!(lines(&decision.actions), ["abort set-weights web 0%"]);
+                events(&decision).iter().filter(|event| **event == "RouteOverwritten").count()
+            })
+            .collect();
+        assert_eq!(told, [1, 0, 0, 0], "nobody carries the write out");
+        // Somebody does; the next time is another occurrence.
+        scene.route_shows(0);
+        assert_eq!(events(&scene.pass()), Vec::<&str>::new());
+    }
+}
+
+#[test]
+fn a_rejected_template_that_goes_live_is_told_once() {
+    let mut scene = ended(Outcome::Rejected, "GuardTripped", "errors");
+    // Deleted and created again: nothing holds that.
+    scene.deployment = Some(support::deployment("app:2"));
+    scene.workload()["metadata"]["labels"]["sluice.dev/managed"] = json!("true");
+    scene.replica_sets = vec![support::replica_set("app:2", support::PODS)];
+    let told: Vec<usize> = (0..4)
+        .map(|_| {
+            let decision = scene.pass();
+            assert_eq!(lines(&decision.actions), ["abort hold web"]);
+            events(&decision).iter().filter(|event| **event == "UnmanagedChange").count()
+        })
+        .collect();
+    assert_eq!(told, [1, 0, 0, 0], "nobody carries the write out");
+}

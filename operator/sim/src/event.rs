@@ -61,6 +61,8 @@ pub enum Event {
     Flap(u8),
     /// One stable pod dies with its node.
     KillPod,
+    /// Pods that are made from here on take so many seconds longer to be ready.
+    SlowStart(u8),
     /// Git applies this image, by number; the flag says whether the manifest says `paused: false`.
     Apply(u8, bool),
     /// Git applies the live template again, with `paused: false`.
@@ -83,6 +85,12 @@ pub enum Event {
     RolloutPause,
     /// A person frees the Deployment with a new reason.
     BreakGlass,
+    /// Somebody deletes one of the pair: stable's Service, or the canary's.
+    DeleteService(bool),
+    /// Somebody deletes the ReplicaSet of the stable revision.
+    DeleteStable,
+    /// A person without the verb writes a new reason, and nothing else.
+    GlassReason,
     /// The Deployment is deleted; the flag says whether its ReplicaSets stay.
     DeleteDeployment(bool),
     /// The Deployment is created again with this image.
@@ -146,6 +154,7 @@ impl World {
             | Event::Eager(_)
             | Event::Outage(_) => self.machine(event),
             Event::Alert | Event::TurnBad | Event::Flap(_) | Event::KillPod => self.canary_event(event),
+            Event::SlowStart(seconds) => self.pods.delay = i64::from(seconds),
             Event::Apply(_, _)
             | Event::ReApply
             | Event::Restart(_)
@@ -156,11 +165,14 @@ impl World {
             | Event::Suspend(_)
             | Event::RolloutResume
             | Event::RolloutPause
-            | Event::BreakGlass => {
+            | Event::BreakGlass
+            | Event::GlassReason => {
                 self.person(event);
             }
             Event::DeleteDeployment(_)
             | Event::CreateDeployment(_)
+            | Event::DeleteService(_)
+            | Event::DeleteStable
             | Event::DeleteRollout
             | Event::CreateRollout
             | Event::Uninstall => self.birth_and_death(event),
@@ -313,6 +325,12 @@ impl World {
                     .api
                     .update(Res::Deployment, NAME, Actor::Person, |d| d["spec"]["paused"] = json!(paused));
             }
+            Event::GlassReason => {
+                let value = format!("MAYBE-{}", self.second());
+                let _ = self.api.update(Res::Deployment, NAME, Actor::Person, |d| {
+                    d["metadata"]["annotations"][ANNOTATION_BREAK_GLASS] = json!(value);
+                });
+            }
             Event::BreakGlass => {
                 self.truth.lawless = true;
                 let value = format!("INC-{}", self.second());
@@ -341,9 +359,25 @@ impl World {
                 }
                 let _ = self.api.delete(Res::Deployment, NAME, None);
             }
+            Event::DeleteService(stable) => {
+                self.disturb(0);
+                let name = if stable { STABLE } else { CANARY };
+                let _ = self.api.delete(Res::Service, name, None);
+                let _ = self.api.delete(Res::EndpointSlice, &format!("{name}-slice"), None);
+            }
+            Event::DeleteStable => {
+                // Its template is nowhere any more: what runs then is not promised.
+                self.disturb(0);
+                self.truth.lawless = true;
+                let stable = self.run().map(|run| run.stable.replica_set.clone());
+                let stable = stable.or_else(|| self.status().stable.map(|stable| stable.replica_set));
+                let _ = self.api.delete(Res::ReplicaSet, &stable.unwrap_or_default(), None);
+            }
             Event::CreateDeployment(number) => {
                 self.disturb(0);
                 if self.api.create(Res::Deployment, fixture::deployment(image(number), 4), at).is_ok() {
+                    // It is not enrolled yet: weights that somebody wrote before are told, not written over.
+                    self.truth.unguarded |= self.truth.foreign;
                     self.truth.lawless = true;
                     self.applied.push(image(number).to_owned());
                 }

@@ -29,6 +29,8 @@ pub struct Pod {
     pub born: Timestamp,
     /// Whether it is ready.
     pub ready: bool,
+    /// Seconds that it takes longer to be ready than others of its image.
+    pub delay: i64,
 }
 
 impl Pod {
@@ -38,7 +40,7 @@ impl Pod {
     }
 
     fn is_due(&self, at: Timestamp) -> bool {
-        self.behaviour().ready_after().is_some_and(|seconds| later(self.born, seconds) <= at)
+        self.behaviour().ready_after().is_some_and(|seconds| later(self.born, seconds + self.delay) <= at)
     }
 
     /// As the API server shows it: only what decisions read.
@@ -110,6 +112,8 @@ pub struct Pods {
     pub all: BTreeMap<String, Pod>,
     /// Hashes whose pods are not ready until then.
     pub flapping: Vec<(String, Timestamp)>,
+    /// Seconds that pods made from here on take longer to be ready.
+    pub delay: i64,
     made: u32,
     /// Pods that went with the last pod of a ReplicaSet that we keep, since the last look.
     pub ended: Vec<Pod>,
@@ -208,6 +212,7 @@ impl Pods {
                     digest: memo.template(set),
                     born: at,
                     ready: false,
+                    delay: self.delay,
                 },
             );
         }

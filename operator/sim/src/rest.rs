@@ -121,7 +121,9 @@ impl World {
             hidden(set)
                 && (int(set, "/spec/replicas") != Some(0) || int(set, "/status/replicas").unwrap_or(0) > 0)
         });
-        if let Some(set) = ours {
+        // Stable's ReplicaSet is gone: the canary's pods are all there is.
+        let alone = self.status().waiting.is_some_and(|wait| wait.reason == "StableGone");
+        if let Some(set) = ours.filter(|_| !alone) {
             return Err(format!("pods of {} stay behind", text(set, "/metadata/name")));
         }
         if self.truth.lawless {

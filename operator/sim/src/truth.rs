@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::Value;
-use sluice_core::api::{Run, Stage};
+use sluice_core::api::{LABEL_HASH, Run, Stage};
 
-use crate::api::{Res, at, int, text};
+use crate::api::{Res, at, int, map, text};
 use crate::fixture::{self, NAME};
 use crate::native::Rolled;
 use crate::pods::later;
@@ -17,6 +17,8 @@ use crate::world::World;
 const ABORT_SECONDS: i64 = 15;
 /// A revert may have to start the old pods again.
 const REVERT_SECONDS: i64 = 150;
+/// A Service of the pair that is deleted in a run is back within so many undisturbed seconds.
+const RESTORE_SECONDS: i64 = 2;
 /// What people and nodes did may be felt for so long.
 const AFTER_SECONDS: i64 = 20;
 
@@ -45,6 +47,10 @@ pub struct Truth {
     sizes: Vec<(Timestamp, i64)>,
     /// Runs that were proven and being tidied: a person may still abort them, but the old pods were going.
     finishing: BTreeSet<String>,
+    /// Since when stable has a ready pod.
+    served_since: Option<Timestamp>,
+    /// Since when the stable Service does not exist in a run.
+    no_service_since: Option<Timestamp>,
     looked_at: (u64, i64),
 }
 
@@ -64,12 +70,17 @@ impl World {
 
     /// Nothing is bounded in time from here on.
     pub fn hinder(&mut self, seconds: i64) {
-        if self.truth.lawless {
-            // Freed by break-glass it rolls beside a pinned Service until a controller un-pins it.
+        if self.truth.lawless && self.stable_service_is_pinned() {
+            // Freed by break-glass, or replaced, it rolls beside a pinned Service until a controller un-pins it.
             self.disturb(seconds);
         }
         let until = later(self.now, seconds);
         self.truth.hindered_until = Some(self.truth.hindered_until.map_or(until, |old| old.max(until)));
+    }
+
+    fn stable_service_is_pinned(&self) -> bool {
+        let service = self.api.now.get(Res::Service, fixture::STABLE);
+        service.is_some_and(|service| map(service, "/spec/selector").contains_key(LABEL_HASH))
     }
 
     /// Notes that the Deployment's size changed.
@@ -96,6 +107,7 @@ impl World {
             if run.stage == Stage::Finishing {
                 self.truth.finishing.insert(run.id.clone());
             }
+            self.stable_service_is_there();
             self.one_set_is_visible(run);
             self.stable_keeps_its_size(run);
             self.tested_pods_stay(run);
@@ -116,6 +128,10 @@ impl World {
         let since = later(self.now, -seconds);
         let first = self.truth.sizes.iter().rposition(|(at, _)| *at <= since).unwrap_or(0);
         self.truth.sizes.iter().skip(first).map(|(_, size)| *size).min().unwrap_or(0)
+    }
+
+    fn hindered(&self) -> bool {
+        self.truth.hindered_until.is_some_and(|until| self.now < later(until, 5))
     }
 
     fn disturbed(&self) -> bool {
@@ -160,20 +176,32 @@ impl World {
         }
     }
 
-    /// No self-made outage: where there is weight there is a ready pod, and pods go only when no caller can meet them.
-    fn no_request_meets_a_dead_end(&mut self, run: Option<&Run>) {
-        let ended = std::mem::take(&mut self.pods.ended);
-        let asleep = self.truth.sizes.last().is_some_and(|(_, size)| *size == 0);
-        if self.disturbed() || self.truth.foreign || asleep {
-            return;
-        }
-        let at = self.now;
-        let planes: Vec<Plane> = self.router.possible(at).cloned().collect();
+    /// Since when a pod is ready that requests for stable may go to.
+    fn served_since(&mut self, run: Option<&Run>) -> Option<Timestamp> {
         let stable = run.map(|run| run.stable.replica_set.clone());
         let stable =
             stable.or_else(|| self.status().stable.map(|stable| stable.replica_set)).unwrap_or_default();
         let stable_is_ready = self.pods.of(&stable).any(|pod| pod.ready);
-        if stable_is_ready {
+        // Its ReplicaSet was deleted from outside: whatever pods are left serve.
+        let gone = run.is_some() && self.api.now.get(Res::ReplicaSet, &stable).is_none();
+        let left = gone && !self.hindered() && self.pods.all.values().any(|pod| pod.ready);
+        self.truth.served_since =
+            (stable_is_ready || left).then(|| self.truth.served_since.unwrap_or(self.now));
+        self.truth.served_since
+    }
+
+    /// No self-made outage: where there is weight there is a ready pod, and pods go only when no caller can meet them.
+    fn no_request_meets_a_dead_end(&mut self, run: Option<&Run>) {
+        let ended = std::mem::take(&mut self.pods.ended);
+        let at = self.now;
+        // Before stable had a ready pod there was nobody to ask, and proxies are as far behind.
+        let served = self.served_since(run).is_some_and(|since| at > later(since, LAG_SECONDS));
+        let asleep = self.truth.sizes.last().is_some_and(|(_, size)| *size == 0);
+        if self.disturbed() || self.truth.foreign || asleep {
+            return;
+        }
+        let planes: Vec<Plane> = self.router.possible(at).cloned().collect();
+        if served {
             for plane in &planes {
                 let ends: Vec<String> = plane.dead_ends().into_iter().map(ToOwned::to_owned).collect();
                 for service in ends {
@@ -289,6 +317,19 @@ impl World {
         sets.map(|set| text(set, "/metadata/name").to_owned()).collect()
     }
 
+    /// Stable's share of the requests has a Service: one that is deleted is soon made again.
+    fn stable_service_is_there(&mut self) {
+        let deployed = self.api.now.get(Res::Deployment, NAME).is_some();
+        if !deployed || self.hindered() || self.api.now.get(Res::Service, fixture::STABLE).is_some() {
+            self.truth.no_service_since = None;
+            return;
+        }
+        let since = *self.truth.no_service_since.get_or_insert(self.now);
+        if self.now > later(since, RESTORE_SECONDS) {
+            self.violate("the stable Service was deleted and is not made again");
+        }
+    }
+
     /// While requests meet two revisions the Deployment sees one ReplicaSet, and it is stable's; after release the
     /// new one's.
     fn one_set_is_visible(&mut self, run: &Run) {
@@ -313,8 +354,7 @@ impl World {
 
     /// Stable can take everything back: its size is the Deployment's until the watched period is over.
     fn stable_keeps_its_size(&mut self, run: &Run) {
-        let hindered = self.truth.hindered_until.is_some_and(|until| self.now < later(until, 5));
-        if self.truth.lawless || run.stage == Stage::Finishing || hindered {
+        if self.truth.lawless || run.stage == Stage::Finishing || self.hindered() {
             return;
         }
         let Some(stable) = self.api.now.get(Res::ReplicaSet, &run.stable.replica_set) else {

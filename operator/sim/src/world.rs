@@ -269,6 +269,7 @@ impl World {
         self.unreadable_until.clear();
         self.router.silent_until = None;
         self.pods.flapping.clear();
+        self.pods.delay = 0;
         let at = self.now;
         self.judge.set_outage(false, at);
         self.thaw();

@@ -72,6 +72,7 @@ fn machine() -> impl Strategy<Value = Event> {
         1 => Just(Event::TurnBad),
         1 => (1_u8..12).prop_map(Event::Flap),
         1 => Just(Event::KillPod),
+        1 => (0_u8..40).prop_map(Event::SlowStart),
     ]
 }
 
@@ -88,6 +89,7 @@ fn people() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Event::Suspend),
         1 => Just(Event::RolloutResume),
         1 => Just(Event::RolloutPause),
+        1 => Just(Event::GlassReason),
         1 => Just(Event::DeleteRollout),
         1 => Just(Event::CreateRollout),
     ]
@@ -100,6 +102,8 @@ fn upheaval() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Event::DeleteDeployment),
         2 => (0_u8..9).prop_map(Event::CreateDeployment),
         1 => Just(Event::Uninstall),
+        1 => any::<bool>().prop_map(Event::DeleteService),
+        1 => Just(Event::DeleteStable),
     ]
 }
 

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{LONG, ends, last_run, reach, shipping, stable};
+use serde_json::json;
 use sluice_core::api::{Outcome, Phase, Stage};
+use sluice_sim::admission::Actor;
 use sluice_sim::api::Res;
 use sluice_sim::event::{Event, Verb};
 use sluice_sim::fixture::ROUTES;
@@ -302,6 +304,27 @@ fn break_glass_frees_the_deployment_and_it_is_enrolled_again() {
 }
 
 #[test]
+fn a_reason_for_break_glass_alone_frees_nothing() {
+    for (stage, step) in
+        [(Stage::Preparing, 0), (Stage::Stepping, 1), (Stage::Promoting, 2), (Stage::Watching, 2)]
+    {
+        let mut world = shipping("web:good-2");
+        reach(&mut world, stage, step);
+        world.happen(Event::GlassReason);
+        ends(&mut world, Phase::Idle);
+        last_run(&world, Outcome::Promoted, "Proven");
+        assert!(world.is_guarded() && world.status().break_glass.is_none(), "{}", world.story());
+    }
+    let mut world = shipping("web:bad-4");
+    ends(&mut world, Phase::Rejected);
+    world.happen(Event::GlassReason);
+    world.tick(30);
+    assert!(world.is_guarded(), "{}", world.story());
+    assert!(world.pods.all.values().all(|pod| pod.image == "web:good-1"), "{}", world.story());
+    ends(&mut world, Phase::Rejected);
+}
+
+#[test]
 fn everything_is_given_back_when_the_rollout_goes_at_any_second() {
     for event in [Event::DeleteRollout, Event::Uninstall] {
         for image in ["web:good-2", "web:bad-4", "web:late-8"] {
@@ -328,7 +351,7 @@ fn rolls_natively(world: &mut World) {
     world.happen(Event::RolloutResume);
     world.apply("web:good-9", None, Some(false));
     world.elapse(60);
-    let rolled = world.pods.all.len() == 4 && world.pods.all.values().all(|pod| pod.image == "web:good-9");
+    let rolled = !world.pods.all.is_empty() && world.pods.all.values().all(|pod| pod.image == "web:good-9");
     assert!(rolled, "the native controller does not roll any more\n{}", world.story());
 }
 
@@ -363,4 +386,173 @@ fn a_lagging_watch_supersedes_nothing() {
     ends(&mut world, Phase::Idle);
     last_run(&world, Outcome::Promoted, "Proven");
     assert_eq!(world.status().run_count, 1, "{}", world.story());
+}
+
+/// The native controller notes the size that it gave a ReplicaSet; we change it while it is hidden.
+#[test]
+fn a_warm_revision_that_was_resized_rolls_natively_afterwards() {
+    let mut world = shipping("web:good-2");
+    reach(&mut world, Stage::Watching, 2);
+    world.happen(Event::Scale(6));
+    world.tick(3);
+    world.happen(Event::TurnBad);
+    ends(&mut world, Phase::Rejected);
+    last_run(&world, Outcome::Reverted, "GuardTripped");
+    world.happen(Event::DeleteRollout);
+    let rest = world.come_to_rest(LONG);
+    assert!(rest.is_ok() && world.violations.is_empty(), "{rest:?}\n{}", world.story());
+    rolls_natively(&mut world);
+}
+
+/// A workload whose pods may take two minutes.
+fn patient() -> World {
+    let mut world = World::enrolled();
+    let _ = world.api.update(Res::Deployment, "web", Actor::Person, |d| {
+        d["spec"]["progressDeadlineSeconds"] = json!(120);
+    });
+    world.apply("web:good-2", None, Some(false));
+    world
+}
+
+#[test]
+fn a_larger_size_is_waited_for_and_no_weight_rises() {
+    let mut world = patient();
+    reach(&mut world, Stage::Stepping, 0);
+    world.happen(Event::SlowStart(90));
+    world.happen(Event::Scale(6));
+    world.tick(85);
+    let run = world.run().cloned().unwrap();
+    assert_eq!((run.going_back, run.max_weight_percent), (None, 10), "{}", world.story());
+    assert_eq!(world.status().waiting.unwrap().reason, "StableShort");
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+}
+
+#[test]
+fn a_larger_size_that_is_never_reached_ends_the_run() {
+    let mut world = patient();
+    reach(&mut world, Stage::Stepping, 0);
+    world.happen(Event::SlowStart(250));
+    world.happen(Event::Scale(6));
+    world.tick(115);
+    assert_eq!(world.run().and_then(|run| run.going_back.clone()), None, "{}", world.story());
+    world.tick(15);
+    ends(&mut world, Phase::NotProven);
+    last_run(&world, Outcome::NotProven, "StableShort");
+}
+
+#[test]
+fn stable_pods_that_are_lost_make_the_canary_go() {
+    let mut world = patient();
+    reach(&mut world, Stage::Stepping, 0);
+    world.happen(Event::SlowStart(90));
+    world.happen(Event::KillPod);
+    world.tick(70);
+    last_run_or_way_back(&world, "StableShort");
+    ends(&mut world, Phase::NotProven);
+    last_run(&world, Outcome::NotProven, "StableShort");
+}
+
+/// The run goes back for this reason, or did.
+#[track_caller]
+fn last_run_or_way_back(world: &World, reason: &str) {
+    let status = world.status();
+    let back = status.run.as_ref().and_then(|run| run.going_back.as_ref()).map(|back| back.reason.clone());
+    let ended = status.history.first().map(|run| run.reason.clone());
+    assert_eq!(back.or(ended).as_deref(), Some(reason), "{}", world.story());
+}
+
+#[test]
+fn a_service_of_the_pair_that_is_deleted_midway_is_made_again() {
+    let stages = [
+        (Stage::Preparing, 0),
+        (Stage::Stepping, 1),
+        (Stage::Promoting, 2),
+        (Stage::Watching, 2),
+        (Stage::Finishing, 2),
+    ];
+    for (stage, step) in stages {
+        let mut world = shipping("web:good-2");
+        reach(&mut world, stage, step);
+        let before = selector(&world, "web-stable");
+        world.happen(Event::DeleteService(true));
+        world.tick(1);
+        let after = selector(&world, "web-stable");
+        let pinned = before.contains_key("pod-template-hash");
+        assert!(after == before || !pinned, "{stage:?}: {before:?} became {after:?}\n{}", world.story());
+        ends(&mut world, Phase::Idle);
+        last_run(&world, Outcome::Promoted, "Proven");
+        let told = world.log.iter().filter(|line| line.contains("event ServiceGone")).count();
+        assert_eq!(told, 1, "{}", world.story());
+    }
+    // On the way back, too, at any moment, and after a promotion.
+    for image in ["web:bad-4", "web:late-8"] {
+        for stable in [true, false] {
+            for second in 0..25 {
+                let mut world = shipping(image);
+                let gone =
+                    world.tick_until(150, |world| world.run().is_some_and(|run| run.going_back.is_some()));
+                assert!(gone, "{}", world.story());
+                world.tick(second);
+                world.happen(Event::DeleteService(stable));
+                ends(&mut world, Phase::Rejected);
+                assert_eq!(common::stable(&world), "web:good-1");
+            }
+        }
+    }
+}
+
+fn selector(world: &World, service: &str) -> serde_json::Map<String, serde_json::Value> {
+    let found = world.api.now.get(Res::Service, service);
+    found.map(|service| sluice_sim::api::map(service, "/spec/selector")).unwrap_or_default()
+}
+
+#[test]
+fn without_stables_replica_set_the_pods_that_are_left_serve() {
+    for (stage, step) in [(Stage::Preparing, 0), (Stage::Stepping, 0), (Stage::Stepping, 2)] {
+        let mut world = shipping("web:good-2");
+        reach(&mut world, stage, step);
+        world.tick(2);
+        world.happen(Event::DeleteStable);
+        world.tick(60);
+        assert_eq!(world.status().phase, Phase::NotProven, "{}", world.story());
+        last_run(&world, Outcome::NotProven, "StableGone");
+        assert_eq!(world.status().waiting.unwrap().reason, "StableGone");
+        let ready = |world: &World, image: &str| {
+            world.pods.all.values().filter(|pod| pod.ready && pod.image == image).count()
+        };
+        assert_eq!(ready(&world, "web:good-2"), 4, "{}", world.story());
+        // The stable template, applied again, is what the Deployment starts; our pods go once it is complete.
+        world.apply("web:good-1", None, Some(false));
+        for _ in 0..60 {
+            world.tick(1);
+            assert!(ready(&world, "web:good-2") + ready(&world, "web:good-1") >= 4, "{}", world.story());
+        }
+        ends(&mut world, Phase::Idle);
+        assert_eq!(ready(&world, "web:good-1"), 4, "{}", world.story());
+        assert_eq!(world.pods.all.len(), 4, "{}", world.story());
+        // And the next one is tried against it.
+        world.apply("web:good-3", None, Some(false));
+        ends(&mut world, Phase::Idle);
+        last_run(&world, Outcome::Promoted, "Proven");
+        assert_eq!(stable(&world), "web:good-3");
+    }
+}
+
+#[test]
+fn after_promotion_a_lost_old_revision_is_not_returned_to() {
+    let mut world = shipping("web:good-2");
+    reach(&mut world, Stage::Watching, 2);
+    world.happen(Event::DeleteStable);
+    world.happen(Event::TurnBad);
+    for _ in 0..80 {
+        world.tick(1);
+        let ready = world.pods.all.values().filter(|pod| pod.ready).count();
+        assert_eq!(ready, 4, "{}", world.story());
+    }
+    last_run(&world, Outcome::Reverted, "GuardTripped");
+    assert_eq!(world.status().phase, Phase::Rejected, "{}", world.story());
+    world.apply("web:good-1", None, Some(false));
+    ends(&mut world, Phase::Idle);
+    assert_eq!(stable(&world), "web:good-1");
 }

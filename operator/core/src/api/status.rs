@@ -454,10 +454,17 @@ pub struct Run {
     /// Why the run goes back; once set it stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub going_back: Option<GoingBack>,
-    /// A shortage of ready stable pods, and since when.
+    /// Since when stable has fewer ready pods than it had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub stable_short_since: Option<Timestamp>,
+    /// Since when stable waits for pods that a larger size asks for, without progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub stable_growing_since: Option<Timestamp>,
+    /// Stable pods that count as there, as many as the workload had at the start or as were ready since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable_size: Option<i32>,
     /// Since when fewer canary pods are ready than the weight needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]

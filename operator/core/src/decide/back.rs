@@ -28,9 +28,15 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
         d.status.run = Some(run);
         return;
     };
-    if let Some(workload) = d.workload().filter(|workload| leave::broken_glass(d, workload)) {
-        freed(d, run, workload);
-        return;
+    if let Some(workload) = d.workload() {
+        if leave::broken_glass(d, workload) {
+            freed(d, run, workload);
+            return;
+        }
+        if stable_is_gone(d, &run) {
+            alone(d, run, workload);
+            return;
+        }
     }
     let home = send_home(d, &run);
     if !home {
@@ -94,39 +100,7 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
 /// A person freed the Deployment: the native controller rolls what its template says, beside our pods. It is not
 /// held again. Requests go by the un-pinned stable Service to whatever is ready, then our pods go.
 fn freed(d: &mut Draft<'_>, mut run: Run, workload: &Workload) {
-    let Some(mut back) = run.going_back.clone() else {
-        d.status.run = Some(run);
-        return;
-    };
-    let service = run.plan.stable_service.clone();
-    // Un-pinned it selects more pods, never fewer, so this is safe under traffic.
-    let apex = apex_selector(d, &run);
-    if let Some(stable) = d.seen.service(&service).filter(|service| service.pinned().is_some()) {
-        d.act(render::select(Lane::Abort, stable, apex));
-    }
-    if traffic::shown_by_those_left(&run.plan, d.seen) != Weights::All(0)
-        && (d.seen.ready_pods_behind(&service) > 0 || d.passed(back.since, ENDPOINT_SECONDS))
-    {
-        traffic::set(d, &run, Lane::Abort, 0);
-    }
-    if !d.actions.is_empty() || traffic::shown_by_those_left(&run.plan, d.seen) != Weights::All(0) {
-        d.wait(
-            "BreakGlass",
-            "the Deployment was freed by break-glass; traffic goes to all of its pods",
-            None,
-        );
-        d.status.run = Some(run);
-        return;
-    }
-    let back_at = *back.back_at.get_or_insert(d.now);
-    run.going_back = Some(back.clone());
-    if let Some(why) = d.seen.unseen() {
-        d.wait("CannotRead", format!("{why}; the Deployment was freed by break-glass"), None);
-        d.status.run = Some(run);
-        return;
-    }
-    if !d.passed(back_at, run.plan.settle_seconds.max(SHORTEST_SETTLE_SECONDS)) {
-        d.wait("Settling", "proxies get time to follow", None);
+    if !all_pods_serve(d, &mut run, "BreakGlass", "the Deployment was freed by break-glass") {
         d.status.run = Some(run);
         return;
     }
@@ -134,6 +108,66 @@ fn freed(d: &mut Draft<'_>, mut run: Run, workload: &Workload) {
         d.status.run = Some(run);
         return;
     }
+    tidy_and_conclude(d, run, workload);
+}
+
+/// Stable's ReplicaSet was deleted from outside, and its template with it: the Deployment's own is another one by now,
+/// so nothing makes it again before a person applies it. The new revision's pods are the only ones there are; they
+/// stay, at the workload's size, and every request goes to them.
+fn alone(d: &mut Draft<'_>, mut run: Run, workload: &Workload) {
+    let left = canary_set(d, &run, workload).filter(|set| !set.visible_to(workload));
+    if let Some(left) = left.filter(|set| set.replicas < workload.replicas) {
+        d.act(render::scale(Lane::Abort, "scale-canary", left, workload.replicas));
+    }
+    if all_pods_serve(d, &mut run, "StableGone", "the stable revision's ReplicaSet was deleted") {
+        tidy_and_conclude(d, run, workload);
+    } else {
+        d.status.run = Some(run);
+    }
+}
+
+/// Whether the stable revision can't serve any more since its ReplicaSet does not exist.
+pub(super) fn stable_is_gone(d: &Draft<'_>, run: &Run) -> bool {
+    let asleep = d.workload().is_none_or(|workload| workload.replicas == 0);
+    !asleep && d.seen.replica_sets.get().is_some() && d.seen.replica_set(&run.stable.replica_set).is_none()
+}
+
+/// Un-pins the stable Service, so that it leads to every pod of the workload, and sends it everything. True when that
+/// is so and proxies had time to follow.
+fn all_pods_serve(d: &mut Draft<'_>, run: &mut Run, reason: &'static str, why: &str) -> bool {
+    let Some(mut back) = run.going_back.clone() else {
+        return false;
+    };
+    let service = run.plan.stable_service.clone();
+    let before = d.actions.len();
+    // Un-pinned it selects more pods, never fewer, so this is safe under traffic.
+    let apex = apex_selector(d, run);
+    if let Some(stable) = d.seen.service(&service).filter(|service| service.pinned().is_some()) {
+        d.act(render::select(Lane::Abort, stable, apex));
+    }
+    if traffic::shown_by_those_left(&run.plan, d.seen) != Weights::All(0)
+        && (d.seen.ready_pods_behind(&service) > 0 || d.passed(back.since, ENDPOINT_SECONDS))
+    {
+        traffic::set(d, run, Lane::Abort, 0);
+    }
+    if d.actions.len() > before || traffic::shown_by_those_left(&run.plan, d.seen) != Weights::All(0) {
+        d.wait(reason, format!("{why}; traffic goes to all pods of the workload"), None);
+        return false;
+    }
+    let back_at = *back.back_at.get_or_insert(d.now);
+    run.going_back = Some(back);
+    if let Some(unseen) = d.seen.unseen() {
+        d.wait("CannotRead", format!("{unseen}; {why}"), None);
+        return false;
+    }
+    if !d.passed(back_at, run.plan.settle_seconds.max(SHORTEST_SETTLE_SECONDS)) {
+        d.wait("Settling", "proxies get time to follow", None);
+        return false;
+    }
+    true
+}
+
+fn tidy_and_conclude(d: &mut Draft<'_>, mut run: Run, workload: &Workload) {
     run.exposed_until = run.exposed_since.map(|_| d.now);
     let emptied = empty_canary_service(d, &run, Lane::Tidy);
     let unmarked = unmark(d, &run);
@@ -228,7 +262,7 @@ fn send_home(d: &mut Draft<'_>, run: &Run) -> bool {
 
 /// Whether the stable Service has a ready pod; what can't be seen, or lasts too long, does not hold an abort up.
 fn stable_can_serve(d: &mut Draft<'_>, run: &Run) -> bool {
-    if d.seen.endpoints.get().is_none() || d.seen.service(&run.plan.stable_service).is_none() {
+    if d.seen.endpoints.get().is_none() || d.seen.services.get().is_none() {
         return true;
     }
     if d.seen.ready_behind(&run.plan.stable_service, &run.stable.replica_set) > 0 {
@@ -244,8 +278,7 @@ fn old_at_full_size(d: &mut Draft<'_>, run: &Run) -> bool {
         return true;
     };
     let Some(old) = d.seen.replica_set(&run.stable.replica_set) else {
-        // It was deleted from outside; the Deployment has to make it again, which conclude leaves to the template.
-        return true;
+        return false; // what can't be seen can't take anything; one that is gone is told before this
     };
     if old.replicas < workload.replicas && !old.visible_to(workload) {
         d.act(render::scale(Lane::Abort, "scale-warm", old, workload.replicas));

@@ -117,6 +117,13 @@ impl<'a> Draft<'a> {
         })
     }
 
+    /// Whether the last pass waited for this reason already: then its event was told, and is not told again while a
+    /// write is refused or lost.
+    pub fn told(&self, reason: &str) -> bool {
+        let waiting = self.input.rollout.status.as_ref().and_then(|status| status.waiting.as_ref());
+        waiting.is_some_and(|waiting| waiting.reason == reason)
+    }
+
     pub fn act(&mut self, action: Action) {
         self.actions.push(action);
         self.wake_within(BUSY_WAKE);

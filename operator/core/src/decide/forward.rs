@@ -11,6 +11,7 @@ use crate::render::{self, Role};
 use crate::view::{ReplicaSet, Workload};
 
 use super::draft::Draft;
+use super::stop;
 use super::traffic::{self, Weights};
 
 /// How long a route may take to show and accept a weight, in seconds.
@@ -110,11 +111,21 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
         overwritten(d, run);
         return;
     }
+    let rises = run.weight.is_none_or(|weight| weight.percent != step.weight_percent);
+    if rises && stop::stable_lacks_pods(&run) {
+        // Nothing more is asked of the cluster before stable has what it needs; what is in force stays in force.
+        let percent = run.weight.map_or(0, |weight| weight.percent);
+        if capacity(d, &mut run, workload, percent) && percent > 0 {
+            weight_is_live(d, &mut run, percent);
+        }
+        stop::wait_for_stable(d, &run);
+        finish_pass(d, run);
+        return;
+    }
     if !capacity(d, &mut run, workload, step.weight_percent) {
         finish_pass(d, run);
         return;
     }
-    let rises = run.weight.is_none_or(|weight| weight.percent != step.weight_percent);
     if rises && run.kind == RunKind::Canary && !may_rise(d, &mut run, step.bake_seconds) {
         finish_pass(d, run);
         return;
@@ -123,7 +134,7 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
         finish_pass(d, run);
         return;
     }
-    if may_advance(d, &mut run, step.bake_seconds) {
+    if may_advance(d, &mut run, step.bake_seconds) && !stop::wait_for_stable(d, &run) {
         advance(d, &mut run);
     }
     finish_pass(d, run);
@@ -173,7 +184,12 @@ fn weight_is_foreign(d: &mut Draft<'_>, run: &Run) -> bool {
         return false;
     }
     traffic::set(d, run, Lane::Abort, 0);
-    d.warn("RouteOverwritten", "the canary Service had weight before the run gave it any; it goes back to 0");
+    if !d.told("RouteOverwritten") {
+        d.warn(
+            "RouteOverwritten",
+            "the canary Service had weight before the run gave it any; it goes back to 0",
+        );
+    }
     d.wait(
         "RouteOverwritten",
         "something else writes the weights of a route: let it ignore spec.rules[].backendRefs[].weight",
@@ -210,16 +226,10 @@ fn pin_pair(d: &mut Draft<'_>, run: &Run) -> bool {
     let hashes = [(&plan.stable_service, &run.stable.hash), (&plan.canary_service, &run.canary.hash)];
     let mut changed = false;
     for (name, hash) in hashes {
-        let Some(service) = d.seen.service(name) else {
-            let message = format!("Service {name} is gone; it is made again while no run is under way");
-            d.wait(
-                "ServiceNotFound",
-                message,
-                Some(d.after(run.stage_since, plan.progress_deadline_seconds)),
-            );
-            return true;
-        };
-        if service.pinned() != Some(hash.as_str()) {
+        // One that is missing is made again before this.
+        if let Some(service) = d.seen.service(name)
+            && service.pinned() != Some(hash.as_str())
+        {
             d.act(render::select(Lane::Forward, service, render::pinned(&apex, hash)));
             changed = true;
         }
@@ -230,9 +240,10 @@ fn pin_pair(d: &mut Draft<'_>, run: &Run) -> bool {
     changed
 }
 
-/// Selector that the pair has at rest: the apex Service's, or what stable's Service shows without its pin.
+/// Selector that the pair has at rest: the apex Service's, or what one of the pair shows without its pin.
 pub(super) fn apex_selector(d: &Draft<'_>, run: &Run) -> Map<String, serde_json::Value> {
-    let found = d.seen.service(&run.plan.service).or_else(|| d.seen.service(&run.plan.stable_service));
+    let names = [&run.plan.service, &run.plan.stable_service, &run.plan.canary_service];
+    let found = names.into_iter().find_map(|name| d.seen.service(name));
     let mut selector = found.map(|service| service.selector.clone()).unwrap_or_default();
     selector.remove(LABEL_HASH);
     selector
@@ -445,8 +456,7 @@ fn holds_until(
         d.go_back(run, Outcome::NotProven, reason, message);
         return;
     }
-    let said = d.status.waiting.as_ref().is_some_and(|waiting| waiting.reason == reason);
-    if reason == NO_DATA && !said {
+    if reason == NO_DATA && !d.told(NO_DATA) {
         d.warn("MetricsUnavailable", format!("run {}: {message}; the weight stays", run.id));
     }
     d.wait(reason, message, Some(d.after(since, wall)));

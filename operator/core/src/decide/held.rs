@@ -53,7 +53,17 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
     if let Some(held) = d.status.held.as_mut() {
         held.provenance = view.provenance;
     }
-    if rejected(d, workload) || not_proven(d, workload) {
+    let gone = d.seen.replica_set(&stable.replica_set).is_none();
+    if gone {
+        d.stall(
+            "StableGone",
+            format!(
+                "ReplicaSet {} of the stable revision was deleted; whatever pods are left serve. Apply the stable revision's template again: the Deployment starts it. Or free the Deployment by break-glass",
+                stable.replica_set
+            ),
+        );
+    }
+    if rejected(d, workload) || not_proven(d, workload) || gone {
         return;
     }
     if workload.held == Some(HeldMark::Rejected) {
@@ -217,6 +227,8 @@ fn start(
         released: false,
         going_back: None,
         stable_short_since: None,
+        stable_growing_since: None,
+        stable_size: Some(workload.replicas),
         canary_short_since: None,
         hold_since: None,
         resumed_at: None,

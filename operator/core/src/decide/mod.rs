@@ -15,6 +15,7 @@ mod forward;
 mod held;
 mod leave;
 mod observe;
+mod pair;
 mod promote;
 mod report;
 mod request;
@@ -41,8 +42,10 @@ pub fn decide(input: Input<'_>) -> Decision {
         } else {
             leave::abandon(&mut draft, &mut run);
             stop::reasons(&mut draft, &mut run);
+            let waits_for_pair = pair::restore(&mut draft, &mut run);
             match run.stage {
                 Stage::Returning => back::step(&mut draft, run),
+                _ if waits_for_pair => draft.status.run = Some(run),
                 Stage::Preparing => forward::prepare(&mut draft, run),
                 Stage::Stepping => forward::step(&mut draft, run),
                 Stage::Promoting => promote::swap(&mut draft, run),

@@ -84,6 +84,8 @@ fn start(d: &mut Draft<'_>, workload: &Workload, stable: Revision, mut canary: R
         released: false,
         going_back: None,
         stable_short_since: None,
+        stable_growing_since: None,
+        stable_size: Some(workload.replicas),
         canary_short_since: None,
         hold_since: None,
         resumed_at: None,

@@ -116,8 +116,7 @@ fn rewire(d: &mut Draft<'_>, mut run: Run) {
     let apex = apex_selector(d, &run);
     let need = d.workload().map_or(1, |w| w.replicas);
     let Some(stable) = d.seen.service(&run.plan.stable_service) else {
-        d.wait("ServiceNotFound", format!("Service {} is gone", run.plan.stable_service), None);
-        d.status.run = Some(run);
+        d.status.run = Some(run); // it is made again before this
         return;
     };
     let deadline = Some(d.after(run.stage_since, REWIRE_SECONDS));
@@ -190,11 +189,12 @@ pub(super) fn watch(d: &mut Draft<'_>, mut run: Run) {
         d.wake_within(Duration::ZERO);
     } else {
         let deadline = Some(d.after(run.stage_since, seconds));
-        d.wait(
-            "Watching",
-            format!("the new revision serves everything; the old one stays warm for {seconds} s"),
-            deadline,
-        );
+        let old = if d.seen.replica_set(&run.stable.replica_set).is_some() {
+            format!("the old one stays warm for {seconds} s")
+        } else {
+            "the old one's ReplicaSet was deleted, so nothing can be reverted to".to_owned()
+        };
+        d.wait("Watching", format!("the new revision serves everything; {old}"), deadline);
     }
     d.status.run = Some(run);
 }
@@ -214,7 +214,11 @@ fn weights_are_home(d: &mut Draft<'_>, run: &Run) -> bool {
     if !matches!(traffic::shown(&run.plan, d.seen), Weights::All(1..) | Weights::Mixed) {
         return true;
     }
-    d.warn("RouteOverwritten", "a route gave the canary Service weight after promotion; it goes back to 0");
+    let message = "a route gave the canary Service weight after promotion; it goes back to 0";
+    if !d.told("RouteOverwritten") {
+        d.warn("RouteOverwritten", message);
+    }
+    d.wait("RouteOverwritten", message, None);
     traffic::set(d, run, Lane::Forward, 0);
     false
 }

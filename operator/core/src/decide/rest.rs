@@ -15,6 +15,9 @@ use crate::view::{HeldMark, ReplicaSet, Workload};
 use super::draft::Draft;
 use super::{forward, held, leave, traffic};
 
+/// A template that a run rejected is what the Deployment runs.
+const REJECTED_LIVE: &str = "RejectedRevisionLive";
+
 /// No run is under way.
 pub(super) fn step(d: &mut Draft<'_>) {
     d.status.phase = Phase::Pending;
@@ -52,8 +55,13 @@ pub(super) fn step(d: &mut Draft<'_>) {
     let always = d.input.config.hold == Hold::Always;
     let at_stable = d.status.stable.as_ref().is_some_and(|stable| stable.digest == workload.digest);
     if always && at_stable && workload.held != Some(HeldMark::UserPaused) {
-        // Before Kubernetes 1.36 nothing pauses a template as it comes: the Deployment is paused at rest.
-        if workload.held.is_none() || !workload.paused {
+        // Before Kubernetes 1.36 nothing pauses a template as it comes: the Deployment is paused at rest, once it has
+        // its ReplicaSet (a paused one does not make it).
+        if live_set(d, workload).is_none() {
+            if workload.held.is_some() {
+                d.act(render::release(Lane::Tidy, workload, true));
+            }
+        } else if workload.held.is_none() || !workload.paused {
             d.act(render::hold(Lane::Tidy, workload, HeldMark::Held));
         }
         idle(d, workload);
@@ -136,7 +144,14 @@ fn pair_in_order(d: &mut Draft<'_>, workload: &Workload) -> bool {
     for (name, selector) in wanted {
         match d.seen.service(name) {
             None => {
-                d.act(render::create_pair_service(&d.name, &d.namespace, name, apex, selector));
+                d.act(render::create_pair_service(
+                    Lane::Forward,
+                    &d.name,
+                    &d.namespace,
+                    name,
+                    apex,
+                    selector,
+                ));
                 made = true;
             }
             Some(service) if service.rollout.as_deref() != Some(d.name.as_str()) => {
@@ -193,13 +208,15 @@ fn routes_in_order(d: &mut Draft<'_>, stable: &str, canary: &str, enrolled: bool
         if let Some(pair) = foreign {
             if enrolled {
                 // At rest the canary Service has no pods: whoever set this, stable is the safe side.
-                d.warn(
-                    "RouteOverwritten",
-                    format!(
-                        "HTTPRoute {} gave {canary} weight {} while no run is under way; it goes back to 0",
-                        named.name, pair.canary
-                    ),
-                );
+                if !d.told("RouteOverwritten") {
+                    d.warn(
+                        "RouteOverwritten",
+                        format!(
+                            "HTTPRoute {} gave {canary} weight {} while no run is under way; it goes back to 0",
+                            named.name, pair.canary
+                        ),
+                    );
+                }
                 let weights = traffic::at_rest(named, stable, canary);
                 d.act(render::set_weights(Lane::Abort, &named.name, weights));
                 in_order = false;
@@ -251,13 +268,17 @@ fn enrol(d: &mut Draft<'_>, workload: &Workload) {
     }
 }
 
+/// The ReplicaSet that the native controller has for the Deployment's template.
+fn live_set<'a>(d: &Draft<'a>, workload: &Workload) -> Option<&'a ReplicaSet> {
+    d.seen.replica_sets().find(|set| set.visible_to(workload) && set.digest == workload.digest)
+}
+
 /// Records the ReplicaSet of the live template as stable; false while it can't be told.
 fn take_stable(d: &mut Draft<'_>, workload: &Workload) -> bool {
     let visible = |set: &&ReplicaSet| set.visible_to(workload);
-    let equal = d.seen.replica_sets().filter(visible).find(|set| set.digest == workload.digest);
     // A held workload's stable is the one that has the pods.
     let serving = || d.seen.replica_sets().filter(visible).max_by_key(|set| set.available);
-    let found = if workload.held.is_some() { serving() } else { equal };
+    let found = if workload.held.is_some() { serving() } else { live_set(d, workload) };
     let Some(set) = found else {
         d.wait(
             "WorkloadRolling",
@@ -283,6 +304,15 @@ fn idle(d: &mut Draft<'_>, workload: &Workload) {
     let stable = d.status.stable.clone().unwrap_or_default();
     if workload.digest != stable.digest {
         unmanaged(d, workload);
+        return;
+    }
+    if d.seen.replica_set(&stable.replica_set).is_none()
+        && let Some(set) = live_set(d, workload)
+    {
+        // Deleted from outside, and made again by the native controller, perhaps under another name.
+        let revision = set.revision(stable.commit.clone());
+        super::promote::remember_good(d, revision.clone());
+        d.status.stable = Some(revision);
         return;
     }
     if workload.commit.is_some() && workload.commit != stable.commit {
@@ -317,8 +347,8 @@ fn tidy_history(d: &mut Draft<'_>, workload: &Workload, stable: &str) {
             && set.status_replicas == 0
         {
             d.act(render::hide(Lane::Tidy, &d.name, workload, set, render::Role::History));
-        } else if !visible && set.replicas > 0 {
-            // Left over from a run that a newer state of the cluster ended.
+        } else if !visible && set.replicas > 0 && workload.complete() {
+            // Left over from a run that a newer state of the cluster ended; it serves until others can.
             d.act(render::scale(Lane::Tidy, "scale-old", set, 0));
         }
     }
@@ -351,16 +381,18 @@ fn unmanaged(d: &mut Draft<'_>, workload: &Workload) {
     if let Some(bad) = known_bad {
         if !workload.paused {
             d.act(render::hold(Lane::Abort, workload, HeldMark::Rejected));
-            d.warn(
-                "UnmanagedChange",
-                format!(
-                    "the template that run {} rejected went live past the hold; the Deployment is paused",
-                    bad.run_id
-                ),
-            );
+            if !d.told(REJECTED_LIVE) {
+                d.warn(
+                    "UnmanagedChange",
+                    format!(
+                        "the template that run {} rejected went live past the hold; the Deployment is paused",
+                        bad.run_id
+                    ),
+                );
+            }
         }
         d.stall(
-            "RejectedRevisionLive",
+            REJECTED_LIVE,
             format!("run {} rejected this template ({}); apply another one", bad.run_id, bad.reason),
         );
         return;

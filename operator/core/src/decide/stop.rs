@@ -5,11 +5,13 @@
 
 use crate::api::{Outcome, Run, Stage};
 
+use super::back;
 use super::draft::Draft;
 use super::traffic;
 
-/// How long stable may lack ready pods before the canary makes room, in seconds.
+/// How long stable may lack pods that it had before the canary makes room, in seconds.
 const STABLE_SHORT_SECONDS: i32 = 60;
+const SHORT: &str = "StableShort";
 
 /// Sets `going_back` when a reason is found; the first one counts.
 pub(super) fn reasons(d: &mut Draft<'_>, run: &mut Run) {
@@ -86,12 +88,11 @@ fn superseded(d: &mut Draft<'_>, run: &mut Run) {
     d.go_back(run, Outcome::Superseded, reason, message);
 }
 
-/// Stable must be able to take all traffic at any time; when it lacks pods, the canary makes room.
+/// Stable must be able to take all traffic at any time; when it loses pods, the canary makes room. Pods that are new
+/// because the workload was scaled up are no loss: no weight rises until they are ready, within the time that the
+/// workload gives its pods.
 fn stable_short(d: &mut Draft<'_>, run: &mut Run) {
     let Some(wanted) = d.workload().map(|w| w.replicas) else {
-        return;
-    };
-    let Some(available) = d.seen.replica_set(&run.stable.replica_set).map(|set| set.available) else {
         return;
     };
     if wanted == 0 {
@@ -99,15 +100,67 @@ fn stable_short(d: &mut Draft<'_>, run: &mut Run) {
         d.go_back(run, Outcome::NotProven, "ScaledToZero", message);
         return;
     }
-    if available >= wanted {
-        run.stable_short_since = None;
+    if back::stable_is_gone(d, run) {
+        let message = format!(
+            "ReplicaSet {} of the stable revision was deleted from outside; the pods that are left serve",
+            run.stable.replica_set
+        );
+        d.go_back(run, Outcome::NotProven, "StableGone", message);
         return;
     }
-    let since = *run.stable_short_since.get_or_insert(d.now);
-    if d.passed(since, STABLE_SHORT_SECONDS) {
-        let message = format!(
-            "stable has {available} of {wanted} pods ready for {STABLE_SHORT_SECONDS} s (quota, nodes or probes?); the canary makes room"
-        );
-        d.go_back(run, Outcome::NotProven, "StableShort", message);
+    let Some(available) = d.seen.replica_set(&run.stable.replica_set).map(|set| set.available) else {
+        return;
+    };
+    let had = run.stable_size.unwrap_or(wanted).min(wanted);
+    run.stable_size = Some(had.max(available).min(wanted));
+    if available > had {
+        run.stable_growing_since = None; // a larger size makes progress
     }
+    if available >= wanted {
+        run.stable_short_since = None;
+        if run.stable_growing_since.take().is_some() {
+            // Time that other pods took does not count against the evidence.
+            run.resumed_at = Some(d.now);
+        }
+        return;
+    }
+    if available >= had {
+        run.stable_short_since = None;
+        run.stable_growing_since.get_or_insert(d.now);
+    } else {
+        run.stable_short_since.get_or_insert(d.now);
+    }
+    let shortages = [
+        (run.stable_short_since, STABLE_SHORT_SECONDS, "ready"),
+        (run.stable_growing_since, growth_seconds(run), "ready after it was scaled up"),
+    ];
+    for (since, seconds, what) in shortages {
+        if since.is_some_and(|since| d.passed(since, seconds)) {
+            let message = format!(
+                "stable has {available} of {wanted} pods {what} for {seconds} s (quota, nodes or probes?); the canary makes room"
+            );
+            d.go_back(run, Outcome::NotProven, SHORT, message);
+        }
+    }
+}
+
+/// How long pods that a larger size asks for may take: what the workload itself gives its pods.
+fn growth_seconds(run: &Run) -> i32 {
+    run.plan.progress_deadline_seconds.max(STABLE_SHORT_SECONDS)
+}
+
+/// Whether stable has fewer ready pods than the workload's size.
+pub(super) fn stable_lacks_pods(run: &Run) -> bool {
+    run.stable_short_since.is_some() || run.stable_growing_since.is_some()
+}
+
+/// No weight rises while stable lacks pods. True when that has to be waited for.
+pub(super) fn wait_for_stable(d: &mut Draft<'_>, run: &Run) -> bool {
+    let lost = run.stable_short_since.map(|since| d.after(since, STABLE_SHORT_SECONDS));
+    let grows = run.stable_growing_since.map(|since| d.after(since, growth_seconds(run)));
+    let Some(deadline) = lost.into_iter().chain(grows).min() else {
+        return false;
+    };
+    d.wait(SHORT, "waits until stable has all the pods of its size; the weight stays", Some(deadline));
+    true
 }

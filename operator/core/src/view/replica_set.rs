@@ -6,6 +6,11 @@ use super::{Workload, int, map, text};
 use crate::api::{LABEL_HASH, LABEL_ROLE, Revision};
 use crate::digest;
 
+/// Annotations in which the native controller keeps the size that it gave last. A ReplicaSet with pods whose noted size
+/// is not the Deployment's is a scaling event to it, and during one it rolls nothing.
+const SIZE_NOTES: [&str; 2] =
+    ["deployment.kubernetes.io/desired-replicas", "deployment.kubernetes.io/max-replicas"];
+
 /// A ReplicaSet that has the Deployment as an owner, or carries our label.
 #[derive(Clone, Debug)]
 pub struct ReplicaSet {
@@ -29,6 +34,8 @@ pub struct ReplicaSet {
     pub status_replicas: i32,
     /// `status.availableReplicas`, 0 while the status is older than the spec.
     pub available: i32,
+    /// Annotations with the size that the native controller gave last, those that it has.
+    pub size_notes: Vec<&'static str>,
     /// Our role label.
     pub role: String,
     /// `pod-template-hash` of its pods.
@@ -63,6 +70,10 @@ impl ReplicaSet {
             replicas: int(object, "/spec/replicas").unwrap_or(1),
             status_replicas: int(object, "/status/replicas").unwrap_or(0),
             available: int(object, "/status/availableReplicas").unwrap_or(0),
+            size_notes: {
+                let annotations = map(object, "/metadata/annotations");
+                SIZE_NOTES.into_iter().filter(|note| annotations.contains_key(*note)).collect()
+            },
             role: labels.get(LABEL_ROLE).and_then(Value::as_str).unwrap_or_default().to_owned(),
             hash: text(&template, &format!("/metadata/labels/{LABEL_HASH}")).to_owned(),
             digest: digest::template(&template),
