@@ -5,8 +5,9 @@ use crate::api::{
     Condition, ConditionStatus, ConditionType, Phase, ProgressiveRolloutStatus, Run, RunKind, Stage, Summary,
     TrafficStatus, Waiting,
 };
+use crate::view::shorten;
 
-use super::draft::{Decision, Draft};
+use super::draft::{Decision, Draft, MESSAGE_LIMIT};
 use super::{forward, rest};
 
 /// Characters of a commit in columns.
@@ -190,7 +191,7 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition
         let verdict = d.input.verdict;
         let (status, reason, message) = match (&verdict.no_data, verdict.run_id == run.id) {
             (_, false) => (Unknown, "NotEvaluated", "waits for the first evaluation".to_owned()),
-            (Some((_, what)), true) => (False, "NoData", what.clone()),
+            (Some((_, what)), true) => (False, "NoData", shorten(what, MESSAGE_LIMIT)),
             (None, true) => (True, "Fresh", "every required guard has fresh data".to_owned()),
         };
         list.push((ConditionType::MetricsAvailable, status, reason.to_owned(), message));

@@ -193,13 +193,15 @@ fn routes_in_order(d: &mut Draft<'_>, stable: &str, canary: &str, enrolled: bool
         if let Some(pair) = foreign {
             if enrolled {
                 // At rest the canary Service has no pods: whoever set this, stable is the safe side.
-                d.warn(
-                    "RouteOverwritten",
-                    format!(
-                        "HTTPRoute {} gave {canary} weight {} while no run is under way; it goes back to 0",
-                        named.name, pair.canary
-                    ),
-                );
+                if !d.told("RouteOverwritten") {
+                    d.warn(
+                        "RouteOverwritten",
+                        format!(
+                            "HTTPRoute {} gave {canary} weight {} while no run is under way; it goes back to 0",
+                            named.name, pair.canary
+                        ),
+                    );
+                }
                 let weights = traffic::at_rest(named, stable, canary);
                 d.act(render::set_weights(Lane::Abort, &named.name, weights));
                 in_order = false;
