@@ -257,7 +257,8 @@ pub enum Outcome {
     Reverted,
     /// A newer template took its place.
     Superseded,
-    /// The workload, the rollout or the installation went away, or break-glass was used.
+    /// The workload, the rollout or the installation went away, break-glass was used, or a person ended an
+    /// observation.
     Abandoned,
 }
 
@@ -566,7 +567,7 @@ pub struct RunRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LatchedRequest {
-    /// The annotation as written, `<verb>/<runID>`.
+    /// The annotation as written, `<verb>/<runID>` or `<verb>/<runID>/<nonce>`.
     pub value: String,
     /// When it was seen.
     #[schemars(with = "String", extend("format" = "date-time"))]
