@@ -5,6 +5,7 @@ use crate::api::{
     Condition, ConditionStatus, ConditionType, Phase, ProgressiveRolloutStatus, Run, RunKind, Stage, Summary,
     TrafficStatus, Waiting,
 };
+use crate::limits;
 use crate::view::shorten;
 
 use super::draft::{Decision, Draft, MESSAGE_LIMIT};
@@ -135,13 +136,14 @@ fn summary(d: &Draft<'_>) -> Summary {
     match (&d.status.held, d.workload()) {
         (Some(held), Some(workload)) => {
             let plan = rest::preview(d, workload);
+            let images = d.status.stable.as_ref().map(|stable| stable.images.clone()).unwrap_or_default();
             Summary {
                 step: format!("0/{}", plan.steps.len()),
                 weight: "0%".to_owned(),
                 observed: String::new(),
                 risk_class: plan.risk_class.as_str().to_owned(),
                 provenance: held.provenance.as_str().to_owned(),
-                commit: short(&workload.commit),
+                commit: short(&limits::describe(&d.spec.change, workload, &images).commit),
                 reason,
             }
         }
