@@ -73,7 +73,8 @@ pub struct ProgressiveRolloutStatus {
     /// Weight asked for and seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<TrafficStatus>,
-    /// Conditions: Ready, Reconciling, Stalled, MetricsAvailable, TrafficVerified.
+    /// Conditions: Ready, Reconciling, Stalled; during a run MetricsAvailable and TrafficVerified; AutoscalerCompatible
+    /// when an autoscaler scales the workload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

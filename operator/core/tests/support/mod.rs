@@ -37,6 +37,9 @@ pub struct Scene {
     pub routes: Vec<Value>,
     pub pods: Vec<Value>,
     pub rivals: Vec<String>,
+    /// What this pass asked for beside the workload.
+    pub autoscalers: Option<Seen<Vec<Value>>>,
+    pub claims: Option<Seen<Vec<Value>>>,
     /// Inputs that can't be read.
     pub unseen: Vec<Unreadable>,
     pub verdict: Verdict,
@@ -171,6 +174,8 @@ impl Scene {
             routes: vec![route(0)],
             pods: Vec::new(),
             rivals: Vec::new(),
+            autoscalers: None,
+            claims: None,
             unseen: Vec::new(),
             verdict: Verdict::default(),
             config: config(),
@@ -237,11 +242,6 @@ impl Scene {
         self
     }
 
-    pub fn workload(&mut self) -> &mut Value {
-        self.deployment.as_mut().unwrap()
-    }
-
-    /// Somebody applies a template: the policy pauses it in the same write.
     /// A person frees the Deployment: the policies accepted the new value together with the removal of the label.
     pub fn break_glass(&mut self, value: &str) {
         let meta = &mut self.workload()["metadata"];
@@ -249,6 +249,11 @@ impl Scene {
         meta["labels"]["sluice.dev/managed"] = json!("false");
     }
 
+    pub fn workload(&mut self) -> &mut Value {
+        self.deployment.as_mut().unwrap()
+    }
+
+    /// Somebody applies a template: the policy pauses it in the same write.
     pub fn apply(&mut self, template: Value) {
         let workload = self.workload();
         let generation = workload["metadata"]["generation"].as_i64().unwrap() + 1;
@@ -324,11 +329,6 @@ impl Scene {
     /// Decides without keeping the status. Every decision obeys the laws and breaks no invariant.
     #[track_caller]
     pub fn decide(&self) -> Decision {
-        let seen = Observed::read(Objects {
-            deployment: self.seen(Unreadable::Deployment, self.deployment.clone()),
-            replica_sets: self.seen(Unreadable::ReplicaSets, self.replica_sets.clone()),
-            services: self.seen(Unreadable::Services, self.services.clone()),
-            endpoint_slices: self.seen(Unreadable::EndpointSlices, self.slices.clone()),
         let (decision, violations) = self.decide_and_check();
         assert_eq!(violations, Vec::<String>::new());
         decision
@@ -344,9 +344,16 @@ impl Scene {
 
     #[track_caller]
     fn decide_and_check(&self) -> (Decision, Vec<String>) {
+        let seen = Observed::read(Objects {
+            deployment: self.seen(Unreadable::Deployment, self.deployment.clone()),
+            replica_sets: self.seen(Unreadable::ReplicaSets, self.replica_sets.clone()),
+            services: self.seen(Unreadable::Services, self.services.clone()),
+            endpoint_slices: self.seen(Unreadable::EndpointSlices, self.slices.clone()),
             routes: self.seen(Unreadable::Routes, self.routes.clone()),
             canary_pods: Seen::Seen(self.pods.clone()),
             rivals: self.rivals.clone(),
+            autoscalers: self.autoscalers.clone(),
+            claims: self.claims.clone(),
         });
         let input = Input {
             rollout: &self.rollout,
@@ -418,13 +425,6 @@ pub fn laws(rollout: &ProgressiveRollout, decision: &Decision) {
         let waiting = status.waiting.as_ref().unwrap();
         assert_eq!(waiting.deadline, None, "what stalls waits for a person");
     }
-    assert!(status.phase_since.is_some());
-    assert!(wire.to_string().len() < 100_000, "a status of {} bytes", wire.to_string().len());
-    for event in &decision.events {
-        assert!(event.message.len() <= 2000 && !event.message.is_empty(), "{event:?}");
-    }
-}
-
     if let Some(waiting) = &status.waiting {
         assert!(
             !waiting.reason.is_empty() && waiting.reason.chars().all(|c| c.is_ascii_alphanumeric()),
@@ -444,6 +444,13 @@ pub fn laws(rollout: &ProgressiveRollout, decision: &Decision) {
             None => assert!(decision.wake.as_secs() <= 1, "{:?} waits without a reason", run.stage),
         }
     }
+    assert!(status.phase_since.is_some());
+    assert!(wire.to_string().len() < 100_000, "a status of {} bytes", wire.to_string().len());
+    for event in &decision.events {
+        assert!(event.message.len() <= 2000 && !event.message.is_empty(), "{event:?}");
+    }
+}
+
 /// Reason and message of the Stalled condition, if it is True.
 pub fn stalled(decision: &Decision) -> Option<(String, String)> {
     let found = decision.status.conditions.iter().find(|condition| {
