@@ -325,7 +325,8 @@ class Roles(unittest.TestCase):
         yes = [
             ("patch", "apps/deployments", "shop"), ("create", "apps/replicasets", "shop"), ("delete", "/services", "shop"),
             ("watch", "discovery.k8s.io/endpointslices", "shop"), ("list", "/pods", "shop"),
-            ("patch", f"{gateway}/httproutes", "shop"),
+            ("patch", f"{gateway}/httproutes", "shop"), ("list", "autoscaling/horizontalpodautoscalers", "shop"),
+            ("get", "/persistentvolumeclaims", "shop"),
             ("update", "sluice.dev/progressiverollouts/status", "shop"), ("patch", "sluice.dev/progressiverollouts", "shop"),
             ("get", "/secrets", "shop", "sluice-providers"),
             ("create", "events.k8s.io/events", "shop"), ("create", "coordination.k8s.io/leases", home),
@@ -340,7 +341,8 @@ class Roles(unittest.TestCase):
             ("update", "coordination.k8s.io/leases", home, "other"), ("delete", f"{gateway}/httproutes", "shop"),
             ("patch", f"{policies}/mutatingadmissionpolicies"), ("create", "sluice.dev/progressiverollouts", "shop"),
             ("breakglass", "sluice.dev/progressiverollouts", "shop", "web"), ("list", "/nodes"), ("watch", "/pods", "shop"), ("get", "/namespaces", "shop", "shop"),
-            ("get", f"{gateway}/gateways", "shop"), ("list", "autoscaling/horizontalpodautoscalers", "shop"), ("update", "/namespaces", "shop"),
+            ("get", f"{gateway}/gateways", "shop"), ("patch", "autoscaling/horizontalpodautoscalers", "shop"),
+            ("list", "/persistentvolumeclaims", "shop"), ("update", "/namespaces", "shop"),
         ]
         for question in yes:
             self.assertTrue(self.may(SLUICE, *question), question)

@@ -191,12 +191,16 @@ impl Cluster {
         }
     }
 
-    /// Writes a person's request on a rollout.
-    pub async fn request(&self, name: &str, value: &str) -> Result<(), Failure> {
-        let body = json!({ "metadata": { "annotations": { ANNOTATION_REQUEST: value } } });
+    /// Writes a person's request on a rollout, only at this version of it if one is given; false when it changed.
+    pub async fn request(&self, name: &str, value: &str, only: Option<&str>) -> Result<bool, Failure> {
+        let mut body = json!({ "metadata": { "annotations": { ANNOTATION_REQUEST: value } } });
+        if let Some(version) = only {
+            body["metadata"]["resourceVersion"] = json!(version);
+        }
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         match limited(self.rollouts().patch(name, &params, &Patch::Merge(body))).await {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 409 && only.is_some() => Ok(false),
             Err(error) => Err(self.asked("patch", Some(&self.namespace)).explain(&error)),
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod actuate;
 pub mod args;
+pub mod beside;
 pub mod client;
 pub mod context;
 pub mod crash;

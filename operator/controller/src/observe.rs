@@ -10,6 +10,7 @@ use sluice_core::api::{LABEL_ROLLOUT, ProgressiveRollout};
 use sluice_core::limits;
 use sluice_core::observed::{Objects, Observed, Seen};
 
+use crate::beside;
 use crate::client::bounded;
 use crate::context::Context;
 use crate::error::CallError;
@@ -17,7 +18,7 @@ use crate::pods;
 use crate::watch::{Key, Watched};
 
 /// Limit on one live read.
-const READ_LIMIT: Duration = Duration::from_secs(5);
+pub const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// Names that a rollout, and the run under way, refer to.
 struct Names {
@@ -63,6 +64,8 @@ pub fn cached(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Observe
         routes: ctx.stores.list(Watched::HttpRoute, namespace, |o| names.routes.contains(&o.name_any())),
         canary_pods,
         rivals: rivals(ctx, key, rollout),
+        autoscalers: None,
+        claims: None,
     })
 }
 
@@ -92,7 +95,9 @@ pub async fn of(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Obser
         get_all(client, namespace, Watched::HttpRoute, &names.routes),
     );
     let deployment = deployment.map(|list| list.into_iter().next());
-    let replica_sets = replica_sets(client, key, deployment.get().and_then(Option::as_ref)).await;
+    let found = deployment.get().and_then(Option::as_ref);
+    let (replica_sets, (autoscalers, claims)) =
+        tokio::join!(replica_sets(client, key, found), beside::read(client, namespace, rollout, found));
     let mut objects = Objects {
         deployment,
         replica_sets,
@@ -101,6 +106,8 @@ pub async fn of(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Obser
         routes,
         canary_pods: Seen::Seen(Vec::new()),
         rivals: rivals(ctx, key, rollout),
+        autoscalers,
+        claims,
     };
     objects.canary_pods = canary_pods(ctx, key, rollout, &objects).await;
     Observed::read(objects)

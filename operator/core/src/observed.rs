@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::view::{PodTrouble, ReplicaSet, Route, Service, Workload, ready_pods, worst_trouble};
+use crate::view::{
+    Autoscaler, Claim, PodTrouble, ReplicaSet, Route, Service, Workload, ready_pods, worst_trouble,
+};
 
 /// An input, or why it could not be read.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +55,10 @@ pub struct Objects {
     pub canary_pods: Seen<Vec<Value>>,
     /// Other rollouts in the namespace that name the same workload, oldest first.
     pub rivals: Vec<String>,
+    /// Autoscalers of the namespace; `None` when this pass did not ask.
+    pub autoscalers: Option<Seen<Vec<Value>>>,
+    /// Claims that the template names, those that exist; `None` when this pass did not ask.
+    pub claims: Option<Seen<Vec<Value>>>,
 }
 
 /// What a decision sees.
@@ -72,6 +78,10 @@ pub struct Observed {
     pub trouble: Option<PodTrouble>,
     /// Other rollouts that name the same workload.
     pub rivals: Vec<String>,
+    /// Autoscalers of the workload. They matter before enrolment and before a run: `None` when this pass did not ask.
+    pub autoscalers: Option<Seen<Vec<Autoscaler>>>,
+    /// Claims that the workload's pods share; `None` when this pass did not ask.
+    pub claims: Option<Seen<Vec<Claim>>>,
 }
 
 impl Observed {
@@ -90,8 +100,10 @@ impl Observed {
             }
             by_service.into_iter().map(|(service, list)| (service, ready_pods(&list))).collect()
         });
+        let workload = objects.deployment.map(|d| d.as_ref().map(Workload::read));
+        let scaled = workload.get().and_then(Option::as_ref).map(|w| w.name.clone()).unwrap_or_default();
         Self {
-            workload: objects.deployment.map(|d| d.as_ref().map(Workload::read)),
+            workload,
             replica_sets: objects.replica_sets.map(|list| {
                 let mut sets: Vec<ReplicaSet> = list.iter().map(ReplicaSet::read).collect();
                 sets.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
@@ -102,6 +114,10 @@ impl Observed {
             routes: objects.routes.map(|list| list.iter().map(Route::read).collect()),
             trouble: objects.canary_pods.get().and_then(|pods| worst_trouble(pods)),
             rivals: objects.rivals,
+            autoscalers: objects.autoscalers.map(|seen| {
+                seen.map(|list| list.iter().filter_map(|o| Autoscaler::read(o, &scaled)).collect())
+            }),
+            claims: objects.claims.map(|seen| seen.map(|list| list.iter().map(Claim::read).collect())),
         }
     }
 

@@ -160,3 +160,34 @@ fn a_run_keeps_the_plan_it_started_with() {
     scene.pass();
     assert_eq!(scene.run().plan, plan);
 }
+
+#[test]
+fn a_held_revision_shows_the_commit_that_describes_it() {
+    const DECLARED: &str = "9f2c1ab4d0e1f2a3";
+    const ANNOTATED: &str = "aaaaaaa1234567890";
+    // (declared images, declared commit, annotation), and the commit that is shown.
+    let cases = [
+        (vec!["app:2"], Some(DECLARED), None, "9f2c1ab4d0e1"),
+        (vec!["app:2"], None, Some(ANNOTATED), "aaaaaaa12345"),
+        (vec![], Some(ANNOTATED), Some(ANNOTATED), "aaaaaaa12345"),
+        (vec!["app:9"], Some(DECLARED), Some(ANNOTATED), "aaaaaaa12345"),
+        (vec!["app:9"], Some(DECLARED), None, ""),
+    ];
+    for (images, commit, annotation, shown) in cases {
+        let mut scene = Scene::held("app:2");
+        scene.rollout.spec.suspend = true;
+        scene.rollout.spec.change.images = images.iter().map(ToString::to_string).collect();
+        scene.rollout.spec.change.commit = commit.map(ToOwned::to_owned);
+        if let Some(annotation) = annotation {
+            scene.workload()["metadata"]["annotations"]["sluice.dev/commit"] = json!(annotation);
+        }
+        let summary = scene.pass().status.summary;
+        assert_eq!(summary.commit, shown, "{images:?} {commit:?} {annotation:?}");
+        // The run that follows carries the same one.
+        scene.rollout.spec.suspend = false;
+        scene.later(31);
+        scene.pass();
+        let carried = scene.run().canary.commit.unwrap_or_default();
+        assert!(carried.starts_with(shown) && carried.is_empty() == shown.is_empty(), "{carried}");
+    }
+}

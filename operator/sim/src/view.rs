@@ -153,5 +153,7 @@ pub fn observe(objects: &Objects, pods: &Pods, unreadable: &[Res], at: Timestamp
         routes,
         trouble: worst_trouble(&troubled),
         rivals: Vec::new(),
+        autoscalers: None,
+        claims: None,
     }
 }

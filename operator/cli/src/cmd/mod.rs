@@ -10,6 +10,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use sluice_core::api::Verb;
 
 use crate::args::{Cli, Color, Command, Global, Output};
 use crate::exit::Code;
@@ -43,10 +44,10 @@ pub async fn run(cli: Cli, program: String) -> Result<Code, Failure> {
     match cli.command {
         Command::Status(args) => status::run(&context, args).await,
         Command::List(args) => list::run(&context, args).await,
-        Command::Abort(args) => request::run(&context, request::Verb::Abort, args).await,
-        Command::Pause(args) => request::run(&context, request::Verb::Pause, args).await,
-        Command::Resume(args) => request::run(&context, request::Verb::Resume, args).await,
-        Command::Retry(args) => request::run(&context, request::Verb::Retry, args).await,
+        Command::Abort(args) => request::run(&context, Verb::Abort, args).await,
+        Command::Pause(args) => request::run(&context, Verb::Pause, args).await,
+        Command::Resume(args) => request::run(&context, Verb::Resume, args).await,
+        Command::Retry(args) => request::run(&context, Verb::Retry, args).await,
         Command::Version(args) => version::run(&context, args).await,
         Command::Completion(args) => complete::script(&context, args.shell),
     }

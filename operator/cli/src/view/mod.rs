@@ -10,7 +10,7 @@ mod parts;
 pub mod words;
 
 use jiff::Timestamp;
-use sluice_core::api::{Phase, ProgressiveRolloutStatus, RunRecord, Waiting};
+use sluice_core::api::{ConditionStatus, ConditionType, Phase, ProgressiveRolloutStatus, RunRecord, Waiting};
 
 use crate::model::{Seen, Standing, fallback_wait, stalled};
 use crate::out::{Line, Role, labelled};
@@ -100,8 +100,19 @@ fn left(look: &Look<'_>) -> Vec<Line> {
     } else {
         lines.extend(last(look, &status));
     }
+    lines.extend(autoscaler(look, &status));
     lines.extend(next::lines(look, &status));
     lines.into_iter().map(|line| line.clip(look.width)).collect()
+}
+
+/// An autoscaler that counts the canary's pods, or that can't be read: nothing stops by it, but a person should know.
+fn autoscaler(look: &Look<'_>, status: &ProgressiveRolloutStatus) -> Vec<Line> {
+    let found = status.conditions.iter().find(|condition| {
+        condition.kind == ConditionType::AutoscalerCompatible && condition.status != ConditionStatus::True
+    });
+    found.map_or_else(Vec::new, |condition| {
+        labelled("hpa", Role::Attention, &condition.message, look.width)
+    })
 }
 
 /// What it waits for, for how long, and until when. Never empty while something is under way.

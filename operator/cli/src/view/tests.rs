@@ -1,5 +1,7 @@
 //! Screens of typical moments, as snapshots, and what must hold for all of them.
 
+use serde_json::json;
+
 use super::*;
 
 /// Typical moments in the life of one rollout. The time is noon.
@@ -573,4 +575,22 @@ fn lines_for_logs() {
     };
     let text: Vec<String> = scene::all().iter().map(|(_, seen)| line(seen)).collect();
     insta::assert_snapshot!("lines", text.join("\n"));
+}
+
+#[test]
+fn an_autoscaler_that_counts_the_canary_is_worth_a_line() {
+    let mut seen = scene::stepping();
+    let line = |seen: &Seen| drawn(seen, 100).into_iter().find(|line| line.starts_with("hpa"));
+    assert_eq!(line(&seen), None);
+    let condition = json!({
+        "type": "AutoscalerCompatible", "status": "False", "reason": "ValueTarget", "observedGeneration": 1,
+        "message": "HorizontalPodAutoscaler web: External queue_length; use AverageValue",
+        "lastTransitionTime": "2026-11-03T12:00:00Z",
+    });
+    let status = seen.rollout.status.as_mut().unwrap();
+    status.conditions.push(serde_json::from_value(condition).unwrap());
+    let told = "hpa      HorizontalPodAutoscaler web: External queue_length; use AverageValue";
+    assert_eq!(line(&seen).as_deref(), Some(told));
+    seen.rollout.status.as_mut().unwrap().conditions.last_mut().unwrap().status = ConditionStatus::True;
+    assert_eq!(line(&seen), None);
 }

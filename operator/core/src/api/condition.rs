@@ -17,6 +17,8 @@ pub enum ConditionType {
     MetricsAvailable,
     /// The weight asked for is live in the router.
     TrafficVerified,
+    /// No metric of the workload's autoscaler counts the canary's pods as stable's.
+    AutoscalerCompatible,
 }
 
 impl ConditionType {
@@ -28,6 +30,7 @@ impl ConditionType {
             Self::Stalled => "Stalled",
             Self::MetricsAvailable => "MetricsAvailable",
             Self::TrafficVerified => "TrafficVerified",
+            Self::AutoscalerCompatible => "AutoscalerCompatible",
         }
     }
 }
@@ -47,7 +50,8 @@ pub enum ConditionStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What the condition is about: Ready, Reconciling, Stalled, MetricsAvailable or TrafficVerified.
+    /// What the condition is about: Ready, Reconciling, Stalled, MetricsAvailable, TrafficVerified or
+    /// AutoscalerCompatible.
     #[serde(rename = "type")]
     pub kind: ConditionType,
     /// True, False or Unknown.

@@ -7,6 +7,7 @@ mod change;
 mod condition;
 mod guard;
 mod provider;
+mod request;
 mod rollout;
 mod status;
 
@@ -14,6 +15,7 @@ pub use change::{Change, Provenance};
 pub use condition::{Condition, ConditionStatus, ConditionType};
 pub use guard::{AlertGuard, AlertMatcher, ErrorRatioGuard, Guard, GuardAction, MatchOp, RatioSource};
 pub use provider::{Header, PROVIDER_SECRET, ProviderConfig};
+pub use request::{Request, Verb};
 pub use rollout::{
     ApexCallers, Limits, Mode, ProgressiveRollout, ProgressiveRolloutSpec, RouteRef, Routing, StepSpec,
     Wiring, WorkloadRef,
@@ -31,7 +33,7 @@ pub const LABEL_MANAGED: &str = "sluice.dev/managed";
 pub const ANNOTATION_HELD: &str = "sluice.dev/held";
 /// Annotation by which a person with the verb `breakglass` frees a Deployment.
 pub const ANNOTATION_BREAK_GLASS: &str = "sluice.dev/break-glass";
-/// Annotation on a rollout that carries a person's verb: `<verb>/<runID>`.
+/// Annotation on a rollout that carries a person's verb: `<verb>/<runID>`, or `<verb>/<runID>/<nonce>` ([`Request`]).
 pub const ANNOTATION_REQUEST: &str = "sluice.dev/request";
 /// Annotation on a Deployment that names the source commit of its template.
 pub const ANNOTATION_COMMIT: &str = "sluice.dev/commit";

@@ -73,7 +73,8 @@ pub struct ProgressiveRolloutStatus {
     /// Weight asked for and seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<TrafficStatus>,
-    /// Conditions: Ready, Reconciling, Stalled, MetricsAvailable, TrafficVerified.
+    /// Conditions: Ready, Reconciling, Stalled; during a run MetricsAvailable and TrafficVerified; AutoscalerCompatible
+    /// when an autoscaler scales the workload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -257,7 +258,8 @@ pub enum Outcome {
     Reverted,
     /// A newer template took its place.
     Superseded,
-    /// The workload, the rollout or the installation went away, or break-glass was used.
+    /// The workload, the rollout or the installation went away, break-glass was used, or a person ended an
+    /// observation.
     Abandoned,
 }
 
@@ -573,7 +575,7 @@ pub struct RunRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LatchedRequest {
-    /// The annotation as written, `<verb>/<runID>`.
+    /// The annotation as written, `<verb>/<runID>` or `<verb>/<runID>/<nonce>`.
     pub value: String,
     /// When it was seen.
     #[schemars(with = "String", extend("format" = "date-time"))]

@@ -49,7 +49,9 @@ const IDLE_WAKE: Duration = Duration::from_secs(300);
 pub(super) const BUSY_WAKE: Duration = Duration::from_secs(1);
 
 /// Longest sentence in status, in characters.
-const MESSAGE_LIMIT: usize = 600;
+pub(super) const MESSAGE_LIMIT: usize = 600;
+/// Longest message of an event, in characters: the API server takes 1024 bytes.
+const EVENT_LIMIT: usize = 1000;
 
 /// A wait that this pass found.
 #[derive(Clone, Debug)]
@@ -124,13 +126,27 @@ impl<'a> Draft<'a> {
         waiting.is_some_and(|waiting| waiting.reason == reason)
     }
 
+    /// Since when the last passes waited for this reason; now, when they did not.
+    pub fn waits_since(&self, reason: &str) -> Timestamp {
+        let waiting = self.input.rollout.status.as_ref().and_then(|status| status.waiting.as_ref());
+        waiting.filter(|waiting| waiting.reason == reason).map_or(self.now, |waiting| waiting.since)
+    }
+
+    /// Gives the wait that this pass found a deadline, if it has none of its own.
+    pub fn wait_until(&mut self, deadline: Timestamp) {
+        if let Some(wait) = &mut self.wait {
+            wait.deadline.get_or_insert(deadline);
+        }
+    }
+
     pub fn act(&mut self, action: Action) {
         self.actions.push(action);
         self.wake_within(BUSY_WAKE);
     }
 
     pub fn event(&mut self, kind: EventKind, reason: &'static str, message: impl Into<String>) {
-        self.events.push(Event { kind, reason, message: message.into() });
+        let message = shorten(&message.into(), EVENT_LIMIT);
+        self.events.push(Event { kind, reason, message });
     }
 
     pub fn normal(&mut self, reason: &'static str, message: impl Into<String>) {

@@ -23,6 +23,8 @@ const HOLD_BAKES: i32 = 4;
 const SHORTEST_HOLD_SECONDS: i32 = 60;
 /// What a pod says that no node has room for.
 const UNSCHEDULABLE: &str = "Unschedulable";
+/// What waits for an input that can't be read.
+const CANNOT_READ: &str = "CannotRead";
 /// Reasons of holds that are told apart here.
 const NO_DATA: &str = "NoData";
 const NOT_ENOUGH: &str = "NotEnoughEvidence";
@@ -41,17 +43,18 @@ pub(super) fn pods_for(replicas: i32, percent: i32) -> i32 {
 
 /// Hide history, pin the pair, bring up the first canary pod.
 pub(super) fn prepare(d: &mut Draft<'_>, mut run: Run) {
-    let Some(workload) = d.workload() else {
-        unreadable(d, run);
-        return;
-    };
-    if waits_for_view(d) {
-        d.status.run = Some(run);
+    if cannot_read(d, &mut run) {
+        finish_pass(d, run);
         return;
     }
+    let Some(workload) = d.workload() else {
+        d.status.run = Some(run);
+        return;
+    };
     if add_finalizer(d) || weight_is_foreign(d, &run) || hide_history(d, &run, workload) || pin_pair(d, &run)
     {
         let seconds = run.plan.progress_deadline_seconds;
+        d.wait_until(d.after(run.stage_since, seconds));
         if d.passed(run.stage_since, seconds) {
             let wait =
                 d.wait.as_ref().map_or_else(|| "nothing got ready".to_owned(), |wait| wait.message.clone());
@@ -92,14 +95,14 @@ pub(super) fn prepare(d: &mut Draft<'_>, mut run: Run) {
 
 /// One step: capacity, weight, acknowledgement, settle, evidence, next.
 pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
-    let Some(workload) = d.workload() else {
-        unreadable(d, run);
-        return;
-    };
-    if waits_for_view(d) {
-        d.status.run = Some(run);
+    if cannot_read(d, &mut run) {
+        finish_pass(d, run);
         return;
     }
+    let Some(workload) = d.workload() else {
+        d.status.run = Some(run);
+        return;
+    };
     let Some(step) = usize::try_from(run.step).ok().and_then(|index| run.plan.steps.get(index)).copied()
     else {
         // A plan always has the step that a run is in; if not, the safe side is stable.
@@ -141,7 +144,7 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
 }
 
 /// Keeps the run in status, or lets going back begin in the same pass: an abort never waits for the next one.
-fn finish_pass(d: &mut Draft<'_>, run: Run) {
+pub(super) fn finish_pass(d: &mut Draft<'_>, run: Run) {
     if run.going_back.is_some() {
         d.actions.retain(|action| action.lane == Lane::Abort);
         super::back::step(d, run);
@@ -150,18 +153,24 @@ fn finish_pass(d: &mut Draft<'_>, run: Run) {
     }
 }
 
-fn unreadable(d: &mut Draft<'_>, run: Run) {
-    let why = d.seen.unseen().unwrap_or_else(|| "the Deployment does not exist".to_owned());
-    d.wait("CannotRead", format!("{why}; the weight stays"), None);
-    d.status.run = Some(run);
-}
-
-/// Whether something can't be read, so that nothing moves forward.
-fn waits_for_view(d: &mut Draft<'_>) -> bool {
-    let Some(why) = d.seen.unseen() else {
+/// Waits while something can't be read: nothing moves forward on a guess, and after as long as the plan allows
+/// without data the run goes back. A revision that is the workload's own already has no safer side. False when
+/// everything was read.
+pub(super) fn cannot_read(d: &mut Draft<'_>, run: &mut Run) -> bool {
+    let gone = || d.workload().is_none().then(|| "the Deployment does not exist".to_owned());
+    let Some(why) = d.seen.unseen().or_else(gone) else {
         return false;
     };
-    d.wait("CannotRead", format!("{why}; the weight stays"), None);
+    let seconds = run.plan.no_data_seconds;
+    let since = d.waits_since(CANNOT_READ);
+    let message = format!("{why}; the weight stays");
+    if run.released {
+        d.wait(CANNOT_READ, message, None);
+    } else if d.passed(since, seconds) {
+        d.go_back(run, Outcome::NotProven, CANNOT_READ, format!("{why}, for {seconds} s"));
+    } else {
+        d.wait(CANNOT_READ, message, Some(d.after(since, seconds)));
+    }
     true
 }
 

@@ -78,7 +78,8 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
         return;
     }
     let returning = d.status.good.iter().find(|good| good.digest == workload.digest).cloned();
-    if returning.is_none() && !ready_to_judge(d, view.declared) {
+    // Going back to a recorded good revision is gated by nothing.
+    if returning.is_none() && !(ready_to_judge(d, view.declared) && rest::volumes_in_order(d, workload)) {
         return;
     }
     start(d, workload, view, stable, returning);

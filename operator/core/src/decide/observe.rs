@@ -122,14 +122,23 @@ pub(super) fn judge(d: &mut Draft<'_>, mut run: Run) {
         None => d.seen.workload.get().is_some(),
     };
     let left = d.spec.mode != crate::api::Mode::Observe || leave::leaving(d);
-    if !done && !left {
+    // A person's abort ends the observation; the native roll goes on.
+    let ended = run.going_back.as_ref().is_some_and(|back| back.outcome == Outcome::Abandoned);
+    if !done && !left && !ended {
         d.wait("Observing", "the native roll is judged, not touched", None);
         d.status.run = Some(run);
         return;
     }
     let (outcome, reason, message) = match run.going_back {
-        Some(back) => (Outcome::Rejected, "WouldReject", format!("{}: {}", back.reason, back.message)),
-        None => (Outcome::Promoted, "WouldNotReject", "no guard tripped during the native roll".to_owned()),
+        Some(back) if ended => (back.outcome, back.reason, back.message),
+        Some(back) => {
+            (Outcome::Rejected, "WouldReject".to_owned(), format!("{}: {}", back.reason, back.message))
+        }
+        None => (
+            Outcome::Promoted,
+            "WouldNotReject".to_owned(),
+            "no guard tripped during the native roll".to_owned(),
+        ),
     };
     d.normal("Observed", format!("run {}: {reason}: {message}", run.id));
     d.status.history.insert(
@@ -137,7 +146,7 @@ pub(super) fn judge(d: &mut Draft<'_>, mut run: Run) {
         RunRecord {
             id: run.id,
             outcome,
-            reason: reason.to_owned(),
+            reason,
             message,
             risk_class: run.plan.risk_class,
             provenance: run.plan.provenance,

@@ -13,7 +13,7 @@ use crate::render::{self, NOTHING, Role};
 use crate::view::{HeldMark, Workload};
 
 use super::draft::{BUSY_WAKE, Draft};
-use super::forward::{apex_selector, canary_set};
+use super::forward::{apex_selector, canary_set, cannot_read, finish_pass};
 use super::traffic::{self, Weights};
 
 /// How long the native controller may take to recognise the adopted ReplicaSet, in seconds.
@@ -33,9 +33,8 @@ pub(super) fn swap(d: &mut Draft<'_>, mut run: Run) {
         super::back::step(d, run);
         return;
     }
-    if let Some(why) = d.seen.unseen() {
-        d.wait("CannotRead", format!("{why}; promotion waits"), None);
-        d.status.run = Some(run);
+    if cannot_read(d, &mut run) {
+        finish_pass(d, run);
         return;
     }
     let Some(workload) = d.workload() else {
@@ -115,11 +114,11 @@ fn recognised(workload: &crate::view::Workload, available: i32) -> bool {
 fn rewire(d: &mut Draft<'_>, mut run: Run) {
     let apex = apex_selector(d, &run);
     let need = d.workload().map_or(1, |w| w.replicas);
+    let deadline = Some(d.after(run.stage_since, REWIRE_SECONDS));
     let Some(stable) = d.seen.service(&run.plan.stable_service) else {
         d.status.run = Some(run); // it is made again before this
         return;
     };
-    let deadline = Some(d.after(run.stage_since, REWIRE_SECONDS));
     let follows = stable.pinned() == Some(run.canary.hash.as_str());
     let away = traffic::shown(&run.plan, d.seen) == Weights::All(100);
     if !follows && !away && !d.passed(run.stage_since, OVERWRITTEN_SECONDS) {
@@ -169,6 +168,7 @@ pub(super) fn watch(d: &mut Draft<'_>, mut run: Run) {
     }
     keep_warm(d, &run, workload);
     let seconds = run.plan.watch_seconds;
+    d.wait_until(d.after(run.stage_since, seconds));
     let settle = run.plan.settle_seconds;
     let over = d.passed(run.stage_since, seconds.max(settle));
     let current = d.input.verdict.is_about(&run.id, Stage::Watching, run.step);

@@ -6,7 +6,11 @@ use crate::api::{
     TrafficStatus, Waiting,
 };
 
-use super::draft::{Decision, Draft};
+use crate::limits;
+use crate::observed::Seen;
+use crate::view::{Autoscaler, shorten};
+
+use super::draft::{Decision, Draft, MESSAGE_LIMIT};
 use super::{forward, rest};
 
 /// Characters of a commit in columns.
@@ -26,6 +30,7 @@ pub(super) fn finish(mut d: Draft<'_>) -> Decision {
         d.status.observed_workload_generation = Some(workload.generation);
     }
     evidence(&mut d);
+    warn_of_autoscaler(&mut d, &before);
     d.status.waiting = waiting(&d, &before);
     d.status.traffic = d.status.run.as_ref().map(|run| traffic(&d, run));
     d.status.summary = summary(&d);
@@ -134,13 +139,14 @@ fn summary(d: &Draft<'_>) -> Summary {
     match (&d.status.held, d.workload()) {
         (Some(held), Some(workload)) => {
             let plan = rest::preview(d, workload);
+            let images = d.status.stable.as_ref().map(|stable| stable.images.clone()).unwrap_or_default();
             Summary {
                 step: format!("0/{}", plan.steps.len()),
                 weight: "0%".to_owned(),
                 observed: String::new(),
                 risk_class: plan.risk_class.as_str().to_owned(),
                 provenance: held.provenance.as_str().to_owned(),
-                commit: short(&workload.commit),
+                commit: short(&limits::describe(&d.spec.change, workload, &images).commit),
                 reason,
             }
         }
@@ -190,7 +196,7 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition
         let verdict = d.input.verdict;
         let (status, reason, message) = match (&verdict.no_data, verdict.run_id == run.id) {
             (_, false) => (Unknown, "NotEvaluated", "waits for the first evaluation".to_owned()),
-            (Some((_, what)), true) => (False, "NoData", what.clone()),
+            (Some((_, what)), true) => (False, "NoData", shorten(what, MESSAGE_LIMIT)),
             (None, true) => (True, "Fresh", "every required guard has fresh data".to_owned()),
         };
         list.push((ConditionType::MetricsAvailable, status, reason.to_owned(), message));
@@ -199,6 +205,7 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition
         let (status, reason) = if settled { (True, "Settled") } else { (Unknown, "NotSettled") };
         list.push((ConditionType::TrafficVerified, status, reason.to_owned(), format!("weight {percent} %")));
     }
+    list.extend(autoscaler(d, before));
     list.into_iter()
         .map(|(kind, status, reason, message)| {
             let known = before.conditions.iter().find(|c| c.kind == kind && c.status == status);
@@ -212,4 +219,62 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition
             }
         })
         .collect()
+}
+
+/// What is known of the workload's autoscaler: what this pass read, else what an earlier one found.
+fn autoscaler(
+    d: &Draft<'_>,
+    before: &ProgressiveRolloutStatus,
+) -> Option<(ConditionType, ConditionStatus, String, String)> {
+    let kind = ConditionType::AutoscalerCompatible;
+    let said = |status, reason: &str, message: String| Some((kind, status, reason.to_owned(), message));
+    match &d.seen.autoscalers {
+        None => {
+            let known = before.conditions.iter().find(|condition| condition.kind == kind)?;
+            Some((kind, known.status, known.reason.clone(), known.message.clone()))
+        }
+        Some(Seen::Unseen(why)) => said(
+            ConditionStatus::Unknown,
+            "CannotRead",
+            shorten(
+                &format!(
+                    "HorizontalPodAutoscalers can't be read, so a metric that counts the canary's pods would go unseen: {why}"
+                ),
+                MESSAGE_LIMIT,
+            ),
+        ),
+        Some(Seen::Seen(found)) => match found.iter().find(|autoscaler| !autoscaler.value_metrics.is_empty())
+        {
+            Some(counts) => {
+                said(ConditionStatus::False, "ValueTarget", shorten(&value_target(counts), MESSAGE_LIMIT))
+            }
+            None => {
+                let name = &found.first()?.name;
+                let message =
+                    format!("no metric of HorizontalPodAutoscaler {name} has a target of type Value");
+                said(ConditionStatus::True, "AverageTargets", message)
+            }
+        },
+    }
+}
+
+fn value_target(autoscaler: &Autoscaler) -> String {
+    format!(
+        "HorizontalPodAutoscaler {}: the target of metric {} is of type Value, which multiplies with the canary's pods too, so a run may scale stable up; use AverageValue",
+        autoscaler.name,
+        autoscaler.value_metrics.join(", ")
+    )
+}
+
+/// Tells once that an autoscaler counts the canary's pods.
+fn warn_of_autoscaler(d: &mut Draft<'_>, before: &ProgressiveRolloutStatus) {
+    let Some((kind, ConditionStatus::False, _, message)) = autoscaler(d, before) else {
+        return;
+    };
+    let told = before.conditions.iter().any(|condition| {
+        condition.kind == kind && condition.status == ConditionStatus::False && condition.message == message
+    });
+    if !told {
+        d.warn("AutoscalerCountsCanary", message);
+    }
 }

@@ -3,7 +3,12 @@
 //! They are bound to a run, so that an old one never acts on a new run, and git can't undo one: once an
 //! abort is latched no later verb takes it back.
 
-use crate::api::{ANNOTATION_REQUEST, LatchedRequest, Outcome, Run, Stage};
+use std::str::FromStr;
+
+use crate::action::EventKind;
+use crate::api::{
+    ANNOTATION_REQUEST, GoingBack, LatchedRequest, Mode, Outcome, Request, Run, RunKind, Stage, Verb,
+};
 use crate::view::shorten;
 
 use super::draft::Draft;
@@ -11,55 +16,61 @@ use super::draft::Draft;
 /// Longest request that is kept, in characters; every valid one is shorter.
 const REQUEST_LIMIT: usize = 100;
 
+/// What comes of a request.
+enum Answer {
+    Accepted(String),
+    Ignored(String),
+}
+
 pub(super) fn latch(d: &mut Draft<'_>, run: Option<&mut Run>) {
     let annotations = d.input.rollout.metadata.annotations.as_ref();
-    let Some(value) = annotations.and_then(|a| a.get(ANNOTATION_REQUEST)).filter(|v| !v.is_empty()).cloned()
-    else {
+    let Some(value) = annotations.and_then(|a| a.get(ANNOTATION_REQUEST)).filter(|v| !v.is_empty()) else {
         return;
     };
-    let value = shorten(&value, REQUEST_LIMIT);
-    if d.status.request.as_ref().is_some_and(|latched| latched.value == value) {
+    let kept = shorten(value, REQUEST_LIMIT);
+    if d.status.request.as_ref().is_some_and(|latched| latched.value == kept) {
         return;
     }
-    let answer = answer(d, run, &value);
-    d.normal("RequestSeen", format!("{value}: {answer}"));
-    d.status.request = Some(LatchedRequest { value, at: d.now, answer });
+    let (kind, reason, answer) = match Request::from_str(value) {
+        Err(problem) => (EventKind::Warning, "RequestInvalid", format!("ignored: {problem}")),
+        Ok(request) => match answer(d, run, &request) {
+            Answer::Accepted(what) => (EventKind::Normal, "RequestSeen", format!("accepted: {what}")),
+            Answer::Ignored(why) => (EventKind::Warning, "RequestIgnored", format!("ignored: {why}")),
+        },
+    };
+    d.event(kind, reason, format!("{kept}: {answer}"));
+    d.status.request = Some(LatchedRequest { value: kept, at: d.now, answer });
 }
 
-fn answer(d: &mut Draft<'_>, run: Option<&mut Run>, value: &str) -> String {
-    let Some((verb, id)) = value.split_once('/') else {
-        return format!("ignored: write <verb>/<runID>, such as abort/7-x2k4f, not {value:?}");
-    };
-    if !matches!(verb, "abort" | "pause" | "resume" | "retry") {
-        return format!("ignored: {verb:?} is no verb; write abort, pause, resume or retry");
-    }
+fn answer(d: &mut Draft<'_>, run: Option<&mut Run>, request: &Request) -> Answer {
+    let id = request.run_id.as_str();
     match run {
-        Some(run) if run.id == id => during(d, run, verb),
-        Some(run) => format!("ignored: run {id} is not under way, run {} is", run.id),
-        None if verb == "retry" => retry(d, id),
-        None => format!("ignored: run {id} is not under way"),
+        Some(run) if run.id != id => Answer::Ignored(format!("run {id} is not under way, run {} is", run.id)),
+        Some(run) if run.kind == RunKind::Observe => observed(d, run, request.verb),
+        Some(run) => during(d, run, request.verb),
+        None if request.verb == Verb::Retry => retry(d, id),
+        None => Answer::Ignored(format!("run {id} is not under way")),
     }
 }
 
-fn during(d: &mut Draft<'_>, run: &mut Run, verb: &str) -> String {
+fn during(d: &mut Draft<'_>, run: &mut Run, verb: Verb) -> Answer {
     if run.going_back.is_some() {
-        return "ignored: the run already returns to stable".to_owned();
+        return Answer::Ignored("the run already returns to stable".to_owned());
     }
     match verb {
-        "abort" if run.stage == Stage::Finishing => {
+        Verb::Abort if run.stage == Stage::Finishing => {
             // Its pods are all there is: the old ones are on their way out.
-            "ignored: the run is proven and the old revision's pods are going; apply the old template, it comes back straight"
-                .to_owned()
+            Answer::Ignored("the run is proven and the old revision's pods are going; apply the old template, it comes back straight".to_owned())
         }
-        "abort" => {
+        Verb::Abort => {
             d.go_back(run, Outcome::Rejected, "AbortedByUser", "abort was requested");
-            "accepted: traffic returns to stable".to_owned()
+            Answer::Accepted("traffic returns to stable".to_owned())
         }
-        "pause" => {
+        Verb::Pause => {
             run.paused = true;
-            "accepted: the weight stays until resume; aborts still happen".to_owned()
+            Answer::Accepted("the weight stays until resume; aborts still happen".to_owned())
         }
-        "resume" => {
+        Verb::Resume => {
             if !std::mem::take(&mut run.paused) && !run.overwritten {
                 run.released_gate = true;
             }
@@ -69,17 +80,68 @@ fn during(d: &mut Draft<'_>, run: &mut Run, verb: &str) -> String {
                 run.weight = None;
                 run.stage_since = d.now;
             }
-            "accepted: the run goes on".to_owned()
+            Answer::Accepted("the run goes on".to_owned())
         }
-        _ => "ignored: the run has not ended; retry is for a held revision whose run has".to_owned(),
+        Verb::Retry => {
+            Answer::Ignored("the run has not ended; retry is for a held revision whose run has".to_owned())
+        }
+    }
+}
+
+/// Mode Observe holds nothing: an abort ends the observation and undoes nothing, the other verbs have nothing to act
+/// on. Each answer names the command that acts on the Deployment itself.
+fn observed(d: &Draft<'_>, run: &mut Run, verb: Verb) -> Answer {
+    let native = |verb: &str| {
+        format!("kubectl rollout {verb} deployment/{} -n {}", d.spec.workload_ref.name, d.namespace)
+    };
+    match verb {
+        Verb::Abort => {
+            let tripped = run.going_back.take().map(|back| {
+                format!("; before that it would have been rejected: {}: {}", back.reason, back.message)
+            });
+            run.going_back = Some(GoingBack {
+                outcome: Outcome::Abandoned,
+                reason: "AbortedByUser".to_owned(),
+                message: format!(
+                    "a person ended the observation; mode Observe holds nothing, so nothing was rolled back ({} does that){}",
+                    native("undo"),
+                    tripped.unwrap_or_default()
+                ),
+                since: d.now,
+                back_at: None,
+                verified_at: None,
+            });
+            Answer::Accepted(format!(
+                "the observation ends; mode Observe holds nothing, so nothing was rolled back: {} does that",
+                native("undo")
+            ))
+        }
+        Verb::Pause => Answer::Ignored(format!(
+            "mode Observe holds nothing, so there is nothing to pause: {} stops the native roll",
+            native("pause")
+        )),
+        Verb::Resume => Answer::Ignored(format!(
+            "mode Observe holds nothing, so there is nothing to resume: {} lets a paused native roll go on",
+            native("resume")
+        )),
+        Verb::Retry => Answer::Ignored(format!(
+            "mode Observe holds nothing, so there is nothing to retry: {} starts a native roll, which is observed",
+            native("restart")
+        )),
     }
 }
 
 /// Lets a held revision whose run has ended start once more.
-fn retry(d: &mut Draft<'_>, id: &str) -> String {
+fn retry(d: &mut Draft<'_>, id: &str) -> Answer {
+    if d.spec.mode == Mode::Observe {
+        return Answer::Ignored(
+            "mode Observe holds nothing, so there is nothing to retry; the next template is observed"
+                .to_owned(),
+        );
+    }
     let restart_digest = d.workload().map(|workload| workload.restart_digest.clone());
     let Some(held) = d.status.held.as_mut() else {
-        return "ignored: no revision is held".to_owned();
+        return Answer::Ignored("no revision is held".to_owned());
     };
     let digest = held.digest.clone();
     let ended = held.ended.as_ref().is_some_and(|ended| ended.run_id == id);
@@ -89,10 +151,10 @@ fn retry(d: &mut Draft<'_>, id: &str) -> String {
     };
     let quarantined = d.status.quarantine.iter().any(|q| q.run_id == id && is_held(q));
     if !ended && !quarantined {
-        return format!("ignored: the held revision's last run is not {id}");
+        return Answer::Ignored(format!("the held revision's last run is not {id}"));
     }
     held.ended = None;
     held.since = d.now;
     d.status.quarantine.retain(|q| !is_held(q));
-    "accepted: the held revision starts again".to_owned()
+    Answer::Accepted("the held revision starts again".to_owned())
 }

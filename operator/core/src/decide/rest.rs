@@ -3,12 +3,15 @@
 //! Bad input never touches the application: it becomes a condition, an event and a sentence that says what to
 //! write instead.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use crate::action::Lane;
 use crate::api::{Phase, Plan};
 use crate::config::Hold;
 use crate::limits;
+use crate::observed::Seen;
 use crate::render::{self, NOTHING};
 use crate::view::{HeldMark, ReplicaSet, Workload};
 
@@ -17,6 +20,8 @@ use super::{forward, held, leave, traffic};
 
 /// A template that a run rejected is what the Deployment runs.
 const REJECTED_LIVE: &str = "RejectedRevisionLive";
+/// Claims that can't be read are asked for again after this long.
+const CLAIMS_RETRY: Duration = Duration::from_secs(30);
 
 /// No run is under way.
 pub(super) fn step(d: &mut Draft<'_>) {
@@ -36,6 +41,9 @@ pub(super) fn step(d: &mut Draft<'_>) {
         d.status.workload_uid = None;
         d.status.stable = None;
         d.status.held = None;
+    }
+    if !workload.managed && !volumes_in_order(d, workload) {
+        return;
     }
     if !pair_in_order(d, workload) {
         return;
@@ -114,6 +122,32 @@ fn in_order<'a>(d: &mut Draft<'a>) -> Option<&'a Workload> {
         return None;
     }
     Some(workload)
+}
+
+/// Whether the pods of two revisions can have the workload's volumes at the same time. A pass that did not ask has
+/// nothing to say: before anything happens another one asks.
+pub(super) fn volumes_in_order(d: &mut Draft<'_>, workload: &Workload) -> bool {
+    let claims = match &d.seen.claims {
+        None => return true,
+        Some(Seen::Seen(claims)) => claims,
+        Some(Seen::Unseen(why)) => {
+            d.stall("CannotRead", format!("PersistentVolumeClaims that the template names can't be read: {why}. Does the ServiceAccount have the chart's roles?"));
+            d.wake_within(CLAIMS_RETRY);
+            return false;
+        }
+    };
+    let Some((claim, mode)) = claims.iter().find_map(|claim| Some((claim, claim.single_writer()?))) else {
+        return true;
+    };
+    let whom = if mode == "ReadWriteOncePod" { "one pod" } else { "the pods of one node" };
+    d.stall(
+        "SingleWriterVolume",
+        format!(
+            "Deployment {} mounts PersistentVolumeClaim {} with access mode {mode}: only {whom} may write it, but two revisions have to run side by side; use a claim with ReadWriteMany, a volume of each pod's own (ephemeral, emptyDir), or mode: Observe",
+            workload.name, claim.name
+        ),
+    );
+    false
 }
 
 /// The apex Service, the pair and the routes. Makes the pair when it is missing.

@@ -16,7 +16,7 @@ const LONGEST_WATCH_SECONDS: i32 = 3600;
 pub struct ChangeView {
     /// Provenance in force: the declared one if it describes the template, else `Unknown`.
     pub provenance: Provenance,
-    /// Commit, when the declaration describes the template.
+    /// Commit: the declared one if `change` describes the template, else that of the Deployment's annotation.
     pub commit: Option<String>,
     /// Whether the declaration describes the template.
     pub declared: bool,
@@ -29,7 +29,8 @@ pub fn describe(change: &Change, workload: &Workload, stable_images: &[String]) 
     let by_images = differing.peek().is_some() && differing.all(|image| change.images.contains(image));
     let by_commit = change.commit.is_some() && change.commit == workload.commit;
     if by_images || by_commit {
-        ChangeView { provenance: change.provenance, commit: change.commit.clone(), declared: true }
+        let commit = change.commit.clone().or_else(|| workload.commit.clone());
+        ChangeView { provenance: change.provenance, commit, declared: true }
     } else {
         ChangeView { provenance: Provenance::Unknown, commit: workload.commit.clone(), declared: false }
     }

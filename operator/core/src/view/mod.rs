@@ -2,12 +2,14 @@
 //!
 //! Foreign objects stay raw, so that a field our types don't know is neither lost nor stops a watch.
 
+mod beside;
 mod pod;
 mod replica_set;
 mod route;
 mod service;
 mod workload;
 
+pub use beside::{Autoscaler, Claim, shared_claims};
 pub use pod::{PodTrouble, worst_trouble};
 pub use replica_set::ReplicaSet;
 pub use route::{PairWeights, Route, RouteProblem};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sluice_core::action::{Action, Lane, Write};
 use sluice_core::api::{
     ConditionStatus, ConditionType, FINALIZER, ProgressiveRollout, ProgressiveRolloutStatus, Provenance, Run,
-    Stage, WeightIntent,
+    RunKind, Stage, WeightIntent,
 };
 use sluice_core::check;
 use sluice_core::config::Config;
@@ -37,6 +37,9 @@ pub struct Scene {
     pub routes: Vec<Value>,
     pub pods: Vec<Value>,
     pub rivals: Vec<String>,
+    /// What this pass asked for beside the workload.
+    pub autoscalers: Option<Seen<Vec<Value>>>,
+    pub claims: Option<Seen<Vec<Value>>>,
     /// Inputs that can't be read.
     pub unseen: Vec<Unreadable>,
     pub verdict: Verdict,
@@ -171,6 +174,8 @@ impl Scene {
             routes: vec![route(0)],
             pods: Vec::new(),
             rivals: Vec::new(),
+            autoscalers: None,
+            claims: None,
             unseen: Vec::new(),
             verdict: Verdict::default(),
             config: config(),
@@ -235,6 +240,13 @@ impl Scene {
         self.rollout.spec.change.provenance = provenance;
         self.rollout.spec.change.images = vec!["app:2".to_owned()];
         self
+    }
+
+    /// A person frees the Deployment: the policies accepted the new value together with the removal of the label.
+    pub fn break_glass(&mut self, value: &str) {
+        let meta = &mut self.workload()["metadata"];
+        meta["annotations"]["sluice.dev/break-glass"] = json!(value);
+        meta["labels"]["sluice.dev/managed"] = json!("false");
     }
 
     pub fn workload(&mut self) -> &mut Value {
@@ -314,9 +326,24 @@ impl Scene {
         if self.unseen.contains(&input) { Seen::Unseen("forbidden".to_owned()) } else { Seen::Seen(value) }
     }
 
-    /// Decides without keeping the status. Every decision obeys the laws.
+    /// Decides without keeping the status. Every decision obeys the laws and breaks no invariant.
     #[track_caller]
     pub fn decide(&self) -> Decision {
+        let (decision, violations) = self.decide_and_check();
+        assert_eq!(violations, Vec::<String>::new());
+        decision
+    }
+
+    /// A pass in a world that no cluster could be in: the laws hold, the invariants need not.
+    #[track_caller]
+    pub fn pass_without_invariants(&mut self) -> Decision {
+        let (decision, _) = self.decide_and_check();
+        self.keep(&decision);
+        decision
+    }
+
+    #[track_caller]
+    fn decide_and_check(&self) -> (Decision, Vec<String>) {
         let seen = Observed::read(Objects {
             deployment: self.seen(Unreadable::Deployment, self.deployment.clone()),
             replica_sets: self.seen(Unreadable::ReplicaSets, self.replica_sets.clone()),
@@ -325,6 +352,8 @@ impl Scene {
             routes: self.seen(Unreadable::Routes, self.routes.clone()),
             canary_pods: Seen::Seen(self.pods.clone()),
             rivals: self.rivals.clone(),
+            autoscalers: self.autoscalers.clone(),
+            claims: self.claims.clone(),
         });
         let input = Input {
             rollout: &self.rollout,
@@ -336,18 +365,22 @@ impl Scene {
         };
         let decision = decide(input);
         laws(&self.rollout, &decision);
-        assert_eq!(check::violations(&input, &decision), Vec::<String>::new());
-        decision
+        let violations = check::violations(&input, &decision);
+        (decision, violations)
     }
 
     /// Decides and keeps the status, as a pass does.
     #[track_caller]
     pub fn pass(&mut self) -> Decision {
         let decision = self.decide();
-        // As it comes back from the API server.
+        self.keep(&decision);
+        decision
+    }
+
+    /// The status as it comes back from the API server.
+    fn keep(&mut self, decision: &Decision) {
         let stored = serde_json::to_value(&decision.status).unwrap();
         self.rollout.status = Some(serde_json::from_value(stored).unwrap());
-        decision
     }
 
     /// What the workload and its ReplicaSets look like to a decision.
@@ -391,6 +424,25 @@ pub fn laws(rollout: &ProgressiveRollout, decision: &Decision) {
     if stalled == truly {
         let waiting = status.waiting.as_ref().unwrap();
         assert_eq!(waiting.deadline, None, "what stalls waits for a person");
+    }
+    if let Some(waiting) = &status.waiting {
+        assert!(
+            !waiting.reason.is_empty() && waiting.reason.chars().all(|c| c.is_ascii_alphanumeric()),
+            "reason {:?}",
+            waiting.reason
+        );
+        assert!(!waiting.message.is_empty(), "{} says nothing", waiting.reason);
+    }
+    // Every wait on the way forward has a deadline; the way back, and what is live already, end by going on.
+    if let Some(run) = status.run.as_ref().filter(|run| {
+        run.kind != RunKind::Observe
+            && matches!(run.stage, Stage::Preparing | Stage::Stepping | Stage::Promoting | Stage::Watching)
+    }) {
+        match &status.waiting {
+            Some(waiting) if run.released && waiting.reason == "CannotRead" => {}
+            Some(waiting) => assert!(waiting.deadline.is_some(), "{:?} {waiting:?}", run.stage),
+            None => assert!(decision.wake.as_secs() <= 1, "{:?} waits without a reason", run.stage),
+        }
     }
     assert!(status.phase_since.is_some());
     assert!(wire.to_string().len() < 100_000, "a status of {} bytes", wire.to_string().len());
