@@ -231,6 +231,12 @@ class Policies(unittest.TestCase):
         shop("rollout", "resume", "deployment/pause")
         self.assertEqual(state("pause"), HELD)
 
+    def test_a_pause_that_ends_with_the_new_template_is_over(self):
+        self.enrolled("unpause")
+        shop("rollout", "pause", "deployment/unpause")
+        shop("apply", "-f", "-", given=manifest("unpause", "v2", managed=False, paused=False))
+        self.assertEqual(state("unpause"), HELD)
+
     def test_a_mark_in_git_holds_nothing(self):
         self.enrolled("forged")
         shop("annotate", "deployment", "forged", "sluice.dev/held=held")

@@ -1,4 +1,4 @@
-//! Notices when an admission policy or its binding is missing: without them a new template is not held. Nothing is
+//! Notices when an admission policy or its binding is missing or without force: without them a new template is not held. Nothing is
 //! enrolled before they are known to be in effect, or its first template would go out as if Sluice were not there.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
+use serde_json::Value;
 use sluice_core::config::Hold;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -64,8 +65,8 @@ pub async fn watch(ctx: Arc<Context>, stop: CancellationToken) {
                     false,
                 )
             }
-            Ok(Found::Missing(name)) => {
-                (Some(format!("{name} is missing, so new templates are not held; run helm upgrade")), true)
+            Ok(Found::Broken(what)) => {
+                (Some(format!("{what}, so new templates are not surely held; run helm upgrade")), true)
             }
             // What was known stays: an API server that does not answer has not lost its policies.
             Err(error) if ctx.guardrails.problem().is_none() => {
@@ -92,10 +93,10 @@ pub async fn watch(ctx: Arc<Context>, stop: CancellationToken) {
 
 enum Found {
     All { youngest: Option<Timestamp> },
-    Missing(String),
+    Broken(String),
 }
 
-/// The first policy or binding that does not exist, or when the last one was made; an error when that can't be read.
+/// The first policy or binding that is not in order, or when the last one was made; an error when that can't be read.
 async fn look(ctx: &Context) -> Result<Found, crate::error::CallError> {
     let skipped = usize::from(ctx.config.hold == Hold::Always);
     let mut youngest = None;
@@ -106,10 +107,80 @@ async fn look(ctx: &Context) -> Result<Found, crate::error::CallError> {
                 Api::all_with(ctx.clients.normal.clone(), &ApiResource::from_gvk(&gvk));
             let found = bounded(format!("get {kind} {name}"), FORWARD_LIMIT, api.get_opt(name)).await?;
             let Some(found) = found else {
-                return Ok(Found::Missing(format!("{kind} {name}")));
+                return Ok(Found::Broken(format!("{kind} {name} is missing")));
             };
+            if let Some(problem) = altered(&kind, name, &found.data) {
+                return Ok(Found::Broken(format!("{kind} {name} was altered: {problem}")));
+            }
             youngest = youngest.max(found.metadata.creation_timestamp.map(|time| time.0));
         }
     }
     Ok(Found::All { youngest })
+}
+
+/// What takes the force out of a policy while it still exists: a binding that leads elsewhere, covers less or does not
+/// deny, and a policy that lets a write pass when it fails.
+fn altered(kind: &str, name: &str, object: &Value) -> Option<String> {
+    let spec = &object["spec"];
+    if !kind.ends_with("Binding") {
+        let wanted = if name == "sluice-tell" { "Ignore" } else { "Fail" };
+        let found = spec["failurePolicy"].as_str().unwrap_or("Fail");
+        return (found != wanted).then(|| format!("its failurePolicy is {found}, not {wanted}"));
+    }
+    let policy = spec["policyName"].as_str().unwrap_or_default();
+    if policy != name {
+        return Some(format!("its policyName is {policy:?}"));
+    }
+    if !narrows_nothing(&spec["matchResources"]) {
+        return Some("it has matchResources".to_owned());
+    }
+    let actions = spec["validationActions"].as_array();
+    let acts = actions.into_iter().flatten().any(|action| action == "Deny");
+    (name == "sluice-backstop" && !acts).then(|| "its validationActions do not contain Deny".to_owned())
+}
+
+/// Whether these resources are all that the policy matches: the API server writes empty selectors by itself.
+fn narrows_nothing(resources: &Value) -> bool {
+    let empty = |field: &str| resources[field].as_object().is_none_or(serde_json::Map::is_empty);
+    let rules = |field: &str| resources[field].as_array().is_none_or(Vec::is_empty);
+    empty("objectSelector")
+        && empty("namespaceSelector")
+        && rules("resourceRules")
+        && rules("excludeResourceRules")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_policy_without_force_is_noticed() {
+        let binding =
+            |spec| altered("ValidatingAdmissionPolicyBinding", "sluice-backstop", &json!({"spec": spec}));
+        let whole = json!({"policyName": "sluice-backstop", "validationActions": ["Deny"],
+            "matchResources": {"objectSelector": {}, "namespaceSelector": {}, "matchPolicy": "Equivalent"}});
+        assert_eq!(binding(whole.clone()), None);
+        let with = |key: &str, value: Value| {
+            let mut spec = whole.clone();
+            spec[key] = value;
+            binding(spec).unwrap_or_default()
+        };
+        assert_eq!(
+            with("validationActions", json!(["Warn", "Audit"])),
+            "its validationActions do not contain Deny"
+        );
+        assert_eq!(with("policyName", json!("other")), "its policyName is \"other\"");
+        let one = json!({"namespaceSelector": {"matchLabels": {"hold": "yes"}}});
+        assert_eq!(with("matchResources", one), "it has matchResources");
+        let policy = |name, failure| {
+            altered("ValidatingAdmissionPolicy", name, &json!({"spec": {"failurePolicy": failure}}))
+        };
+        assert_eq!(policy("sluice-backstop", "Fail"), None);
+        assert_eq!(policy("sluice-tell", "Ignore"), None);
+        assert!(
+            policy("sluice-backstop", "Ignore").is_some_and(|problem| problem.contains("Ignore, not Fail"))
+        );
+    }
 }

@@ -63,7 +63,7 @@ fn mutate(old: &Value, new: &mut Value) {
     let template_changed = new.pointer("/spec/template") != old.pointer("/spec/template");
     if !was.is_empty() || template_changed {
         let mark = if was.is_empty() {
-            if paused(old) { "user-paused" } else { "held" }
+            if paused(old) && paused(new) && now != "held" { "user-paused" } else { "held" }
         } else if was == "user-paused" && (!paused(new) || now == "held") {
             "held"
         } else {
@@ -116,6 +116,9 @@ mod tests {
     fn a_pause_of_the_user_is_kept_until_the_user_resumes() {
         let held = admit(&deployment("a:1", true, ""), deployment("a:2", true, ""), Actor::Person).unwrap();
         assert_eq!(annotation(&held, ANNOTATION_HELD), "user-paused");
+        // A template that comes with the end of the pause is an ordinary new one.
+        let both = admit(&deployment("a:1", true, ""), deployment("a:2", false, ""), Actor::GitOps).unwrap();
+        assert_eq!((paused(&both), annotation(&both, ANNOTATION_HELD)), (true, "held"));
         let mut resumed = held.clone();
         resumed["spec"]["paused"] = json!(false);
         let resumed = admit(&held, resumed, Actor::Person).unwrap();
