@@ -37,6 +37,9 @@ const CONFLICT_RETRY: Duration = Duration::from_millis(50);
 const NOTE_LIMIT: usize = 1024;
 /// A status that differs only in numbers for people is written at most this often.
 const DISPLAY_INTERVAL: Duration = Duration::from_secs(2);
+/// One that differs only in what the evidence remembers, while nobody would see a change, at most this often. What a
+/// restart finds older than that is made up for by the counters.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One pass over a rollout: when to look again, or `None` when it is gone.
 pub async fn pass(ctx: Arc<Context>, key: Key) -> Option<Duration> {
@@ -209,7 +212,20 @@ fn needs_write(ctx: &Context, key: &Key, rollout: &ProgressiveRollout, decision:
     if !decision.events.is_empty() || essence(&before) != essence(&decision.status) {
         return true;
     }
-    ctx.written_at(key).is_none_or(|at| at.elapsed() >= DISPLAY_INTERVAL)
+    let interval = if remembers_only(&before, &decision.status) { MEMORY_INTERVAL } else { DISPLAY_INTERVAL };
+    ctx.written_at(key).is_none_or(|at| at.elapsed() >= interval)
+}
+
+/// Whether two statuses differ only in what the evidence remembers.
+fn remembers_only(before: &ProgressiveRolloutStatus, after: &ProgressiveRolloutStatus) -> bool {
+    let shown = |status: &ProgressiveRolloutStatus| {
+        let mut status = status.clone();
+        if let Some(run) = &mut status.run {
+            run.evidence = None;
+        }
+        status
+    };
+    shown(before) == shown(after)
 }
 
 /// A status without the numbers that move on every pass.
@@ -284,5 +300,32 @@ async fn publish(ctx: &Context, rollout: &ProgressiveRollout, decision: &Decisio
         {
             warn!(%error, "an event was not written");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_the_evidence_remembers_is_no_change_for_people() {
+        let run = serde_json::json!({"run": {
+            "id": "1-abcde", "stage": "Stepping", "startedAt": "2026-01-01T00:00:00Z",
+            "stageSince": "2026-01-01T00:00:00Z",
+            "canary": {"digest": "b", "restartDigest": "b", "hash": "b", "replicaSet": "web-b"},
+            "stable": {"digest": "a", "restartDigest": "a", "hash": "a", "replicaSet": "web-a"},
+            "plan": {"digest": "p", "riskClass": "R1", "provenance": "Human", "steps": [],
+                "tolerancePpm": {"relative": 0, "absolute": 0}, "minSamples": 0, "noDataSeconds": 60,
+                "watchSeconds": 0, "progressDeadlineSeconds": 600, "service": "web", "stableService": "web-stable",
+                "canaryService": "web-canary", "routes": [], "apexCallers": "Some", "settleSeconds": 5,
+                "drainSeconds": 30, "guards": []}}});
+        let before: ProgressiveRolloutStatus = serde_json::from_value(run).unwrap();
+        let mut after = before.clone();
+        if let Some(run) = &mut after.run {
+            run.evidence = Some(sluice_core::evidence::EvidenceState::default());
+        }
+        assert!(before != after && remembers_only(&before, &after));
+        after.summary.observed = "10.0%".to_owned();
+        assert!(!remembers_only(&before, &after));
     }
 }

@@ -40,12 +40,8 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
     }
     let home = send_home(d, &run);
     if !home {
-        let waited = super::draft::seconds_between(back.since, d.now);
-        d.wait(
-            "ReturningTraffic",
-            format!("weight 0 is written, not yet seen on every route ({waited} s)"),
-            None,
-        );
+        let message = format!("weight 0 is written since {:.0}, not yet seen on every route", back.since);
+        d.wait("ReturningTraffic", message, None);
         d.status.run = Some(run);
         return;
     }

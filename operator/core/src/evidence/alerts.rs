@@ -271,17 +271,17 @@ fn look(
         let suppressed = a.status.state == SourceState::Suppressed;
         if pre_existing(a, plan) {
             if !suppressed && view.existing.is_none() {
-                view.existing = Some(format!("{} was there before the revision", describe(a, at)));
+                view.existing = Some(format!("{} was there before the revision", describe(a)));
             }
         } else if suppressed {
             let seen = state.seen.iter().any(|k| k.is(a));
             if let Some(by) = suppressed_by(a, poll, plan, seen) {
-                view.silenced.get_or_insert(format!("{} was {by} during the run", describe(a, at)));
+                view.silenced.get_or_insert(format!("{} was {by} during the run", describe(a)));
             }
         } else {
             let fired = millis(onset(a), at).max(0);
             view.trips |= fired >= i64::from(plan.min_firing_seconds.max(0)).saturating_mul(1000);
-            view.firing.get_or_insert_with(|| (onset(a), describe(a, at)));
+            view.firing.get_or_insert_with(|| (onset(a), describe(a)));
             state.tainted_at = Some(at);
             if !state.seen.iter().any(|k| k.is(a)) && state.seen.len() < MAX_SEEN {
                 state.seen.push(KnownAlert { fingerprint: a.fingerprint.clone(), starts_at: a.starts_at });
@@ -337,15 +337,14 @@ fn suppressed_by(a: &Alert, poll: &Poll, plan: &AlertPlan, seen: bool) -> Option
     Some(by.join(", "))
 }
 
-/// Name, age, fingerprint and labels of an alert, at most 400 bytes.
-fn describe(a: &Alert, at: Timestamp) -> String {
+/// Name, onset, fingerprint and labels of an alert, at most 400 bytes. No age: status stays as it is while it fires.
+fn describe(a: &Alert) -> String {
     let name = a.labels.get("alertname").map_or("alert", String::as_str);
     let labels: Vec<String> =
         a.labels.iter().filter(|(k, _)| *k != "alertname").map(|(k, v)| format!("{k}={v}")).collect();
     let mut text = format!(
-        "alert {name} fires since {:.0} ({}s, fingerprint {}) {}",
+        "alert {name} fires since {:.0} (fingerprint {}) {}",
         a.starts_at,
-        millis(a.starts_at, at).max(0) / 1000,
         a.fingerprint,
         labels.join(",")
     );
@@ -367,8 +366,8 @@ pub fn report_alerts(state: &AlertGuardState, plan: &AlertPlan, now: Timestamp) 
             (AlertState::SourceMissing, now, "the alerts were not read yet".to_string())
         }
         Some(age) if age > limit && state.state != AlertState::SourceMissing => {
-            let message = format!("no answer for {}s", age / 1000);
-            (AlertState::SourceMissing, state.last_answer.unwrap_or(since), message)
+            let since = state.last_answer.unwrap_or(since);
+            (AlertState::SourceMissing, since, format!("no answer since {since:.0}"))
         }
         _ => (state.state, since, state.message.clone()),
     };

@@ -5,9 +5,10 @@
 //! error in several overlapping windows. Units: requests, failed requests.
 //!
 //! - A counter that falls was reset: its new value is the delta.
+//! - A pod's requests count from the first sample of it that was taken after counting began (`from`), whenever the
+//!   others' samples were taken: none from before is counted, and none twice.
 //! - The first sample of a canary pod that was not there at the last evaluation counts from 0, likewise that
 //!   of a stable pod created since then. Other new series only start their baseline.
-//! - After a gap with other pods, a pod that was not scraped anew yet starts its baseline with its next sample.
 //! - A request series without an error series: nothing failed. An error series that is missing for a while
 //!   keeps its last value.
 
@@ -129,21 +130,62 @@ pub fn join(arm: Arm, total: &[Point], bad: &[Point]) -> Result<Vec<PodCounters>
     Ok(pods.into_values().collect())
 }
 
-/// Windows for which the last value of a pod that has gone is kept, in case it comes back.
+/// Windows for which the last value of a stable pod that has gone is kept, in case it comes back. A canary pod's is
+/// kept for the run: unknown, it would count from 0 again.
 const KEEP_GONE: i32 = 20;
+
+/// Requests of both arms.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Arms {
+    pub canary: Counts,
+    pub stable: Counts,
+}
+
+impl Arms {
+    fn add(&mut self, arm: Arm, counts: Counts) {
+        match arm {
+            Arm::Canary => self.canary.add(counts),
+            Arm::Stable => self.stable.add(counts),
+        }
+    }
+}
 
 /// What happened between the starting counters and a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Deltas {
-    pub canary: Counts,
-    pub stable: Counts,
+    /// All requests.
+    pub all: Arms,
+    /// Those after counting began.
+    pub counted: Arms,
     /// Whether the set of pods is another one.
     pub pods_changed: bool,
 }
 
+/// A pod that was there when the window began and of which there is no sample of this window's end.
+pub(super) fn behind(
+    starts: &[PodStart],
+    pods: &[PodCounters],
+    fresh_since: Timestamp,
+) -> Option<(Arm, String)> {
+    let fresh = |start: &PodStart| {
+        pods.iter().any(|p| p.id == start.id && p.arm == start.arm && p.newest_sample >= fresh_since)
+    };
+    starts.iter().find(|start| start.gone == 0 && !fresh(start)).map(|start| (start.arm, start.id.clone()))
+}
+
+/// Whether there is a pod that was not there when the window began.
+pub(super) fn newcomers(starts: &[PodStart], pods: &[PodCounters]) -> bool {
+    pods.iter().any(|p| !starts.iter().any(|s| s.gone == 0 && s.id == p.id && s.arm == p.arm))
+}
+
 /// Subtracts the starting counters from a sample and makes the sample the new start. `last` is the time of
-/// the evaluation that the starting counters come from.
-pub(super) fn advance(starts: &mut Vec<PodStart>, pods: &[PodCounters], last: Option<Timestamp>) -> Deltas {
+/// the evaluation that the starting counters come from; `from` is when counting began, if it did.
+pub(super) fn advance(
+    starts: &mut Vec<PodStart>,
+    pods: &[PodCounters],
+    last: Option<Timestamp>,
+    from: Option<Timestamp>,
+) -> Deltas {
     let mut deltas = Deltas::default();
     let mut known: BTreeMap<(Arm, String), PodStart> =
         std::mem::take(starts).into_iter().map(|s| ((s.arm, s.id.clone()), s)).collect();
@@ -155,22 +197,26 @@ pub(super) fn advance(starts: &mut Vec<PodStart>, pods: &[PodCounters], last: Op
         // A Service that leads to the other revision now keeps its counter: what it counted before is not the canary's.
         let other = (if p.arm == Arm::Canary { Arm::Stable } else { Arm::Canary }, p.id.clone());
         let start = known.get(&key).or_else(|| known.get(&other).filter(|_| !p.id.is_empty()));
-        let was_stale = start.is_some_and(|start| start.stale);
-        let counts = match start {
-            Some(_) if was_stale => Counts::default(),
-            Some(start) => delta(start, p),
-            None if from_zero(p, last) => Counts::new(p.total, p.bad.unwrap_or(0.0)),
-            None => Counts::default(),
+        // All that the counter has added since this time is in `counts`.
+        let (counts, since) = match start {
+            Some(start) => (delta(start, p), Some(start.at)),
+            None if from_zero(p, last) => (Counts::new(p.total, p.bad.unwrap_or(0.0)), p.created.or(last)),
+            None => (Counts::default(), None),
         };
-        match p.arm {
-            Arm::Canary => deltas.canary.add(counts),
-            Arm::Stable => deltas.stable.add(counts),
+        deltas.all.add(p.arm, counts);
+        if from.zip(since).is_some_and(|(from, since)| since >= from) {
+            deltas.counted.add(p.arm, counts);
         }
         // A missing error series keeps its value, unless the whole pod was reset.
         let kept = known.get(&key).filter(|s| p.total >= s.total).and_then(|s| s.bad);
-        let stale = was_stale && last.is_some_and(|last| p.newest_sample <= last);
-        let (id, bad) = (p.id.clone(), p.bad.or(kept));
-        let start = PodStart { id, arm: p.arm, total: p.total, bad, gone: 0, stale };
+        let start = PodStart {
+            id: p.id.clone(),
+            arm: p.arm,
+            at: p.newest_sample,
+            total: p.total,
+            bad: p.bad.or(kept),
+            gone: 0,
+        };
         known.insert(key.clone(), start);
         present.insert(key);
     }
@@ -181,7 +227,7 @@ pub(super) fn advance(starts: &mut Vec<PodStart>, pods: &[PodCounters], last: Op
             if !present.contains(&key) {
                 s.gone = s.gone.saturating_add(1);
             }
-            (s.gone <= KEEP_GONE).then_some(s)
+            (s.gone <= KEEP_GONE || s.arm == Arm::Canary).then_some(s)
         })
         .collect();
     deltas

@@ -6,13 +6,13 @@
 //! Units: percent for weights, ppm for limits, fractions for tolerances, milliseconds for clocks.
 
 use super::bet::{Counts, Tolerance, ln_factor, ln_factor_one_sample, upper_bound};
-use super::counts::{Arm, PodCounters, Trouble, advance, check_value};
+use super::counts::{Arm, PodCounters, Trouble, advance, behind, check_value, newcomers};
 use super::state::{
     ArmCounts, Bucket, Carried, DataState, GuardState, PairCounts, Quiet, Start, StepKey, millis,
 };
 use super::wealth::{ALPHA, CEILING_Q, COMPARISON_Q, WATCH_EXTRA, placed, placed_by_watch};
 use crate::api::GuardAction;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
 
 /// One evaluation of one guard.
@@ -66,6 +66,8 @@ pub struct GuardPlan {
     pub scrape_seconds: i32,
 }
 
+/// Scrape intervals after the last trouble for which the end of a gap waits for pods that are not back.
+const GAP_SCRAPES: i64 = 4;
 /// Requests that both arms need for a bet; fewer are carried over.
 const BET_MIN: f64 = 2.0;
 /// Scrape intervals for which requests are carried over.
@@ -103,9 +105,13 @@ impl GuardPlan {
         i64::from(self.scrape_seconds.max(1)).saturating_mul(1000)
     }
 
-    /// How old a fresh sample may be: two scrapes, and one second for a scrape to end and be stored.
+    /// How old a sample may be: two scrapes, and one second for a scrape to end and be stored.
     fn fresh_millis(&self) -> i64 {
         self.scrape_millis().saturating_mul(2).saturating_add(1000)
+    }
+
+    fn fresh_since(&self, at: Timestamp) -> Timestamp {
+        at.checked_sub(SignedDuration::from_millis(self.fresh_millis())).unwrap_or(at)
     }
 
     /// The longest interval that still counts as one without a gap.
@@ -126,8 +132,8 @@ pub fn observe(state: &mut GuardState, sample: &Sample, plan: &GuardPlan, now: T
     if state.last_seen.is_some_and(|seen| at <= seen) {
         return;
     }
-    let since_seen = state.last_seen.map_or(0, |seen| millis(seen, at).min(plan.gap_millis()));
-    state.last_seen = Some(at);
+    let seen = state.last_seen.replace(at);
+    let since_seen = seen.map_or(0, |seen| millis(seen, at).min(plan.gap_millis()));
     let key = plan.key();
     if !state.step.is_some_and(|step| step.same(&key)) {
         state.step = Some(key);
@@ -139,7 +145,10 @@ pub fn observe(state: &mut GuardState, sample: &Sample, plan: &GuardPlan, now: T
         Outcome::Counters(pods) => check(pods, plan, at).map(|()| pods),
         Outcome::Trouble(t) => Err(t.clone()),
     };
-    match pods {
+    if pods.is_err() {
+        state.returning = None;
+    }
+    match pods.and_then(|pods| whole(state, pods, plan, at, seen).map(|()| pods)) {
         Ok(pods) => take_in(state, pods, plan, at),
         Err(trouble) => {
             let kind = if trouble.state == DataState::Ok { DataState::QueryError } else { trouble.state };
@@ -183,9 +192,8 @@ fn check(pods: &[PodCounters], plan: &GuardPlan, at: Timestamp) -> Result<(), Tr
                 return Err(Trouble::new(DataState::NoData, message));
             }
             Some(newest) if millis(newest, at) > oldest => {
-                let age = millis(newest, at) / 1000;
                 let message = format!(
-                    "newest sample of {arm} is {age}s old, more than two scrapes of {}s: check the scrape targets",
+                    "newest sample of {arm} is of {newest:.0}, more than two scrapes of {}s ago: check the scrape targets",
                     plan.scrape_seconds.max(1)
                 );
                 return Err(Trouble::new(DataState::Stale, message));
@@ -196,9 +204,44 @@ fn check(pods: &[PodCounters], plan: &GuardPlan, at: Timestamp) -> Result<(), Tr
     Ok(())
 }
 
+/// Whether the last counters are from before a gap.
+fn in_gap(state: &GuardState, plan: &GuardPlan, at: Timestamp) -> bool {
+    let elapsed = state.start.as_ref().map_or(0, |start| millis(start.at, at));
+    state.data != DataState::Ok || elapsed > plan.gap_millis()
+}
+
+/// Whether a gap ends for all pods at once. A source that returns shows its pods one after the other; until it has a
+/// new sample of each the gap goes on, since a window in which one pod brings the whole gap and another does not
+/// compares the arms over different times. A pod that stays away is not waited for any longer.
+fn whole(
+    state: &mut GuardState,
+    pods: &[PodCounters],
+    plan: &GuardPlan,
+    at: Timestamp,
+    seen: Option<Timestamp>,
+) -> Result<(), Trouble> {
+    let trouble = seen.filter(|_| state.data != DataState::Ok).unwrap_or_else(|| plan.fresh_since(at));
+    let since = state.returning.unwrap_or(trouble);
+    let starts =
+        state.start.as_ref().filter(|_| in_gap(state, plan, at)).map_or(&[][..], |start| &start.pods);
+    // With another pod the gap is lost anyway.
+    let waits =
+        !newcomers(starts, pods) && millis(since, at) < plan.scrape_millis().saturating_mul(GAP_SCRAPES);
+    match behind(starts, pods, since.max(plan.fresh_since(at))).filter(|_| waits) {
+        Some((arm, id)) => {
+            state.returning = Some(since);
+            let message =
+                format!("data is back, but not yet of {arm} {id:?}: the gap ends for all pods at once");
+            Err(Trouble::new(DataState::Stale, message))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Usable counters: ends the window that the last ones began.
 fn take_in(state: &mut GuardState, pods: &[PodCounters], plan: &GuardPlan, at: Timestamp) {
-    let was_ok = state.data == DataState::Ok;
+    let gap = in_gap(state, plan, at);
+    let fresh_since = plan.fresh_since(at).max(state.returning.take().unwrap_or(Timestamp::MIN));
     set_data(state, DataState::Ok, String::new(), at);
     state.good_windows = state.good_windows.saturating_add(1).min(3);
     if state.good_windows >= 3 {
@@ -209,37 +252,36 @@ fn take_in(state: &mut GuardState, pods: &[PodCounters], plan: &GuardPlan, at: T
         Some(s) => (Some(s.at), Some(s.step), s.pods),
         None => (None, None, Vec::new()),
     };
-    let deltas = advance(&mut starts, pods, last);
-    let elapsed = last.map_or(0, |last| millis(last, at).max(0));
-    let gap = !was_ok || elapsed > plan.gap_millis();
-    // After a gap with other pods nobody knows what was missed: new starting counters only. A source that has just come
-    // back still answers for some pods with what it knew before.
-    let lost = last.is_some() && gap && deltas.pods_changed;
+    // After a gap with other pods nobody knows what was missed. A pod that returns later still has its start of before
+    // the gap, so the time is kept.
+    let other = || behind(&starts, pods, fresh_since).is_some() || newcomers(&starts, pods);
+    let lost = gap && last.is_some() && other();
     if lost {
-        let old = |p: &&PodCounters| millis(p.newest_sample, at) > plan.fresh_millis();
-        let old: BTreeSet<_> = pods.iter().filter(old).map(|p| (p.arm, p.id.as_str())).collect();
-        starts.iter_mut().for_each(|start| start.stale |= old.contains(&(start.arm, start.id.as_str())));
+        state.anew = Some(at);
     }
+    let from = plan.window_start.map(|live| state.anew.map_or(live, |anew| live.max(anew)));
+    let deltas = advance(&mut starts, pods, last, from);
     state.start = Some(Start { at, step: key, pods: starts });
-    let moved = last.is_none() || deltas.canary.n > 0.0 || deltas.pods_changed;
+    let moved = last.is_none() || deltas.all.canary.n > 0.0 || deltas.pods_changed;
     state.quiet = quiet(state.quiet.filter(|_| !moved), pods);
     let Some(last) = last.filter(|_| !lost) else { return };
 
-    // The whole interval lies after the weight was live, in one step, at one weight.
-    let window =
-        last_step.is_some_and(|s| s.same(&key)) && plan.window_start.is_some_and(|live| last >= live);
+    let elapsed = millis(last, at).max(0);
+    // The whole interval lies after counting began, in one step, at one weight.
+    let window = last_step.is_some_and(|s| s.same(&key)) && from.is_some_and(|from| last >= from);
     let concurrent = !plan.alone() && last_step.is_some_and(|s| s.weight_percent < 100 && !s.watch);
-    let stable = if concurrent { deltas.stable } else { Counts::default() };
-    let canary = if window { deltas.canary } else { Counts::default() };
+    let of_stable = |counts| if concurrent { counts } else { Counts::default() };
     if window {
         if !gap {
             state.healthy_millis = state.healthy_millis.saturating_add(elapsed);
         }
+        let (canary, stable) = (deltas.counted.canary, of_stable(deltas.counted.stable));
         state.counts.canary.add(canary);
         state.counts.stable.add(stable);
         bet(state, canary, stable, plan, at, elapsed);
     }
-    remember(state, canary, stable, plan, at);
+    let canary = if window { deltas.counted.canary } else { Counts::default() };
+    remember(state, canary, of_stable(deltas.all.stable), plan, at);
 }
 
 /// Counted from scrape to scrape of the slowest pod: an evaluation between two scrapes proves nothing.

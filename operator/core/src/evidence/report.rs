@@ -232,20 +232,20 @@ fn against(state: &GuardState, plan: &GuardPlan, ratio: &str, x_stable: f64, n_s
     }
 }
 
-/// Data state at `now`, since when, and the trouble in words.
+/// Data state at `now`, since when, and the trouble in words. Words name a time, not an age: they go to status, which
+/// stays as it is while nothing changes.
 fn data(state: &GuardState, plan: &GuardPlan, now: Timestamp) -> (DataState, Timestamp, String) {
     let Some(seen) = state.last_seen else {
         return (DataState::NoData, now, "no sample was taken yet".into());
     };
     let since = state.data_since.unwrap_or(seen);
     if state.data != DataState::Ok {
-        let seconds = millis(since, now).max(0) / 1000;
-        return (state.data, since, format!("{} ({seconds}s)", state.data_message));
+        return (state.data, since, format!("{} (since {since:.0})", state.data_message));
     }
     // Three scrapes, and five seconds for a pass of the controller.
     let age = millis(seen, now);
     if age > plan.scrape_millis().saturating_mul(3).saturating_add(5000) {
-        return (DataState::Stale, seen, format!("not evaluated for {}s", age / 1000));
+        return (DataState::Stale, seen, format!("not evaluated since {seen:.0}"));
     }
     (DataState::Ok, since, String::new())
 }

@@ -135,6 +135,14 @@ pub struct GuardState {
     /// Counters at the start of the next window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
+    /// When counting began anew, after a gap that ended with other pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub anew: Option<Timestamp>,
+    /// When the source was last in trouble, while the end of a gap waits for pods that are not back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub returning: Option<Timestamp>,
     /// Scrapes between which no request reached the canary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet: Option<Quiet>,
@@ -274,6 +282,10 @@ pub struct PodStart {
     pub id: String,
     /// The revision it belongs to.
     pub arm: Arm,
+    /// When the source took the sample.
+    #[serde(default = "long_ago")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub at: Timestamp,
     /// All counted requests.
     pub total: f64,
     /// Failed requests; absent while there was no error series.
@@ -282,18 +294,15 @@ pub struct PodStart {
     /// Windows since it was last seen.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gone: i32,
-    /// Whether the counters are older than a gap in the data after which counting starts again: the next sample of this
-    /// pod only gives new starting counters.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub stale: bool,
+}
+
+/// Counters of unknown age only start a window.
+fn long_ago() -> Timestamp {
+    Timestamp::UNIX_EPOCH
 }
 
 fn is_zero(v: &i32) -> bool {
     *v == 0
-}
-
-fn is_false(v: &bool) -> bool {
-    !*v
 }
 
 /// One process of bets. Its sum reaches 1 with a probability of at most the capital placed on it while the

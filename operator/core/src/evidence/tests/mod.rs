@@ -5,6 +5,7 @@
 
 mod alerts;
 mod laws;
+mod outages;
 mod reports;
 mod simulation;
 mod status;

@@ -195,7 +195,10 @@ fn each_trouble_stops_the_clock_and_names_itself() {
         assert_eq!((r.healthy_seconds, r.no_data_seconds), (15.0, 30));
         assert_eq!(r.state_since, after(b.now, -15));
         assert_eq!(r.hold.map(|h| h.reason), Some(HoldReason::NoData));
-        assert!(r.message.contains("a test (15s)"), "{}", r.message);
+        let since = after(b.now, -15);
+        assert!(r.message.contains(&format!("a test (since {since})")), "{}", r.message);
+        let later = report(&b.state, &b.plan, after(b.now, 1));
+        assert_eq!(later.message, r.message, "what does not change is not told anew");
     }
 }
 
@@ -209,7 +212,7 @@ fn unusable_counters_are_told_apart() {
         (|p| p.push(p[0].clone()), DataState::MultipleSeries, "sum by pod"),
         (|p| p.truncate(1), DataState::NoData, "series of canary"),
         (|p| drop(p.remove(0)), DataState::NoData, "series of stable"),
-        (|p| p[1].newest_sample = t(-17), DataState::Stale, "32s old"),
+        (|p| p[1].newest_sample = t(-17), DataState::Stale, "of 2025-12-31T23:59:43Z"),
     ];
     for (spoil, want, words) in cases {
         let mut state = GuardState::default();
@@ -294,6 +297,124 @@ fn a_gap_with_other_pods_gives_new_starting_counters() {
         b.window((5.0, 1.0), (90.0, 0.0));
         assert_eq!((b.report().n_canary, b.report().x_canary), (15, 1));
     }
+}
+
+/// A source that returns without one pod, and shows it `late` samples later.
+fn gap_with_a_late_pod(b: &mut Bench, arm: Arm, id: &str, late: usize) {
+    let all = b.source.clone();
+    b.source.pods.remove(&(arm, id.into()));
+    for _ in 0..late {
+        b.tick();
+    }
+    b.source = all;
+    b.tick();
+}
+
+#[test]
+fn a_gap_ends_for_all_pods_at_once() {
+    for late in 1..=3 {
+        let mut b = Bench::new(plan());
+        b.source.serve(Arm::Stable, "s2", 0.0, 0.0);
+        b.tick();
+        b.trouble(DataState::ProviderDown);
+        b.source.serve(Arm::Canary, "c", 100.0, 1.0);
+        b.source.serve(Arm::Stable, "s", 450.0, 1.0);
+        b.source.serve(Arm::Stable, "s2", 450.0, 0.0);
+        gap_with_a_late_pod(&mut b, Arm::Stable, "s2", late);
+        let r = b.report();
+        assert_eq!((r.n_canary, r.x_canary, r.n_stable, r.x_stable), (100, 1, 900, 1), "{late} late");
+        assert_eq!((r.state, r.healthy_seconds), (DataState::Ok, 15.0));
+    }
+}
+
+#[test]
+fn while_a_pod_is_not_back_the_gap_says_so_and_goes_on() {
+    let mut b = Bench::new(plan());
+    b.source.serve(Arm::Stable, "s2", 0.0, 0.0);
+    b.window((3000.0, 0.0), (9000.0, 0.0));
+    assert!(b.report().gate_open, "{}", b.report().message);
+    b.trouble(DataState::ProviderDown);
+    b.source.pods.remove(&(Arm::Stable, "s2".into()));
+    b.tick();
+    let r = b.report();
+    assert_eq!((r.state, r.gate_open, r.no_data_seconds), (DataState::Stale, false, 30));
+    assert!(r.message.contains("not yet of stable \"s2\""), "{}", r.message);
+}
+
+#[test]
+fn a_pod_that_stays_away_takes_the_gap_with_it_for_both_arms() {
+    let mut b = Bench::new(plan());
+    b.source.serve(Arm::Stable, "s2", 0.0, 0.0);
+    b.tick();
+    b.trouble(DataState::ProviderDown);
+    for (arm, id) in [(Arm::Canary, "c"), (Arm::Stable, "s"), (Arm::Stable, "s2")] {
+        b.source.serve(arm, id, 100.0, 50.0);
+    }
+    // Its own part of the gap does not come after all, however late it returns.
+    gap_with_a_late_pod(&mut b, Arm::Stable, "s2", 6);
+    let r = b.report();
+    assert_eq!((r.n_canary, r.n_stable, r.state), (0, 0, DataState::Ok));
+    b.source.serve(Arm::Stable, "s2", 7.0, 0.0);
+    b.window((5.0, 0.0), (3.0, 0.0));
+    assert_eq!((b.report().n_canary, b.report().n_stable), (5, 10));
+}
+
+#[test]
+fn a_source_that_was_restarted_shows_old_samples_first() {
+    let mut b = Bench::new(plan());
+    b.source.serve(Arm::Stable, "s2", 0.0, 0.0);
+    b.tick();
+    let old = b.now;
+    b.trouble(DataState::ProviderDown);
+    b.trouble(DataState::ProviderDown);
+    b.source.serve(Arm::Canary, "c", 100.0, 0.0);
+    b.source.serve(Arm::Stable, "s", 450.0, 0.0);
+    b.wait(15);
+    let mut sample = b.source.sample(b.now);
+    if let Outcome::Counters(pods) = &mut sample.outcome {
+        pods.iter_mut().filter(|p| p.id == "s2").for_each(|p| p.newest_sample = old);
+    }
+    observe(&mut b.state, &sample, &b.plan, b.now);
+    assert_eq!((b.report().n_canary, b.report().state), (0, DataState::Stale));
+    b.source.serve(Arm::Stable, "s2", 450.0, 0.0);
+    b.tick();
+    assert_eq!((b.report().n_canary, b.report().n_stable), (100, 900));
+}
+
+#[test]
+fn an_outage_that_began_before_the_weight_was_live_leaves_no_trace_of_before() {
+    for late in 0..=5 {
+        let mut b = Bench::new(plan());
+        b.source.serve(Arm::Stable, "s2", 0.0, 0.0);
+        b.tick();
+        b.plan.window_start = Some(after(b.now, 5));
+        b.trouble(DataState::ProviderDown);
+        for (arm, id) in [(Arm::Canary, "c"), (Arm::Stable, "s"), (Arm::Stable, "s2")] {
+            b.source.serve(arm, id, 1000.0, 500.0);
+        }
+        gap_with_a_late_pod(&mut b, Arm::Stable, "s2", late);
+        b.source.serve(Arm::Stable, "s2", 7.0, 0.0);
+        b.window((5.0, 0.0), (3.0, 0.0));
+        let r = b.report();
+        assert_eq!((r.n_canary, r.x_canary, r.n_stable, r.x_stable), (5, 0, 10, 0), "{late} late");
+    }
+}
+
+#[test]
+fn a_sample_from_before_the_weight_was_live_only_starts_its_pod() {
+    let mut b = Bench::new(plan());
+    b.plan.window_start = Some(after(b.now, 10));
+    b.wait(15);
+    // Looked at after the weight was live, scraped before.
+    let mut sample = b.source.sample(b.now);
+    if let Outcome::Counters(pods) = &mut sample.outcome {
+        pods.iter_mut().filter(|p| p.arm == Arm::Canary).for_each(|p| p.newest_sample = after(b.now, -10));
+    }
+    observe(&mut b.state, &sample, &b.plan, b.now);
+    b.window((100.0, 100.0), (900.0, 0.0));
+    assert_eq!((b.report().n_canary, b.report().n_stable), (0, 900));
+    b.window((100.0, 0.0), (900.0, 0.0));
+    assert_eq!((b.report().n_canary, b.report().n_stable), (100, 1800));
 }
 
 #[test]
