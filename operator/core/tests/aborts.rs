@@ -220,9 +220,12 @@ fn what_a_pod_says_is_the_reason() {
     assert_eq!(message, "pod web-canary-pod00: back-off 40s restarting failed container");
 }
 
+/// What happens, how it comes about, the outcome, its reason.
+type Case = (&'static str, fn(&mut Scene), Outcome, &'static str);
+
 #[test]
 fn the_world_can_take_a_run_back_too() {
-    let cases: [(&str, fn(&mut Scene), Outcome, &str); 7] = [
+    let cases: [Case; 7] = [
         ("a newer template", |s| s.apply(template("app:3")), Outcome::Superseded, "NewerTemplate"),
         ("the old template", |s| s.apply(template("app:1")), Outcome::Superseded, "TemplateReturned"),
         ("no Deployment", |s| s.deployment = None, Outcome::Abandoned, "WorkloadGone"),
