@@ -110,9 +110,7 @@ fn autoscaler(look: &Look<'_>, status: &ProgressiveRolloutStatus) -> Vec<Line> {
     let found = status.conditions.iter().find(|condition| {
         condition.kind == ConditionType::AutoscalerCompatible && condition.status != ConditionStatus::True
     });
-    found.map_or_else(Vec::new, |condition| {
-        labelled("hpa", Role::Attention, &condition.message, look.width)
-    })
+    found.map_or_else(Vec::new, |condition| labelled("hpa", Role::Attention, &condition.message, look.width))
 }
 
 /// What it waits for, for how long, and until when. Never empty while something is under way.
