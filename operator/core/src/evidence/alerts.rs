@@ -18,7 +18,7 @@
 use super::matcher::Matchers;
 use super::report::{Hold, HoldReason};
 use super::source::{Alert, Poll, Silence, SourceState};
-use super::state::millis;
+use super::state::{is_ahead, millis};
 use crate::api::{AlertMatcher, GuardAction};
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -194,7 +194,7 @@ pub fn known_alerts(alerts: &[Alert], matchers: &[AlertMatcher]) -> Result<Vec<K
 /// Takes in one look at the source. A look that is not newer than the last one changes nothing.
 pub fn observe_alerts(state: &mut AlertGuardState, poll: &Poll, plan: &AlertPlan, now: Timestamp) {
     let at = poll.at.min(now);
-    if state.last_seen.is_some_and(|seen| at <= seen) {
+    if state.last_seen.is_some_and(|seen| at <= seen && !is_ahead(seen, now)) {
         return;
     }
     state.last_seen = Some(at);

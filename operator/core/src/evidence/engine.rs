@@ -8,7 +8,7 @@
 use super::bet::{Counts, Tolerance, ln_factor, ln_factor_one_sample, upper_bound};
 use super::counts::{Arm, PodCounters, Trouble, advance, behind, check_value, newcomers};
 use super::state::{
-    ArmCounts, Bucket, Carried, DataState, GuardState, PairCounts, Quiet, Start, StepKey, millis,
+    ArmCounts, Bucket, Carried, DataState, GuardState, PairCounts, Quiet, Start, StepKey, is_ahead, millis,
 };
 use super::wealth::{ALPHA, CEILING_Q, COMPARISON_Q, WATCH_EXTRA, placed, placed_by_watch};
 use crate::api::GuardAction;
@@ -129,10 +129,12 @@ impl GuardPlan {
 /// shows what is normal for stable.
 pub fn observe(state: &mut GuardState, sample: &Sample, plan: &GuardPlan, now: Timestamp) {
     let at = sample.at.min(now);
-    if state.last_seen.is_some_and(|seen| at <= seen) {
+    // Waiting for the time of a clock that was ahead would leave a canary unwatched.
+    if state.last_seen.is_some_and(|seen| at <= seen && !is_ahead(seen, now)) {
         return;
     }
-    let seen = state.last_seen.replace(at);
+    let seen = state.last_seen.replace(at).filter(|seen| !is_ahead(*seen, now));
+    state.returning = state.returning.filter(|since| !is_ahead(*since, now));
     let since_seen = seen.map_or(0, |seen| millis(seen, at).min(plan.gap_millis()));
     let key = plan.key();
     if !state.step.is_some_and(|step| step.same(&key)) {
@@ -259,7 +261,8 @@ fn take_in(state: &mut GuardState, pods: &[PodCounters], plan: &GuardPlan, at: T
     if lost {
         state.anew = Some(at);
     }
-    let from = plan.window_start.map(|live| state.anew.map_or(live, |anew| live.max(anew)));
+    let begun = |since| if is_ahead(since, at) { Timestamp::MIN } else { since };
+    let from = plan.window_start.map(begun).map(|live| live.max(state.anew.map_or(live, begun)));
     let deltas = advance(&mut starts, pods, last, from);
     state.start = Some(Start { at, step: key, pods: starts });
     let moved = last.is_none() || deltas.all.canary.n > 0.0 || deltas.pods_changed;

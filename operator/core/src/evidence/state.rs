@@ -206,6 +206,12 @@ pub(super) fn millis(from: Timestamp, to: Timestamp) -> i64 {
     to.as_millisecond().saturating_sub(from.as_millisecond())
 }
 
+/// Whether a time was written by a clock that is ahead of ours, as that of another node before a failover. In order,
+/// they differ by less.
+pub(super) fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
+    millis(now, at) > 30_000
+}
+
 /// Requests of one arm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ArmCounts {

@@ -457,6 +457,35 @@ fn the_same_sample_twice_counts_once() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_leaves_no_canary_unwatched() {
+    // The last leader's clock was an hour ahead when the weight was live and when it looked last.
+    let mut ahead = plan();
+    ahead.window_start = Some(t(3600));
+    let mut b = Bench { now: t(3600), ..Bench::new(ahead) };
+    b.window((100.0, 0.0), (900.0, 1.0));
+    b.now = t(60);
+    for _ in 0..20 {
+        b.window((100.0, 30.0), (900.0, 1.0));
+    }
+    assert!(b.score() >= 1.0, "{:?}", b.report());
+}
+
+#[test]
+fn a_router_that_comes_back_late_does_not_count_earlier_runs() {
+    let mut b = Bench { state: GuardState::default(), now: t(-15), ..Bench::new(plan()) };
+    b.source.set(Arm::Canary, "router", 5000.0, 5000.0);
+    b.tick();
+    let gone = b.source.pods.remove(&(Arm::Canary, "router".into())).unwrap();
+    for _ in 0..60 {
+        b.window((10.0, 0.0), (90.0, 0.0));
+    }
+    let before = b.report().x_canary;
+    b.source.set(Arm::Canary, "router", gone.0 + 7.0, gone.1 + 1.0);
+    b.tick();
+    assert_eq!(b.report().x_canary, before + 1);
+}
+
+#[test]
 fn a_restarted_window_starts_the_step_again() {
     let mut b = Bench::new(plan());
     b.window((100.0, 0.0), (900.0, 1.0));
