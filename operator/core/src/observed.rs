@@ -159,9 +159,27 @@ impl Observed {
     }
 }
 
-/// A pod's name is its ReplicaSet's name, a dash, and five characters.
+/// Longest part of a pod's name before the five characters that Kubernetes adds.
+const POD_BASE_LIMIT: usize = 58;
+
+/// A pod's name is its ReplicaSet's name, a dash, and five characters; a long name is cut to make room for them.
 fn owned_by(pod: &str, replica_set: &str) -> bool {
-    pod.strip_prefix(replica_set)
-        .and_then(|rest| rest.strip_prefix('-'))
-        .is_some_and(|rest| !rest.contains('-'))
+    let base: String = format!("{replica_set}-").chars().take(POD_BASE_LIMIT).collect();
+    pod.strip_prefix(&base).is_some_and(|rest| !rest.contains('-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_of_a_long_named_replica_set_are_its_own() {
+        assert!(owned_by("web-5d4f8b7c9d-x7k2p", "web-5d4f8b7c9d"));
+        assert!(!owned_by("web-admin-5d4f8b7c9d-x7k2p", "web"));
+        // As Helm names it: 53 characters and a hash; the pod's name has lost part of the hash.
+        let set = format!("{}-5d4f8b7c9d", "a".repeat(53));
+        let pod = format!("{}-5d4fx7k2p", "a".repeat(53));
+        assert!(owned_by(&pod, &set));
+        assert!(!owned_by(&pod, "other-5d4f8b7c9d"));
+    }
 }
