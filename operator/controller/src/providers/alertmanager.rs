@@ -37,7 +37,14 @@ pub struct Alertmanager {
     peers: Vec<String>,
     places: Semaphore,
     metrics: Metrics,
-    last: Mutex<Option<(Instant, Arc<Poll>)>>,
+    last: Mutex<Option<Answer>>,
+}
+
+/// The last answer, when it was asked for and when it came.
+struct Answer {
+    asked: Instant,
+    came: Instant,
+    poll: Arc<Poll>,
 }
 
 impl std::fmt::Debug for Alertmanager {
@@ -68,16 +75,19 @@ impl Alertmanager {
 
     /// All alerts, not older than `max_age`: callers that ask in the meantime share one answer, a failure too.
     pub async fn poll(&self, max_age: Duration) -> Arc<Poll> {
+        let wanted = Instant::now();
         // Held while asking, so that the others wait for the same answer instead of asking too.
         let mut last = self.last.lock().await;
-        if let Some((asked, poll)) = &*last
-            && asked.elapsed() < max_age
+        // One that came while the caller waited is for it too, however slow it was: of a source that hangs, each would
+        // else wait for all before it.
+        if let Some(answer) = &*last
+            && (answer.came >= wanted || answer.asked.elapsed() < max_age)
         {
-            return poll.clone();
+            return answer.poll.clone();
         }
         let asked = Instant::now();
         let poll = Arc::new(self.ask(Timestamp::now()).await);
-        *last = Some((asked, poll.clone()));
+        *last = Some(Answer { asked, came: Instant::now(), poll: poll.clone() });
         poll
     }
 
@@ -294,5 +304,8 @@ mod tests {
         assert!(polls.iter().all(|poll| Arc::ptr_eq(poll, &polls[0]) && poll.answer == Ok(vec![])));
         alertmanager.poll(Duration::ZERO).await;
         assert_eq!(asked.load(Ordering::SeqCst), 2);
+        // An answer that takes longer than it may be old is shared by those who waited for it.
+        join_all((0..20).map(|_| alertmanager.poll(Duration::from_millis(10)))).await;
+        assert_eq!(asked.load(Ordering::SeqCst), 3);
     }
 }
