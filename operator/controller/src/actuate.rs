@@ -48,7 +48,7 @@ pub async fn execute(ctx: &Context, key: &Key, actions: &[Action]) -> Result<Mov
         if !abort && failure.is_some() {
             continue;
         }
-        if !abort && ctx.leader.time_left() <= FORWARD_LIMIT {
+        if !abort && !leads(ctx) {
             warn!(action = action.name, "not leading for long enough: left to the next leader");
             return Ok(moved);
         }
@@ -93,6 +93,11 @@ fn refused(error: &CallError) -> bool {
         .any(|word| error.message.contains(word))
 }
 
+/// Whether this process surely leads until a forward write that is sent now has ended.
+fn leads(ctx: &Context) -> bool {
+    ctx.leader.time_left() > FORWARD_LIMIT
+}
+
 async fn one(ctx: &Context, key: &Key, action: &Action) -> Outcome {
     let (client, limit) = match action.lane {
         Lane::Abort => (&ctx.clients.abort, ABORT_LIMIT),
@@ -104,7 +109,10 @@ async fn one(ctx: &Context, key: &Key, action: &Action) -> Outcome {
     let (verb, outcome) = match &action.write {
         Write::Create(body) => ("create", create(&api, &what, limit, body).await),
         Write::Patch(ops) => ("patch", patch(&api, &what, limit, &action.object, ops).await),
-        Write::Weights(weights) => ("patch", set_weights(&api, &what, limit, &action.object, weights).await),
+        Write::Weights(weights) => {
+            let may_write = || action.lane == Lane::Abort || leads(ctx);
+            ("patch", set_weights(&api, &what, limit, &action.object, weights, may_write).await)
+        }
         Write::Delete { uid } => ("delete", delete(&api, &what, limit, &action.object, uid).await),
     };
     let code = match &outcome {
@@ -173,6 +181,7 @@ async fn set_weights(
     limit: Duration,
     name: &str,
     wanted: &SetWeights,
+    may_write: impl Fn() -> bool,
 ) -> Outcome {
     let mut last = Outcome::Already;
     for _ in 0..WEIGHT_TRIES {
@@ -186,6 +195,10 @@ async fn set_weights(
             Ok(ops) => ops,
             Err(problem) => return Outcome::Moved(problem.to_string()),
         };
+        // Reading may have taken as long as leadership lasted, and the version that is tested was read just now.
+        if !ops.is_empty() && !may_write() {
+            return Outcome::Moved("not leading for long enough".to_owned());
+        }
         last = patch(api, what, limit, name, &ops).await;
         if !matches!(last, Outcome::Moved(_)) {
             return last;
@@ -201,5 +214,55 @@ async fn delete(api: &Api<DynamicObject>, what: &str, limit: Duration, name: &st
         Ok(_) => Outcome::Done,
         Err(error) if error.is_not_found() || error.is_conflict() => Outcome::Already,
         Err(error) => Outcome::Failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! A server with one route, for the order of reading, asking and writing.
+
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use serde_json::json;
+
+    use super::*;
+    use crate::client::{Clients, install_crypto};
+
+    #[tokio::test]
+    async fn a_weight_is_not_written_when_leadership_ended_while_the_route_was_read() {
+        let route = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "7"},
+            "spec": {"rules": [{"backendRefs": [{"name": "web-stable", "weight": 100}, {"name": "web-canary", "weight": 0}]}]},
+        });
+        let written = Arc::new(AtomicUsize::new(0));
+        let count = written.clone();
+        let answer = route.clone();
+        let methods = get(move || async move { Json(route) }).patch(move || async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            Json(answer)
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(methods)).await });
+        install_crypto();
+        let config = kube::Config::new(format!("http://{address}").parse().expect("a URI"));
+        let client = Clients::from_config(config).expect("clients").normal;
+        let api: Api<DynamicObject> = Api::namespaced_with(client, "shop", &Watched::HttpRoute.resource());
+        let wanted = SetWeights {
+            stable_service: "web-stable".to_owned(),
+            canary_service: "web-canary".to_owned(),
+            rules: Vec::new(),
+            canary_percent: 25,
+            mark: "1-abcde 25".to_owned(),
+        };
+        for (leads, writes) in [(false, 0), (true, 1)] {
+            let outcome = set_weights(&api, "set-weights", FORWARD_LIMIT, "web", &wanted, || leads).await;
+            assert_eq!(matches!(outcome, Outcome::Done), leads, "{outcome:?}");
+            assert_eq!(written.load(Ordering::SeqCst), writes);
+        }
     }
 }
