@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use kube::{Api, ResourceExt};
 use sluice_core::api::{
     ErrorRatioGuard, Guard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, RatioSource, Run,
 };
@@ -43,6 +43,8 @@ pub struct EvidenceStore {
 
 #[derive(Clone, Default)]
 struct Entry {
+    /// UID of the rollout: one that is created again may have a run of the same name.
+    uid: String,
     run_id: String,
     state: EvidenceState,
     quiet: Option<Quiet>,
@@ -65,11 +67,17 @@ impl EvidenceStore {
         self.lock().remove(key);
     }
 
+    /// Keeps what is about these rollouts, by their UIDs.
+    fn retain(&self, known: &BTreeMap<Key, String>) {
+        self.lock().retain(|key, entry| known.get(key) == Some(&entry.uid));
+    }
+
     /// The entry of a run: what is known in this process, or what status remembers.
-    fn entry(&self, key: &Key, run: &Run) -> Entry {
+    fn entry(&self, key: &Key, uid: &str, run: &Run) -> Entry {
         match self.lock().get(key) {
-            Some(entry) if entry.run_id == run.id => entry.clone(),
+            Some(entry) if entry.uid == uid && entry.run_id == run.id => entry.clone(),
             _ => Entry {
+                uid: uid.to_owned(),
                 run_id: run.id.clone(),
                 state: run.evidence.clone().unwrap_or_default(),
                 quiet: None,
@@ -88,11 +96,17 @@ impl EvidenceStore {
     }
 }
 
+/// When a rollout is evaluated next, if at all, and the version of it that says so.
+struct Due {
+    version: Option<String>,
+    at: Option<tokio::time::Instant>,
+}
+
 /// Evaluates every run once per interval, spread over it, until `stop`.
 pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationToken) {
     let interval =
         Duration::from_secs(u64::try_from(ctx.config.evaluation_interval_seconds).unwrap_or(15).max(1));
-    let mut next: BTreeMap<Key, tokio::time::Instant> = BTreeMap::new();
+    let mut next: BTreeMap<Key, Due> = BTreeMap::new();
     let mut tasks: tokio::task::JoinSet<Key> = tokio::task::JoinSet::new();
     let mut running = std::collections::BTreeSet::new();
     let mut tick = tokio::time::interval(Duration::from_millis(100));
@@ -109,25 +123,34 @@ pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationTok
             _ = tick.tick() => {}
         }
         let now = tokio::time::Instant::now();
-        let mut known = std::collections::BTreeSet::new();
+        let mut known = BTreeMap::new();
         for object in ctx.stores.rollouts() {
             let key = Key::of(&object);
-            known.insert(key.clone());
+            known.insert(key.clone(), object.uid().unwrap_or_default());
+            let version = object.resource_version();
+            let due = next.get(&key);
+            // Ten times a second: only what changed or is due is read.
+            if due.is_some_and(|due| due.version == version && due.at.is_none_or(|at| at > now)) {
+                continue;
+            }
             let Some(Ok(rollout)) = ctx.newest(&key) else {
                 continue;
             };
             let Some(every) = due_every(&ctx.config, &rollout, interval) else {
-                next.remove(&key);
+                // An old run's verdict has nothing to say any more.
+                ctx.evidence.forget(&key);
+                next.insert(key, Due { version, at: None });
                 continue;
             };
             // A run that starts is not kept waiting by the longer interval at rest.
-            let when =
-                next.get(&key).map_or_else(|| now + spread(&key, every), |when| (*when).min(now + every));
+            let when = due
+                .and_then(|due| due.at)
+                .map_or_else(|| now + spread(&key, every), |when| when.min(now + every));
             if when > now || running.contains(&key) {
-                next.insert(key, when);
+                next.insert(key, Due { version, at: Some(when) });
                 continue;
             }
-            next.insert(key.clone(), now + every);
+            next.insert(key.clone(), Due { version, at: Some(now + every) });
             running.insert(key.clone());
             let (ctx, providers) = (ctx.clone(), providers.clone());
             tasks.spawn(async move {
@@ -135,7 +158,8 @@ pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationTok
                 key
             });
         }
-        next.retain(|key, _| known.contains(key));
+        next.retain(|key, _| known.contains_key(key));
+        ctx.evidence.retain(&known);
     }
 }
 
@@ -167,6 +191,7 @@ fn spread(key: &Key, every: Duration) -> Duration {
 
 async fn evaluate(ctx: &Context, providers: &Providers, key: &Key, rollout: &ProgressiveRollout) {
     let secrets = Secrets { ctx, key };
+    let uid = rollout.uid().unwrap_or_default();
     let run = rollout.status.as_ref().and_then(|status| status.run.as_ref());
     let guards = run.map_or_else(|| guards_at_rest(&ctx.config, rollout), |run| &run.plan.guards);
     let poll = async {
@@ -178,7 +203,7 @@ async fn evaluate(ctx: &Context, providers: &Providers, key: &Key, rollout: &Pro
     let Some(run) = run else {
         let poll = poll.await;
         let verdict = Verdict { firing: firing(guards, poll.as_deref()), ..Verdict::default() };
-        ctx.evidence.put(key, Entry { verdict, ..Entry::default() });
+        ctx.evidence.put(key, Entry { uid, verdict, ..Entry::default() });
         return;
     };
     // All at once: a provider that hangs must not keep the others' answers waiting longer than itself.
@@ -191,7 +216,7 @@ async fn evaluate(ctx: &Context, providers: &Providers, key: &Key, rollout: &Pro
         join_all(samples).await
     };
     let (poll, samples) = tokio::join!(poll, samples);
-    let mut entry = ctx.evidence.entry(key, run);
+    let mut entry = ctx.evidence.entry(key, &uid, run);
     if let Some((_, sample)) = samples.first() {
         entry.quiet = Quiet::update(entry.quiet, sample);
     }
@@ -203,7 +228,10 @@ async fn evaluate(ctx: &Context, providers: &Providers, key: &Key, rollout: &Pro
         interval_seconds: ctx.config.evaluation_interval_seconds,
         now: Timestamp::now(),
     };
+    // Once is enough: a score that fell again before the abort could be written is no acquittal.
+    let abort = entry.verdict.abort.take();
     entry.verdict = judge(&evaluation, &mut entry.state);
+    entry.verdict.abort = abort.or(entry.verdict.abort);
     debug!(rollout = %key.name, namespace = %key.namespace, run = %run.id, abort = ?entry.verdict.abort, gate = entry.verdict.gate_open, "evaluated");
     ctx.evidence.put(key, entry);
     let _ = ctx.queue.send(key.clone());
