@@ -146,6 +146,12 @@ impl Scene<'_> {
         uid.is_some() && uid == self.before.workload_uid.as_ref()
     }
 
+    /// Whether it was freed, or is another one of the same name: the native controller alone decides what it runs.
+    fn native(&self) -> bool {
+        let other = |uid: &String| self.seen().workload().is_some_and(|workload| workload.uid != *uid);
+        self.freed() || self.before.workload_uid.as_ref().is_some_and(other)
+    }
+
     fn going_back(&self) -> bool {
         self.run().is_some_and(|run| run.going_back.is_some())
     }
@@ -184,9 +190,9 @@ impl Scene<'_> {
             found.push("weights for Services that are not in the plan".to_owned());
         }
         let leads_away = self.pinned(&plan.stable_service).as_deref() == Some(run.canary.hash.as_str());
-        if self.freed() {
+        if self.native() {
             if percent != 0 {
-                found.push(format!("weight {percent} for a Deployment that was freed by break-glass"));
+                found.push(format!("weight {percent} for a Deployment that was freed or replaced"));
             }
             return;
         }

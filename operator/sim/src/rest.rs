@@ -28,7 +28,10 @@ impl World {
             let now = (self.api.version(), self.pods.all.len());
             // A wait with a deadline is not rest.
             let waits = self.status().waiting.is_some_and(|wait| wait.deadline.is_some());
-            let freed = self.status().waiting.is_some_and(|wait| wait.reason == "BreakGlass");
+            let freed = self
+                .status()
+                .waiting
+                .is_some_and(|wait| ["BreakGlass", "WorkloadReplaced"].contains(&wait.reason.as_str()));
             still = if now == last && !waits && (self.run().is_none() || freed) { still + 1 } else { 0 };
             last = now;
             if still >= STILL_SECONDS {

@@ -10,7 +10,7 @@ use crate::render::{self, Role};
 use crate::view::{HeldMark, Workload};
 
 use super::draft::Draft;
-use super::forward::{apex_selector, canary_set, pods_for};
+use super::forward::{apex_selector, canary_set, changed_set, pods_for};
 use super::leave;
 use super::promote::{empty_canary_service, end, unmark, unpin};
 use super::traffic::{self, Weights};
@@ -29,7 +29,7 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
         return;
     };
     if let Some(workload) = d.workload() {
-        if leave::broken_glass(d, workload) {
+        if leave::broken_glass(d, workload) || leave::replaced(d, workload) {
             freed(d, run, workload);
             return;
         }
@@ -40,7 +40,9 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
     }
     let home = send_home(d, &run);
     if !home {
-        let message = format!("weight 0 is written since {:.0}, not yet seen on every route", back.since);
+        let message = traffic::problem(&run.plan, d.seen).unwrap_or_else(|| {
+            format!("weight 0 is written since {:.0}, not yet seen on every route", back.since)
+        });
         d.wait("ReturningTraffic", message, None);
         d.status.run = Some(run);
         return;
@@ -93,10 +95,12 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
     conclude(d, run, workload);
 }
 
-/// A person freed the Deployment: the native controller rolls what its template says, beside our pods. It is not
-/// held again. Requests go by the un-pinned stable Service to whatever is ready, then our pods go.
+/// A person freed the Deployment, or deleted it and created another of its name: the native controller rolls what the
+/// template says, beside our pods. It is not held, and gets no ReplicaSet of ours. Requests go by the un-pinned stable
+/// Service to whatever is ready, then our pods go.
 fn freed(d: &mut Draft<'_>, mut run: Run, workload: &Workload) {
-    if !all_pods_serve(d, &mut run, "BreakGlass", "the Deployment was freed by break-glass") {
+    let (reason, why) = why_freed(d, workload);
+    if !all_pods_serve(d, &mut run, reason, &format!("the Deployment was {why}")) {
         d.status.run = Some(run);
         return;
     }
@@ -175,28 +179,37 @@ fn tidy_and_conclude(d: &mut Draft<'_>, mut run: Run, workload: &Workload) {
     }
 }
 
+fn why_freed(d: &Draft<'_>, workload: &Workload) -> (&'static str, &'static str) {
+    if leave::replaced(d, workload) {
+        ("WorkloadReplaced", "deleted and created again")
+    } else {
+        ("BreakGlass", "freed by break-glass")
+    }
+}
+
 /// Takes our pods away as far as others are ready; true when none is left.
 fn our_pods_gone(d: &mut Draft<'_>, run: &Run, workload: &Workload) -> bool {
+    let (reason, _) = why_freed(d, workload);
     let service = &run.plan.stable_service;
     if let Some(old) = d.seen.replica_set(&run.stable.replica_set).filter(|set| !set.visible_to(workload))
         && (old.replicas > 0 || old.status_replicas > 0)
     {
         if !workload.complete() {
             let message = format!("{} serves until the Deployment's own roll is complete", old.name);
-            d.wait("BreakGlass", message, None);
+            d.wait(reason, message, None);
             return false;
         }
         if old.replicas > 0 {
             d.act(render::scale(Lane::Tidy, "scale-old", old, 0));
         }
-        d.wait("BreakGlass", "the pods that Sluice kept go", None);
+        d.wait(reason, "the pods that Sluice kept go", None);
         return false;
     }
     let canary = canary_set(d, run, workload).filter(|set| !set.visible_to(workload) && set.replicas > 0);
     if let Some(canary) = canary {
         let others = d.seen.ready_pods_behind(service) - d.seen.ready_behind(service, &canary.name);
         if others <= 0 && workload.replicas > 0 {
-            d.wait("BreakGlass", "the canary serves until a pod of the Deployment is ready", None);
+            d.wait(reason, "the canary serves until a pod of the Deployment is ready", None);
             return false;
         }
     }
@@ -229,7 +242,8 @@ fn send_home(d: &mut Draft<'_>, run: &Run) -> bool {
     let other_is_old = other.is_some_and(|service| service.pinned() == Some(run.stable.hash.as_str()));
     match shown {
         // No route leads to the pair any more: its selectors may change at once.
-        _ if traffic::all_gone(plan, d.seen) => {
+        // Nor is there another way without the canary Service, once old pods can take it.
+        _ if traffic::all_gone(plan, d.seen) || (other.is_none() && old_at_full_size(d, run)) => {
             if let Some(service) = d.seen.service(&plan.stable_service) {
                 d.act(render::select(Lane::Abort, service, old));
             }
@@ -283,7 +297,10 @@ fn old_at_full_size(d: &mut Draft<'_>, run: &Run) -> bool {
         return true; // nothing serves, nothing can be lost
     }
     let need = pods_for(workload.replicas, 100);
-    let ready = d.seen.ready_behind(&run.plan.canary_service, &old.name);
+    let ready = match d.seen.service(&run.plan.canary_service) {
+        Some(service) => d.seen.ready_behind(&service.name, &old.name),
+        None => old.available,
+    };
     let since = run.going_back.as_ref().map_or(d.now, |back| back.since);
     ready >= need || (ready > 0 && d.passed(since, CAPACITY_SECONDS))
 }
@@ -341,7 +358,8 @@ fn verified(d: &mut Draft<'_>, run: &Run, back_at: jiff::Timestamp) -> bool {
 
 /// Scales the canary down and takes it away; true when nothing of it is left.
 fn canary_gone(d: &mut Draft<'_>, run: &Run, workload: &Workload) -> bool {
-    let Some(set) = canary_set(d, run, workload).filter(|set| !set.visible_to(workload)) else {
+    let set = canary_set(d, run, workload).or_else(|| changed_set(d, run));
+    let Some(set) = set.filter(|set| !set.visible_to(workload)) else {
         return true;
     };
     if set.replicas > 0 {

@@ -65,6 +65,11 @@ pub(super) fn prepare(d: &mut Draft<'_>, mut run: Run) {
         return;
     }
     match canary_set(d, &run, workload) {
+        None if changed_set(d, &run).is_some() => {
+            changed(d, &mut run);
+            finish_pass(d, run);
+            return;
+        }
         None => {
             d.act(render::create_canary(&d.name, &d.namespace, workload, 1));
         }
@@ -112,6 +117,10 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
     };
     if run.overwritten {
         overwritten(d, run);
+        return;
+    }
+    if unpinned(d, &run) {
+        finish_pass(d, run);
         return;
     }
     let rises = run.weight.is_none_or(|weight| weight.percent != step.weight_percent);
@@ -249,6 +258,20 @@ fn pin_pair(d: &mut Draft<'_>, run: &Run) -> bool {
     changed
 }
 
+/// Somebody took the pin off stable's Service: canary pods would get a share of its traffic, whatever the weight. True
+/// when it has to be put back.
+fn unpinned(d: &mut Draft<'_>, run: &Run) -> bool {
+    let apex = apex_selector(d, run);
+    let Some(service) = d.seen.service(&run.plan.stable_service).filter(|s| s.pinned().is_none()) else {
+        return false;
+    };
+    d.act(render::select(Lane::Forward, service, render::pinned(&apex, &run.stable.hash)));
+    let message =
+        format!("Service {} lost its pin to {}; it is pinned again", service.name, run.stable.replica_set);
+    d.wait("PinningServices", message, None);
+    true
+}
+
 /// Selector that the pair has at rest: the apex Service's, or what one of the pair shows without its pin.
 pub(super) fn apex_selector(d: &Draft<'_>, run: &Run) -> Map<String, serde_json::Value> {
     let names = [&run.plan.service, &run.plan.stable_service, &run.plan.canary_service];
@@ -270,9 +293,31 @@ pub(super) fn canary_set<'a>(d: &Draft<'a>, run: &Run, workload: &Workload) -> O
     })
 }
 
+/// The ReplicaSet that we made for this run, with another template than the run's: somebody changed it. It is no canary,
+/// but its pods have to go all the same.
+pub(super) fn changed_set<'a>(d: &Draft<'a>, run: &Run) -> Option<&'a ReplicaSet> {
+    let named = d.seen.replica_set(&run.canary.replica_set)?;
+    (named.digest != run.canary.digest
+        && named.role == Role::Canary.as_str()
+        && super::leave::is_ours(d, named))
+    .then_some(named)
+}
+
+fn changed(d: &mut Draft<'_>, run: &mut Run) {
+    let message = format!(
+        "ReplicaSet {} has another template than the one that is tried: does something mutate ReplicaSets?",
+        run.canary.replica_set
+    );
+    d.go_back(run, Outcome::NotProven, "CanaryChanged", message);
+}
+
 /// Scales the canary to what the weight needs and waits until that many pods are ready behind its Service.
 fn capacity(d: &mut Draft<'_>, run: &mut Run, workload: &Workload, percent: i32) -> bool {
     let Some(set) = canary_set(d, run, workload) else {
+        if changed_set(d, run).is_some() {
+            changed(d, run);
+            return false;
+        }
         d.go_back(run, Outcome::NotProven, "CanaryGone", "the canary's ReplicaSet was deleted from outside");
         return false;
     };
@@ -530,10 +575,13 @@ fn person_holds(d: &Draft<'_>, run: &Run, baked: bool) -> Option<(&'static str, 
             format!("a person paused it: kubectl sluice resume {} -n {}", d.name, d.namespace),
         ));
     }
-    let next = usize::try_from(run.step + 1).ok().and_then(|index| run.plan.steps.get(index));
+    // Before anybody meets the canary, the gate is that of the first step.
+    let first = run.exposed_since.is_none();
+    let next = if first { 0 } else { run.step + 1 };
+    let next = usize::try_from(next).ok().and_then(|index| run.plan.steps.get(index));
     let next = next.map(|step| step.weight_percent);
     match (run.plan.pause_before_percent, next) {
-        (Some(limit), Some(next)) if baked && next >= limit && !run.released_gate => Some((
+        (Some(limit), Some(next)) if (baked || first) && next >= limit && !run.released_gate => Some((
             "PausedBeforePercent",
             format!(
                 "waits for a person before {limit} %: kubectl sluice resume {} -n {}",

@@ -41,7 +41,7 @@ pub(super) fn abandon(d: &mut Draft<'_>, run: &mut Run) {
     let Some(workload) = d.workload() else {
         return;
     };
-    if d.status.workload_uid.as_ref().is_some_and(|uid| *uid != workload.uid) {
+    if replaced(d, workload) {
         d.go_back(
             run,
             Outcome::Abandoned,
@@ -53,6 +53,11 @@ pub(super) fn abandon(d: &mut Draft<'_>, run: &mut Run) {
     if broken_glass(d, workload) {
         d.go_back(run, Outcome::Abandoned, "BreakGlass", "the Deployment was freed by break-glass");
     }
+}
+
+/// Whether this is another Deployment than the one that was enrolled, with its name.
+pub(super) fn replaced(d: &Draft<'_>, workload: &Workload) -> bool {
+    d.status.workload_uid.as_ref().is_some_and(|uid| *uid != workload.uid)
 }
 
 /// Whether a person freed the workload with a new break-glass value. Everybody who may edit can write the annotation;

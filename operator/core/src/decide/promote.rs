@@ -22,6 +22,8 @@ const RECOGNISE_SECONDS: i32 = 60;
 const REWIRE_SECONDS: i32 = 120;
 /// How long weights that somebody overwrites are written again before the stable Service follows anyway, in seconds.
 const OVERWRITTEN_SECONDS: i32 = 10;
+/// How long no pod of the new revision may be ready while the old ones are, in seconds.
+const UNREADY_SECONDS: i32 = 10;
 /// Entries kept of each list in status.
 const GOOD_LIMIT: usize = 10;
 const QUARANTINE_LIMIT: usize = 20;
@@ -163,6 +165,12 @@ pub(super) fn watch(d: &mut Draft<'_>, mut run: Run) {
     if workload.held.is_some() && workload.digest == run.canary.digest {
         d.act(render::release(Lane::Forward, workload, true));
     }
+    let serves = new_revision_serves(d, &mut run, workload);
+    if run.going_back.is_some() {
+        d.actions.clear();
+        super::back::step(d, run);
+        return;
+    }
     if weights_are_home(d, &run) && d.passed(run.stage_since, run.plan.settle_seconds) {
         empty_canary_service(d, &run, Lane::Forward);
     }
@@ -170,7 +178,7 @@ pub(super) fn watch(d: &mut Draft<'_>, mut run: Run) {
     let seconds = run.plan.watch_seconds;
     d.wait_until(d.after(run.stage_since, seconds));
     let settle = run.plan.settle_seconds;
-    let over = d.passed(run.stage_since, seconds.max(settle));
+    let over = d.passed(run.stage_since, seconds.max(settle)) && serves;
     let current = d.input.verdict.is_about(&run.id, Stage::Watching, run.step);
     let blind = current && d.input.verdict.no_data.is_some();
     let limit = seconds.saturating_add(run.plan.no_data_seconds);
@@ -197,6 +205,31 @@ pub(super) fn watch(d: &mut Draft<'_>, mut run: Run) {
         d.wait("Watching", format!("the new revision serves everything; {old}"), deadline);
     }
     d.status.run = Some(run);
+}
+
+/// Whether a pod of the new revision is ready. When none is for a while, and the warm ones are, they take it back: pods
+/// that serve nobody fail no request that a guard could count.
+fn new_revision_serves(d: &mut Draft<'_>, run: &mut Run, workload: &Workload) -> bool {
+    let service = &run.plan.stable_service;
+    if workload.replicas == 0 || d.seen.ready_behind(service, &run.canary.replica_set) > 0 {
+        run.canary_short_since = None;
+        return true;
+    }
+    let warm = d.seen.replica_set(&run.stable.replica_set).is_some_and(|old| old.available > 0);
+    if !warm {
+        run.canary_short_since = None;
+        return false;
+    }
+    let since = *run.canary_short_since.get_or_insert(d.now);
+    if d.passed(since, UNREADY_SECONDS) {
+        let trouble = d.seen.trouble.as_ref().map(|t| format!(": pod {} {} {}", t.pod, t.reason, t.message));
+        let message = format!(
+            "no pod of the new revision was ready for {UNREADY_SECONDS} s after promotion{}",
+            trouble.unwrap_or_default()
+        );
+        d.go_back(run, Outcome::NotProven, "CanaryUnavailable", message);
+    }
+    false
 }
 
 /// The warm revision follows the workload's size, so that it can take everything back.

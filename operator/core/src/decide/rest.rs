@@ -75,7 +75,9 @@ pub(super) fn step(d: &mut Draft<'_>) {
         idle(d, workload);
     } else if workload.held.is_some() {
         hide_history(d, workload);
-        held::step(d, workload);
+        if !left_behind(d, workload) {
+            held::step(d, workload);
+        }
     } else {
         idle(d, workload);
     }
@@ -402,6 +404,27 @@ fn hide_history(d: &mut Draft<'_>, workload: &Workload) {
     for set in others {
         d.act(render::hide(Lane::Tidy, &d.name, workload, set, render::Role::History));
     }
+}
+
+/// Pods of a hidden ReplicaSet while no run is under way, as when a write arrived late: the un-pinned Services lead to
+/// them. They go before anything starts. True when there are some.
+fn left_behind(d: &mut Draft<'_>, workload: &Workload) -> bool {
+    let stable = d.status.stable.as_ref().map(|stable| stable.replica_set.clone()).unwrap_or_default();
+    let left = |set: &&ReplicaSet| {
+        set.name != stable
+            && set.owner_uids.contains(&workload.uid)
+            && !set.visible_to(workload)
+            && (set.replicas > 0 || set.status_replicas > 0)
+    };
+    let left: Vec<&ReplicaSet> = d.seen.replica_sets().filter(left).collect();
+    for set in left.iter().filter(|set| set.replicas > 0) {
+        d.act(render::scale(Lane::Tidy, "scale-old", set, 0));
+    }
+    if let Some(first) = left.first() {
+        d.status.phase = d.input.rollout.status.as_ref().map_or(Phase::Held, |status| status.phase);
+        d.wait("CanaryGoing", format!("pods of {} were left behind, they go", first.name), None);
+    }
+    !left.is_empty()
 }
 
 /// The live template is not the one we know: a re-created Deployment, or a write past the policies.

@@ -23,21 +23,31 @@ pub(super) fn shown(plan: &Plan, seen: &Observed) -> Weights {
     shown_by(plan.routes.iter(), plan, seen)
 }
 
-/// The same on the way back, where a route that was deleted sends nobody anywhere: with its namespace it never comes
-/// again, and nothing may wait for it.
+/// The same on the way back, where a route that was deleted, or from which somebody took the canary Service, has nothing
+/// that could be taken back: with its namespace it never comes again, and nothing may wait for it.
 pub(super) fn shown_by_those_left(plan: &Plan, seen: &Observed) -> Weights {
-    let left = || plan.routes.iter().filter(|named| !gone(named, seen));
+    let left = || plan.routes.iter().filter(|named| !gone(named, plan, seen));
     if left().next().is_none() { Weights::All(0) } else { shown_by(left(), plan, seen) }
 }
 
-/// Whether every route of a plan was deleted.
+/// Whether no route of a plan is left.
 pub(super) fn all_gone(plan: &Plan, seen: &Observed) -> bool {
-    plan.routes.iter().all(|named| gone(named, seen))
+    plan.routes.iter().all(|named| gone(named, plan, seen))
 }
 
-/// Whether a route does not exist. What can't be read may exist.
-fn gone(named: &RouteRef, seen: &Observed) -> bool {
-    seen.routes.get().is_some() && seen.route(&named.name).is_none()
+/// Whether a route does not exist, or does not name the canary Service. What can't be read may.
+fn gone(named: &RouteRef, plan: &Plan, seen: &Observed) -> bool {
+    seen.routes.get().is_some()
+        && seen.route(&named.name).is_none_or(|route| !route.names(&plan.canary_service))
+}
+
+/// Why a route that is left can't be written, in words.
+pub(super) fn problem(plan: &Plan, seen: &Observed) -> Option<String> {
+    let left = plan.routes.iter().filter(|named| !gone(named, plan, seen));
+    let problem = |named: &RouteRef| {
+        seen.route(&named.name)?.pairs(&plan.stable_service, &plan.canary_service, &named.rules).err()
+    };
+    left.filter_map(problem).next().map(|problem| problem.to_string())
 }
 
 fn shown_by<'a>(routes: impl Iterator<Item = &'a RouteRef>, plan: &Plan, seen: &Observed) -> Weights {
@@ -79,7 +89,7 @@ pub(super) fn set(d: &mut Draft<'_>, run: &Run, lane: Lane, percent: i32) {
         None => String::new(),
     };
     for route in &run.plan.routes {
-        if run.going_back.is_some() && gone(route, d.seen) {
+        if run.going_back.is_some() && gone(route, &run.plan, d.seen) {
             continue;
         }
         let weights = SetWeights {

@@ -111,6 +111,12 @@ impl Route {
         }
     }
 
+    /// Whether any rule names this Service as a backend.
+    pub fn names(&self, service: &str) -> bool {
+        let refs = self.rules.iter().filter_map(|rule| rule.get("backendRefs").and_then(Value::as_array));
+        refs.flatten().any(|backend| is_service(backend, service))
+    }
+
     /// The pair's weights in each rule that carries it; `only` restricts to these rules when not empty.
     pub fn pairs(&self, stable: &str, canary: &str, only: &[i32]) -> Result<Vec<PairWeights>, RouteProblem> {
         for rule in only {
