@@ -55,6 +55,18 @@ enum Command {
     },
     /// Promotion, abort, revert and uninstall with the controller killed after every single step
     TestKill,
+    /// Abort bad changes: from the deciding scrape to weight 0 in the router
+    BenchAbort {
+        /// How many
+        #[arg(long, default_value_t = 10)]
+        aborts: usize,
+    },
+    /// The demo's two bad changes again and again: mean excess failures with intervals
+    BenchHarm {
+        /// How often each
+        #[arg(long, default_value_t = 20)]
+        repetitions: usize,
+    },
     /// Play the demo: good and bad changes under load, side by side
     Demo {
         /// Where the report goes
@@ -136,6 +148,12 @@ async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
         Command::Smoke => smoke::run(cluster).await.map(|()| ExitCode::SUCCESS),
         Command::Test { filter, lane } => test(cluster, &filter, lane).await.map(|()| ExitCode::SUCCESS),
         Command::TestKill => scenarios::kill::every_step(cluster).await.map(|()| ExitCode::SUCCESS),
+        Command::BenchAbort { aborts } => {
+            bench::abort::run(cluster, aborts).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::BenchHarm { repetitions } => {
+            bench::harm::run(cluster, repetitions).await.map(|()| ExitCode::SUCCESS)
+        }
         Command::Demo { report } => demo::run(cluster, &report).await.map(|()| ExitCode::SUCCESS),
         Command::BenchFleet { rollouts } => {
             bench::fleet::run(cluster, rollouts).await.map(|()| ExitCode::SUCCESS)
