@@ -29,6 +29,8 @@ use crate::{actuate, crash, observe, pods, report};
 
 /// Longest wait between two passes of a rollout that fails.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// What failed on the way back is tried again after this long.
+const BACK_RETRY: Duration = Duration::from_millis(200);
 /// A decision that breaks an invariant is made again after this long.
 const VIOLATION_RETRY: Duration = Duration::from_secs(5);
 /// A watch delivers what somebody else wrote after about this long.
@@ -69,7 +71,7 @@ pub async fn pass(ctx: Arc<Context>, key: Key) -> Option<Duration> {
 fn retry_after(ctx: &Context, key: &Key) -> Duration {
     let failures = ctx.failed(key);
     if ctx.evidence.wants_back(key) {
-        return Duration::from_millis(200);
+        return BACK_RETRY;
     }
     Duration::from_millis(500).saturating_mul(2_u32.saturating_pow(failures.min(8))).min(LONGEST_RETRY)
 }
@@ -95,7 +97,7 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
         return Ok(Some(first.wake));
     }
     if !first.actions.is_empty() && first.only_returns() {
-        return go_back(ctx, key, &rollout, first).await;
+        return Ok(soon(ctx, go_back(ctx, key, &rollout, first).await));
     }
     let _place = ctx.forward.acquire().await;
     let Some((rollout, seen)) = observe::live(ctx, key).await? else {
@@ -105,7 +107,7 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
     let live = input(ctx, &rollout, &seen, &verdict);
     let mut second = decide(live);
     if !second.actions.is_empty() && second.only_returns() {
-        return go_back(ctx, key, &rollout, second).await;
+        return Ok(soon(ctx, go_back(ctx, key, &rollout, second).await));
     }
     enrol_only_behind_guardrails(ctx, &rollout, &mut second);
     if !allowed(ctx, &live, &second) {
@@ -178,6 +180,15 @@ async fn go_back(
     let moved = executed?;
     report::metrics(ctx, key, &decision.status);
     Ok(Some(again(ctx, key, moved, decision.wake.min(Duration::from_millis(250)))))
+}
+
+/// Going back is tried again at once, whoever asked for it and however often other passes failed before.
+fn soon(ctx: &Context, answer: Result<Option<Duration>, CallError>) -> Option<Duration> {
+    answer.unwrap_or_else(|error| {
+        warn!(%error, kind = error.kind.as_str(), "the way back failed, it is tried again at once");
+        ctx.metrics.reconcile_failed(error.kind.as_str());
+        Some(BACK_RETRY)
+    })
 }
 
 /// Whether the invariants, said a second time, allow what goes forward. Returning traffic never asks.
