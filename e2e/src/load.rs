@@ -66,6 +66,8 @@ pub struct Snapshot {
     pub by_image: BTreeMap<String, u64>,
     /// Failed answers by the image of the pod that gave them; router errors are under "".
     pub failed_by_image: BTreeMap<String, u64>,
+    /// When the last request that an image answered was due to be sent.
+    pub last_by_image: BTreeMap<String, Instant>,
     /// Microseconds from the scheduled time of a request to its whole answer.
     pub latency: Histogram<u64>,
     /// Second by second since the load began; [`Snapshot::since`] keeps the seconds of its span.
@@ -84,6 +86,7 @@ impl Snapshot {
             by_transport_error: BTreeMap::new(),
             by_image: BTreeMap::new(),
             failed_by_image: BTreeMap::new(),
+            last_by_image: BTreeMap::new(),
             latency: histogram(),
             seconds: Vec::new(),
             at: Duration::ZERO,
@@ -104,6 +107,7 @@ impl Snapshot {
             by_transport_error: difference(&self.by_transport_error, &earlier.by_transport_error),
             by_image: difference(&self.by_image, &earlier.by_image),
             failed_by_image: difference(&self.failed_by_image, &earlier.failed_by_image),
+            last_by_image: self.last_by_image.clone(),
             latency,
             seconds: self.seconds.iter().skip(earlier.at.as_secs() as usize).cloned().collect(),
             at: self.at - earlier.at,
@@ -210,7 +214,7 @@ async fn send(
         under_way.spawn(async move {
             let outcome = one(&client, request).await;
             let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-            counts.record((due - started).as_secs() as usize, due.elapsed(), outcome);
+            counts.record((due - started).as_secs() as usize, due, outcome);
         });
     }
 }
@@ -231,7 +235,8 @@ async fn one(client: &Client<HttpConnector, Empty<Bytes>>, request: Request<Empt
 }
 
 impl Snapshot {
-    fn record(&mut self, second: usize, took: Duration, outcome: Outcome) {
+    fn record(&mut self, second: usize, due: Instant, outcome: Outcome) {
+        let took = due.elapsed();
         if self.seconds.len() <= second {
             self.seconds.resize(second + 1, Second::default());
         }
@@ -244,6 +249,8 @@ impl Snapshot {
                 self.non_200 += u64::from(status != 200);
                 if let Some(image) = &image {
                     *self.by_image.entry(image.clone()).or_default() += 1;
+                    let last = self.last_by_image.entry(image.clone()).or_insert(due);
+                    *last = due.max(*last);
                     *self.seconds[second].by_image.entry(image.clone()).or_default() += 1;
                 }
                 (status >= 500, image)
@@ -269,20 +276,23 @@ mod tests {
     fn a_snapshot_less_an_earlier_one_is_what_came_between() {
         let mut counts = Snapshot::new();
         let ok = |image: &str| Ok((200, Some(image.to_owned())));
-        counts.record(0, Duration::from_millis(3), ok("a"));
-        counts.record(0, Duration::from_millis(3), Err("timeout"));
+        let (now, earlier_on) = (Instant::now(), Instant::now() - Duration::from_millis(900));
+        counts.record(0, now, ok("a"));
+        counts.record(0, now, Err("timeout"));
         let mut earlier = counts.clone();
         earlier.at = Duration::from_secs(1);
-        counts.record(1, Duration::from_millis(900), ok("b"));
-        counts.record(1, Duration::from_millis(3), Ok((503, None)));
-        counts.record(1, Duration::from_millis(3), Ok((404, None)));
+        counts.record(1, now, ok("b"));
+        counts.record(1, earlier_on, ok("b"));
+        counts.record(1, now, Ok((503, None)));
+        counts.record(1, now, Ok((404, None)));
         counts.at = Duration::from_secs(2);
         let between = counts.since(&earlier);
-        assert_eq!((between.requests, between.failed, between.non_200), (3, 1, 2));
+        assert_eq!((between.requests, between.failed, between.non_200), (4, 1, 2));
         assert_eq!(between.failures(), "1 x 404, 1 x 503");
-        assert_eq!(between.by_image, BTreeMap::from([("b".into(), 1)]));
+        assert_eq!(between.by_image, BTreeMap::from([("b".into(), 2)]));
+        assert_eq!(between.last_by_image["b"], now, "an answer that comes late does not move it back");
         assert!((between.share_percent("b") - 100.0).abs() < 1e-9);
         assert!(between.latency_ms(1.0) > 890.0);
-        assert_eq!(between.seconds.iter().map(|s| s.requests).sum::<u64>(), 3);
+        assert_eq!(between.seconds.iter().map(|s| s.requests).sum::<u64>(), 4);
     }
 }

@@ -55,6 +55,12 @@ enum Command {
     },
     /// Promotion, abort, revert and uninstall with the controller killed after every single step
     TestKill,
+    /// Abort bad changes: from the deciding scrape to weight 0 in the router
+    BenchAbort {
+        /// How many
+        #[arg(long, default_value_t = 10)]
+        aborts: usize,
+    },
     /// Play the demo: good and bad changes under load, side by side
     Demo {
         /// Where the report goes
@@ -136,6 +142,9 @@ async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
         Command::Smoke => smoke::run(cluster).await.map(|()| ExitCode::SUCCESS),
         Command::Test { filter, lane } => test(cluster, &filter, lane).await.map(|()| ExitCode::SUCCESS),
         Command::TestKill => scenarios::kill::every_step(cluster).await.map(|()| ExitCode::SUCCESS),
+        Command::BenchAbort { aborts } => {
+            bench::abort::run(cluster, aborts).await.map(|()| ExitCode::SUCCESS)
+        }
         Command::Demo { report } => demo::run(cluster, &report).await.map(|()| ExitCode::SUCCESS),
         Command::BenchFleet { rollouts } => {
             bench::fleet::run(cluster, rollouts).await.map(|()| ExitCode::SUCCESS)

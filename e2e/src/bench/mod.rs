@@ -1,7 +1,9 @@
 //! The live benchmarks: harm of a bad change, time of an abort, many rollouts at once. Each runs on the local
 //! cluster, prints what it measured and writes it to `target/bench/`.
 
+pub mod abort;
 pub mod fleet;
+mod stats;
 
 use std::path::Path;
 
