@@ -8,6 +8,8 @@ E2E := target/debug/sluice-e2e
 TOOLS_PATH = PATH="$$(e2e/tools/fetch --path)/bin:$$PATH"
 FILTER ?=
 N ?= 100
+# How often bench-harm plays each change.
+REPEAT ?= 20
 
 .PHONY: help preflight tools build fmt fmt-check clippy lint deny crds chart drift unit chart-test test test-kill \
 	demo bench-harm bench-abort bench-fleet image clean clean-tools prepare
@@ -59,8 +61,8 @@ chart-test:
 test-kill: prepare ## Promotion, abort, revert and uninstall with the controller killed after every single step
 	@$(E2E) test-kill
 
-bench-harm: prepare ## The two bad changes 20 times each: mean excess failures with intervals
-	@$(E2E) bench-harm
+bench-harm: prepare ## The two bad changes 20 times each (REPEAT=20): mean excess failures with intervals
+	@$(E2E) bench-harm --repetitions $(REPEAT)
 
 bench-abort: prepare ## 10 aborts: from the deciding scrape to weight 0 in the router
 	@$(E2E) bench-abort

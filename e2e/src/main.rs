@@ -61,6 +61,12 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         aborts: usize,
     },
+    /// The demo's two bad changes again and again: mean excess failures with intervals
+    BenchHarm {
+        /// How often each
+        #[arg(long, default_value_t = 20)]
+        repetitions: usize,
+    },
     /// Play the demo: good and bad changes under load, side by side
     Demo {
         /// Where the report goes
@@ -144,6 +150,9 @@ async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
         Command::TestKill => scenarios::kill::every_step(cluster).await.map(|()| ExitCode::SUCCESS),
         Command::BenchAbort { aborts } => {
             bench::abort::run(cluster, aborts).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::BenchHarm { repetitions } => {
+            bench::harm::run(cluster, repetitions).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Demo { report } => demo::run(cluster, &report).await.map(|()| ExitCode::SUCCESS),
         Command::BenchFleet { rollouts } => {

@@ -3,6 +3,7 @@
 
 pub mod abort;
 pub mod fleet;
+pub mod harm;
 mod stats;
 
 use std::path::Path;
