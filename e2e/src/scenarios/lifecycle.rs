@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;
 use kube::api::ListParams;
 use rustix::process::Signal;
@@ -26,6 +26,7 @@ pub fn scenarios() -> Vec<Scenario> {
         shared!(deleted_deployment_ends_the_run_and_leaves_nothing),
         shared!(orphaned_deployment_serves_on_and_is_found_again),
         shared!(deleted_rollout_gives_everything_back_mid_way_idle_and_rejected),
+        shared!(namespace_of_an_application_goes_with_its_run),
         alone!(next_leader_finishes_what_a_killed_one_began),
         alone!(upgrade_mid_way_goes_on),
         alone!(two_processes_that_both_lead_do_no_harm),
@@ -228,6 +229,22 @@ async fn deleted_rollout_gives_everything_back_mid_way_idle_and_rejected(world: 
     ensure!(served(&app, bad) == 0, "{bad} answered requests");
     no_failures(&app, &begin, "while the rollout was deleted at rest and when it had rejected")?;
     forget(&app).await
+}
+
+/// Deployment, Services, route and rollout go at once and in any order: the finalizer must not wait for any of them.
+async fn namespace_of_an_application_goes_with_its_run(world: &World<'_>) -> Result<()> {
+    let app = serving(world, AppSpec { rps: 30, ..clean("application-deleted") }).await?;
+    app.ship(&app.spec.image("2"), Provenance::Human).await?;
+    app.wait_weight(10, RUN).await?;
+    forget(&app).await?;
+    let namespaces: Api<Namespace> = Api::all(world.cluster.client.clone());
+    until("the namespace is gone", RUN, LOOK, || async {
+        let left = namespaces.get_opt(&app.spec.namespace).await?;
+        let conditions = left.as_ref().and_then(|left| left.status.as_ref()?.conditions.as_ref());
+        ensure!(left.is_none(), "it is still there: {conditions:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// The container whose process leads.
