@@ -242,8 +242,7 @@ fn send_home(d: &mut Draft<'_>, run: &Run) -> bool {
     let other_is_old = other.is_some_and(|service| service.pinned() == Some(run.stable.hash.as_str()));
     match shown {
         // No route leads to the pair any more: its selectors may change at once.
-        // Nor is there another way without the canary Service, once old pods can take it.
-        _ if traffic::all_gone(plan, d.seen) || (other.is_none() && old_at_full_size(d, run)) => {
+        _ if traffic::all_gone(plan, d.seen) => {
             if let Some(service) = d.seen.service(&plan.stable_service) {
                 d.act(render::select(Lane::Abort, service, old));
             }

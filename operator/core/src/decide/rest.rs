@@ -410,6 +410,10 @@ fn hide_history(d: &mut Draft<'_>, workload: &Workload) {
 /// them. They go before anything starts. True when there are some.
 fn left_behind(d: &mut Draft<'_>, workload: &Workload) -> bool {
     let stable = d.status.stable.as_ref().map(|stable| stable.replica_set.clone()).unwrap_or_default();
+    // Capacity first: without stable's pods these may be all that serves.
+    if d.seen.replica_set(&stable).is_none_or(|set| set.available < workload.replicas) {
+        return false;
+    }
     let left = |set: &&ReplicaSet| {
         set.name != stable
             && set.owner_uids.contains(&workload.uid)
