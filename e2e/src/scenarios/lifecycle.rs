@@ -162,7 +162,7 @@ async fn deleted_deployment_ends_the_run_and_leaves_nothing(world: &World<'_>) -
     forget(&app).await
 }
 
-#[allow(dead_code)] // not registered: fails, see "Known faults" in docs/limitations.md
+#[allow(dead_code)] // not registered: not played since the mend, see "Known faults" in docs/limitations.md
 async fn orphaned_deployment_serves_on_and_is_found_again(world: &World<'_>) -> Result<()> {
     let app = serving(world, clean("deployment-orphaned")).await?;
     let begin = app.load.snapshot();

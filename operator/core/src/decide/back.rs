@@ -128,7 +128,8 @@ fn alone(d: &mut Draft<'_>, mut run: Run, workload: &Workload) {
 
 /// Whether the stable revision can't serve any more since its ReplicaSet does not exist.
 pub(super) fn stable_is_gone(d: &Draft<'_>, run: &Run) -> bool {
-    let asleep = d.workload().is_none_or(|workload| workload.replicas == 0);
+    // One that is deleted lets go of its ReplicaSets first, when its pods are to be kept.
+    let asleep = d.workload().is_none_or(|workload| workload.replicas == 0 || workload.deleting);
     !asleep && d.seen.replica_sets.get().is_some() && d.seen.replica_set(&run.stable.replica_set).is_none()
 }
 
