@@ -3,8 +3,7 @@
 //! They matter before a workload is enrolled and before a run starts, so they are not watched: each is read live
 //! for the decision that needs it.
 
-use futures::future::join_all;
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::api::{ApiResource, ListParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::Value;
@@ -12,8 +11,7 @@ use sluice_core::api::{Mode, ProgressiveRollout};
 use sluice_core::observed::Seen;
 use sluice_core::view::shared_claims;
 
-use crate::client::bounded;
-use crate::observe::READ_LIMIT;
+use crate::observe::{listed, named};
 
 /// Autoscalers of the namespace, and claims of the Deployment; `None` where they can't matter.
 pub async fn read(
@@ -41,12 +39,8 @@ fn matters(rollout: &ProgressiveRollout) -> bool {
 async fn autoscalers(client: &Client, namespace: &str) -> Seen<Vec<Value>> {
     let gvk = GroupVersionKind::gvk("autoscaling", "v2", "HorizontalPodAutoscaler");
     let resource = ApiResource::from_gvk_with_plural(&gvk, "horizontalpodautoscalers");
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-    let all = ListParams::default();
-    match bounded("list horizontalpodautoscalers", READ_LIMIT, api.list(&all)).await {
-        Ok(list) => Seen::Seen(list.items.iter().filter_map(|o| serde_json::to_value(o).ok()).collect()),
-        Err(error) => Seen::Unseen(error.to_string()),
-    }
+    let api = Api::namespaced_with(client.clone(), namespace, &resource);
+    listed(api, "horizontalpodautoscalers", &ListParams::default()).await
 }
 
 /// The claims that the pods of this Deployment share; one that does not exist is left out, the pods wait for it.
@@ -54,16 +48,6 @@ async fn claims(client: &Client, namespace: &str, deployment: &Value) -> Seen<Ve
     let names = shared_claims(&deployment["spec"]["template"]);
     let gvk = GroupVersionKind::gvk("", "v1", "PersistentVolumeClaim");
     let resource = ApiResource::from_gvk_with_plural(&gvk, "persistentvolumeclaims");
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-    let reads = names
-        .iter()
-        .map(|name| bounded(format!("get persistentvolumeclaims {name}"), READ_LIMIT, api.get_opt(name)));
-    let mut found = Vec::new();
-    for answer in join_all(reads).await {
-        match answer {
-            Ok(claim) => found.extend(claim.and_then(|claim| serde_json::to_value(&claim).ok())),
-            Err(error) => return Seen::Unseen(error.to_string()),
-        }
-    }
-    Seen::Seen(found)
+    let api = Api::namespaced_with(client.clone(), namespace, &resource);
+    named(api, "persistentvolumeclaims", &names).await
 }

@@ -18,7 +18,7 @@ use crate::pods;
 use crate::watch::{Key, Watched};
 
 /// Limit on one live read.
-pub const READ_LIMIT: Duration = Duration::from_secs(5);
+const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// Names that a rollout, and the run under way, refer to.
 struct Names {
@@ -182,10 +182,14 @@ async fn canary_pods(
 }
 
 async fn get_all(client: &Client, namespace: &str, kind: Watched, names: &[String]) -> Seen<Vec<Value>> {
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.resource());
+    named(Api::namespaced_with(client.clone(), namespace, &kind.resource()), kind.as_str(), names).await
+}
+
+/// Objects by name; one that does not exist is left out.
+pub async fn named(api: Api<DynamicObject>, what: &str, names: &[String]) -> Seen<Vec<Value>> {
     let reads = names.iter().map(|name| {
         let api = api.clone();
-        async move { bounded(format!("get {} {name}", kind.as_str()), READ_LIMIT, api.get_opt(name)).await }
+        async move { bounded(format!("get {what} {name}"), READ_LIMIT, api.get_opt(name)).await }
     });
     let mut found = Vec::new();
     for answer in join_all(reads).await {
@@ -199,9 +203,13 @@ async fn get_all(client: &Client, namespace: &str, kind: Watched, names: &[Strin
 }
 
 async fn list(client: &Client, namespace: &str, kind: Watched, selector: &str) -> Seen<Vec<Value>> {
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.resource());
-    let params = ListParams::default().labels(selector);
-    match bounded(format!("list {}", kind.as_str()), READ_LIMIT, api.list(&params)).await {
+    let api = Api::namespaced_with(client.clone(), namespace, &kind.resource());
+    listed(api, kind.as_str(), &ListParams::default().labels(selector)).await
+}
+
+/// Objects that the parameters select.
+pub async fn listed(api: Api<DynamicObject>, what: &str, params: &ListParams) -> Seen<Vec<Value>> {
+    match bounded(format!("list {what}"), READ_LIMIT, api.list(params)).await {
         Ok(answer) => Seen::Seen(answer.items.iter().filter_map(|o| serde_json::to_value(o).ok()).collect()),
         Err(error) => Seen::Unseen(error.to_string()),
     }

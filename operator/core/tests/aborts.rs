@@ -6,14 +6,8 @@ mod support;
 use serde_json::json;
 use sluice_core::action::{Lane, Write};
 use sluice_core::api::{Outcome, Stage};
-use sluice_core::decide::Decision;
 use sluice_core::verdict::Why;
-use support::{INPUTS, Scene, Unreadable, events, lines, template, waiting_pod, write_weights};
-
-fn going_back(decision: &Decision) -> Option<(Outcome, String)> {
-    let back = decision.status.run.as_ref()?.going_back.as_ref()?;
-    Some((back.outcome, back.reason.clone()))
-}
+use support::{INPUTS, Scene, Unreadable, events, going_back, lines, template, waiting_pod, write_weights};
 
 /// The guard tripped.
 fn tripped(scene: &mut Scene) {

@@ -6,7 +6,7 @@ mod support;
 use serde_json::json;
 use sluice_core::api::{Outcome, Stage};
 use sluice_core::decide::Decision;
-use support::{Scene, endpoint_slice, events, lines};
+use support::{Scene, endpoint_slice, events, going_back, lines};
 
 const HOUR: i64 = 3600;
 
@@ -17,11 +17,6 @@ fn waits(decision: &Decision) -> String {
 /// Seconds until the wait ends by itself.
 fn left(scene: &Scene, decision: &Decision) -> i64 {
     decision.status.waiting.as_ref().unwrap().deadline.unwrap().duration_since(scene.now).as_secs()
-}
-
-fn going_back(decision: &Decision) -> Option<(Outcome, String)> {
-    let back = decision.status.run.as_ref()?.going_back.as_ref()?;
-    Some((back.outcome, back.reason.clone()))
 }
 
 /// A template is applied: the order of the first writes, one after the other.

@@ -5,24 +5,13 @@ use sluice_core::api::{ANNOTATION_BREAK_GLASS, ANNOTATION_HELD, LABEL_MANAGED};
 
 use crate::admission::Actor;
 use crate::api::{Res, int};
+pub use sluice_core::api::Verb;
+
 use crate::fixture::{self, CANARY, NAME, STABLE};
 use crate::pods::later;
 use crate::shell::Fault;
 use crate::view::Watch;
 use crate::world::World;
-
-/// A person's verb.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// Stop, return to stable.
-    Abort,
-    /// Stay at this weight.
-    Pause,
-    /// Go on.
-    Resume,
-    /// Let the held revision start once more.
-    Retry,
-}
 
 /// One thing that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,12 +296,7 @@ impl World {
             Event::Request(verb) => {
                 let last = self.status().history.first().map(|run| run.id.clone());
                 let id = self.run().map(|run| run.id.clone()).or(last).unwrap_or_default();
-                let verb = match verb {
-                    Verb::Abort => "abort",
-                    Verb::Pause => "pause",
-                    Verb::Resume => "resume",
-                    Verb::Retry => "retry",
-                };
+                let verb = verb.as_str();
                 self.request(&format!("{verb}/{id}"));
             }
             Event::Suspend(suspend) => {

@@ -137,9 +137,7 @@ fn a_person_is_asked_before_the_first_step_too() {
 #[test]
 fn a_deployment_that_is_created_again_midway_is_not_given_the_pods_of_the_old_one() {
     for orphan in [false, true] {
-        for (stage, step) in
-            [(Stage::Preparing, 0), (Stage::Stepping, 1), (Stage::Promoting, 2), (Stage::Watching, 2)]
-        {
+        for (stage, step) in common::MIDWAY {
             let mut world = shipping("web:good-2");
             reach(&mut world, stage, step);
             world.happen(Event::DeleteDeployment(orphan));

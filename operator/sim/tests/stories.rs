@@ -245,9 +245,7 @@ fn without_data_it_holds_and_returns_but_never_promotes() {
 #[test]
 fn the_deployment_may_be_deleted_at_any_stage() {
     for orphan in [false, true] {
-        for (stage, step) in
-            [(Stage::Preparing, 0), (Stage::Stepping, 1), (Stage::Promoting, 2), (Stage::Watching, 2)]
-        {
+        for (stage, step) in common::MIDWAY {
             let mut world = shipping("web:good-2");
             reach(&mut world, stage, step);
             world.happen(Event::DeleteDeployment(orphan));
@@ -292,9 +290,7 @@ fn a_run_is_controller_down_safe() {
 
 #[test]
 fn break_glass_frees_the_deployment_and_it_is_enrolled_again() {
-    for (stage, step) in
-        [(Stage::Preparing, 0), (Stage::Stepping, 1), (Stage::Promoting, 2), (Stage::Watching, 2)]
-    {
+    for (stage, step) in common::MIDWAY {
         let mut world = shipping("web:good-2");
         reach(&mut world, stage, step);
         world.happen(Event::BreakGlass);
@@ -305,9 +301,7 @@ fn break_glass_frees_the_deployment_and_it_is_enrolled_again() {
 
 #[test]
 fn a_reason_for_break_glass_alone_frees_nothing() {
-    for (stage, step) in
-        [(Stage::Preparing, 0), (Stage::Stepping, 1), (Stage::Promoting, 2), (Stage::Watching, 2)]
-    {
+    for (stage, step) in common::MIDWAY {
         let mut world = shipping("web:good-2");
         reach(&mut world, stage, step);
         world.happen(Event::GlassReason);

@@ -146,12 +146,11 @@ fn all_pods_serve(d: &mut Draft<'_>, run: &mut Run, reason: &'static str, why: &
     if let Some(stable) = d.seen.service(&service).filter(|service| service.pinned().is_some()) {
         d.act(render::select(Lane::Abort, stable, apex));
     }
-    if traffic::shown_by_those_left(&run.plan, d.seen) != Weights::All(0)
-        && (d.seen.ready_pods_behind(&service) > 0 || d.passed(back.since, ENDPOINT_SECONDS))
-    {
+    let home = traffic::shown_by_those_left(&run.plan, d.seen) == Weights::All(0);
+    if !home && (d.seen.ready_pods_behind(&service) > 0 || d.passed(back.since, ENDPOINT_SECONDS)) {
         traffic::set(d, run, Lane::Abort, 0);
     }
-    if d.actions.len() > before || traffic::shown_by_those_left(&run.plan, d.seen) != Weights::All(0) {
+    if d.actions.len() > before || !home {
         d.wait(reason, format!("{why}; traffic goes to all pods of the workload"), None);
         return false;
     }
@@ -242,8 +241,8 @@ fn send_home(d: &mut Draft<'_>, run: &Run) -> bool {
     let other = d.seen.service(&plan.canary_service);
     let other_is_old = other.is_some_and(|service| service.pinned() == Some(run.stable.hash.as_str()));
     match shown {
-        // No route leads to the pair any more: its selectors may change at once.
-        _ if traffic::all_gone(plan, d.seen) => {
+        // Nobody comes by this Service: all go by the other one, or no route leads to the pair any more.
+        _ if shown == Weights::All(100) || traffic::all_gone(plan, d.seen) => {
             if let Some(service) = d.seen.service(&plan.stable_service) {
                 d.act(render::select(Lane::Abort, service, old));
             }
@@ -256,11 +255,6 @@ fn send_home(d: &mut Draft<'_>, run: &Run) -> bool {
         Weights::All(0) => {
             if old_at_full_size(d, run) {
                 traffic::set(d, run, Lane::Abort, 100);
-            }
-        }
-        Weights::All(100) => {
-            if let Some(service) = d.seen.service(&plan.stable_service) {
-                d.act(render::select(Lane::Abort, service, old));
             }
         }
         // Some routes are at 100/0 and some at 0/100: bring all to the side of the canary Service first. It leads
@@ -297,10 +291,7 @@ fn old_at_full_size(d: &mut Draft<'_>, run: &Run) -> bool {
         return true; // nothing serves, nothing can be lost
     }
     let need = pods_for(workload.replicas, 100);
-    let ready = match d.seen.service(&run.plan.canary_service) {
-        Some(service) => d.seen.ready_behind(&service.name, &old.name),
-        None => old.available,
-    };
+    let ready = d.seen.ready_behind(&run.plan.canary_service, &old.name);
     let since = run.going_back.as_ref().map_or(d.now, |back| back.since);
     ready >= need || (ready > 0 && d.passed(since, CAPACITY_SECONDS))
 }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::action::{Action, Event, EventKind};
 use crate::api::{
-    GoingBack, Outcome, ProgressiveRollout, ProgressiveRolloutSpec, ProgressiveRolloutStatus, Run,
+    GoingBack, Outcome, ProgressiveRollout, ProgressiveRolloutSpec, ProgressiveRolloutStatus, Run, Waiting,
 };
 use crate::config::Config;
 use crate::observed::Observed;
@@ -122,14 +122,18 @@ impl<'a> Draft<'a> {
     /// Whether the last pass waited for this reason already: then its event was told, and is not told again while a
     /// write is refused or lost.
     pub fn told(&self, reason: &str) -> bool {
+        self.waited(reason).is_some()
+    }
+
+    /// The wait that the last pass left, if it was for this reason.
+    fn waited(&self, reason: &str) -> Option<&'a Waiting> {
         let waiting = self.input.rollout.status.as_ref().and_then(|status| status.waiting.as_ref());
-        waiting.is_some_and(|waiting| waiting.reason == reason)
+        waiting.filter(|waiting| waiting.reason == reason)
     }
 
     /// Since when the last passes waited for this reason; now, when they did not.
     pub fn waits_since(&self, reason: &str) -> Timestamp {
-        let waiting = self.input.rollout.status.as_ref().and_then(|status| status.waiting.as_ref());
-        waiting.filter(|waiting| waiting.reason == reason).map_or(self.now, |waiting| waiting.since)
+        self.waited(reason).map_or(self.now, |waiting| waiting.since)
     }
 
     /// Gives the wait that this pass found a deadline, if it has none of its own.

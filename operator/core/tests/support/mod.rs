@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sluice_core::action::{Action, Lane, Write};
 use sluice_core::api::{
-    ConditionStatus, ConditionType, FINALIZER, ProgressiveRollout, ProgressiveRolloutStatus, Provenance, Run,
-    RunKind, Stage, WeightIntent,
+    ConditionStatus, ConditionType, FINALIZER, Outcome, ProgressiveRollout, ProgressiveRolloutStatus,
+    Provenance, Run, RunKind, Stage, WeightIntent,
 };
 use sluice_core::check;
 use sluice_core::config::Config;
@@ -491,4 +491,10 @@ pub fn write_weights(route: &mut Value, action: &Action) {
     let ops = render::weights(route, weights).unwrap();
     let patch: json_patch::Patch = serde_json::from_value(serde_json::to_value(ops).unwrap()).unwrap();
     json_patch::patch(route, &patch).unwrap();
+}
+
+/// The outcome and the reason with which a run goes back.
+pub fn going_back(decision: &Decision) -> Option<(Outcome, String)> {
+    let back = decision.status.run.as_ref()?.going_back.as_ref()?;
+    Some((back.outcome, back.reason.clone()))
 }

@@ -7,6 +7,10 @@ use sluice_sim::world::World;
 /// Time in which every story must be over, in seconds.
 pub const LONG: u32 = 500;
 
+/// Moments in which something happens to a run under way: its stage and step.
+pub const MIDWAY: [(Stage, i32); 4] =
+    [(Stage::Preparing, 0), (Stage::Stepping, 1), (Stage::Promoting, 2), (Stage::Watching, 2)];
+
 /// The story comes to rest in this phase, and nothing was broken on the way.
 #[track_caller]
 pub fn ends(world: &mut World, phase: Phase) {
