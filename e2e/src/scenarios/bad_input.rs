@@ -10,7 +10,7 @@ use sluice_core::api::{ConditionStatus, ConditionType, Phase, ProgressiveRollout
 
 use super::Scenario;
 use super::expect::{LOOK, SOON, answers, at_rest, clean, no_failures};
-use super::lifecycle::{installed_again, rolled};
+use super::installation::{installed_again, rolled};
 use crate::cluster::until;
 use crate::load::Snapshot;
 use crate::world::{App, NAME, SLUICE, World};

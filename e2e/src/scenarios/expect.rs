@@ -270,3 +270,63 @@ fn clean_conditions(rollout: &ProgressiveRollout, status: &ProgressiveRolloutSta
     ensure!(current, "generation {generation}, status of {}", status.observed_generation);
     Ok(())
 }
+
+/// Deletes the namespace of an application that has done its part, and does not wait.
+pub async fn forget(app: &App<'_>) -> Result<()> {
+    app.cluster.kubectl_run(&["delete", "namespace", &app.spec.namespace, "--wait=false"]).await.map(drop)
+}
+
+/// The names of what is left in the namespace, by kubectl.
+pub async fn names(app: &App<'_>, kind: &str) -> Result<Vec<String>> {
+    let text = app.kubectl(&["get", kind, "-o", "name"]).await?;
+    Ok(text.lines().map(String::from).collect())
+}
+
+/// The rollout's Services select what the apex Service does, or nothing; the routes are home.
+pub async fn traffic_is_home(app: &App<'_>) -> Result<()> {
+    let weights = app.weights().await?;
+    ensure!(weights == (100, 0), "weights {weights:?}");
+    let text = app.kubectl(&["get", "service,httproute", "-o", "json"]).await?;
+    let list: Value = serde_json::from_str(&text)?;
+    for object in list["items"].as_array().into_iter().flatten() {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let pin = object["spec"]["selector"]["pod-template-hash"].as_str();
+        let wanted = if name.ends_with("-canary") { Some("none") } else { None };
+        ensure!(object["kind"] != "Service" || pin == wanted, "Service {name} selects hash {pin:?}");
+        ensure!(
+            object["metadata"]["annotations"]["sluice.dev/traffic"].is_null(),
+            "{name} has a mark of a run"
+        );
+    }
+    Ok(())
+}
+
+/// The Deployment and its ReplicaSets are ordinary objects: nothing of ours is on them, and history is visible.
+pub async fn ordinary(app: &App<'_>, paused: bool, image: &str) -> Result<()> {
+    until(&format!("{}: ordinary objects", app.spec.namespace), SOON, LOOK, || async {
+        let deployment = app.deployment().await?;
+        let metadata = deployment.metadata;
+        let keys = metadata.labels.into_iter().flatten().chain(metadata.annotations.into_iter().flatten());
+        let ours: Vec<String> =
+            keys.map(|(key, _)| key).filter(|key| key.starts_with("sluice.dev/")).collect();
+        ensure!(ours.iter().all(|key| key == "sluice.dev/break-glass"), "the Deployment has {ours:?}");
+        let spec = deployment.spec.context("spec")?;
+        let is = spec.paused.unwrap_or(false);
+        ensure!(is == paused, "paused is {is}");
+        let images: Vec<_> =
+            spec.template.spec.into_iter().flat_map(|s| s.containers).map(|c| c.image).collect();
+        ensure!(images == [Some(image.to_owned())], "git's template became {images:?}");
+        for set in app.replica_sets().await? {
+            let name = set.metadata.name.clone().unwrap_or_default();
+            let labels = set.metadata.labels.unwrap_or_default();
+            let ours = labels.keys().any(|key| key.starts_with("sluice.dev/"));
+            ensure!(!ours && labels.get("app").is_some_and(|app| app == NAME), "{name} has {labels:?}");
+            let owners = set.metadata.owner_references.unwrap_or_default();
+            let owned =
+                owners.iter().any(|o| o.controller == Some(true) && Some(&o.uid) == metadata.uid.as_ref());
+            ensure!(owned, "{name} is not the Deployment's own: {owners:?}");
+        }
+        traffic_is_home(app).await
+    })
+    .await
+}

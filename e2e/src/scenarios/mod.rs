@@ -6,6 +6,7 @@
 pub mod bad_input;
 pub mod canary;
 pub mod expect;
+pub mod installation;
 pub mod kill;
 pub mod lifecycle;
 pub mod local_cluster;
@@ -74,6 +75,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(writers::scenarios());
     all.extend(bad_input::scenarios());
     all.extend(lifecycle::scenarios());
+    all.extend(installation::scenarios());
     all.extend(kill::scenarios());
     all
 }

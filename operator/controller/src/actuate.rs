@@ -229,7 +229,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::client::{Clients, install_crypto};
+    use crate::testing::api_server;
 
     #[tokio::test]
     async fn a_weight_is_not_written_when_leadership_ended_while_the_route_was_read() {
@@ -245,12 +245,7 @@ mod tests {
             count.fetch_add(1, Ordering::SeqCst);
             Json(answer)
         });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(methods)).await });
-        install_crypto();
-        let config = kube::Config::new(format!("http://{address}").parse().expect("a URI"));
-        let client = Clients::from_config(config).expect("clients").normal;
+        let client = api_server(Router::new().fallback(methods)).await.normal;
         let api: Api<DynamicObject> = Api::namespaced_with(client, "shop", &Watched::HttpRoute.resource());
         let wanted = SetWeights {
             stable_service: "web-stable".to_owned(),

@@ -129,6 +129,7 @@ pub async fn bounded<T>(
 mod tests {
     use super::*;
     use crate::error::CallErrorKind;
+    use crate::testing::api_server;
     use axum::http::{HeaderMap, StatusCode};
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::Api;
@@ -136,15 +137,6 @@ mod tests {
         Arc,
         atomic::{AtomicUsize, Ordering},
     };
-
-    async fn serve(app: axum::Router) -> Clients {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        install_crypto();
-        Clients::from_config(Config::new(format!("http://{address}").parse().expect("a URI")))
-            .expect("clients")
-    }
 
     #[tokio::test]
     async fn a_busy_server_is_asked_once_and_sees_who_asks() {
@@ -158,7 +150,7 @@ mod tests {
             );
             (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "7")], body)
         });
-        let clients = serve(app).await;
+        let clients = api_server(app).await;
         for client in [clients.normal, clients.abort] {
             let maps: Api<ConfigMap> = Api::namespaced(client, "default");
             let error = bounded("get ConfigMap a", FORWARD_LIMIT, maps.get("a")).await.expect_err("429");
@@ -172,7 +164,7 @@ mod tests {
     #[tokio::test]
     async fn a_silent_server_costs_no_more_than_the_limit() {
         let app = axum::Router::new().fallback(|| async { std::future::pending::<()>().await });
-        let clients = serve(app).await;
+        let clients = api_server(app).await;
         let maps: Api<ConfigMap> = Api::namespaced(clients.normal, "default");
         let error =
             bounded("get ConfigMap a", Duration::from_millis(100), maps.get("a")).await.expect_err("silence");

@@ -3,11 +3,12 @@
 //!
 //! Passes never wait for it: a provider that hangs costs freshness, which the verdict says, not reaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
@@ -32,6 +33,10 @@ use crate::watch::Key;
 
 /// Limit on reading the Secret of a provider.
 const SECRET_LIMIT: Duration = Duration::from_secs(2);
+/// Answers that come within this time of each other are judged together.
+const TOGETHER: Duration = Duration::from_millis(250);
+/// Clients of providers that no rollout names any more are dropped this often.
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
 /// Alerts for held revisions are looked at this often.
 const HELD_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -108,9 +113,10 @@ pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationTok
         Duration::from_secs(u64::try_from(ctx.config.evaluation_interval_seconds).unwrap_or(15).max(1));
     let mut next: BTreeMap<Key, Due> = BTreeMap::new();
     let mut tasks: tokio::task::JoinSet<Key> = tokio::task::JoinSet::new();
-    let mut running = std::collections::BTreeSet::new();
+    let mut running = BTreeSet::new();
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut cleaned = tokio::time::Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -160,7 +166,26 @@ pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationTok
         }
         next.retain(|key, _| known.contains_key(key));
         ctx.evidence.retain(&known);
+        if cleaned.elapsed() >= CLEANUP_INTERVAL {
+            cleaned = now;
+            let used = in_use(&ctx, known.keys());
+            providers.retain(|provider| used.contains(provider));
+        }
     }
+}
+
+/// The providers of the installation and those that these rollouts name, with the namespaces of their Secrets.
+fn in_use<'a>(ctx: &Context, keys: impl Iterator<Item = &'a Key>) -> BTreeSet<(String, ProviderConfig)> {
+    let installed = [&ctx.config.prometheus, &ctx.config.alertmanager].into_iter().flatten();
+    let mut used: BTreeSet<_> =
+        installed.map(|config| (ctx.clients.namespace.clone(), config.clone())).collect();
+    for key in keys {
+        if let Some(Ok(rollout)) = ctx.newest(key) {
+            let own = [&rollout.spec.prometheus, &rollout.spec.alertmanager];
+            used.extend(own.into_iter().flatten().map(|config| (key.namespace.clone(), config.clone())));
+        }
+    }
+    used
 }
 
 /// How often a rollout is evaluated now, if at all.
@@ -189,35 +214,78 @@ fn spread(key: &Key, every: Duration) -> Duration {
     every.mul_f64(f64::from(hash % 1000) / 1000.0)
 }
 
+/// What one source answered.
+enum Answer {
+    Alerts(Arc<Poll>),
+    Counters(String, Sample),
+}
+
 async fn evaluate(ctx: &Context, providers: &Providers, key: &Key, rollout: &ProgressiveRollout) {
     let secrets = Secrets { ctx, key };
     let uid = rollout.uid().unwrap_or_default();
     let run = rollout.status.as_ref().and_then(|status| status.run.as_ref());
     let guards = run.map_or_else(|| guards_at_rest(&ctx.config, rollout), |run| &run.plan.guards);
-    let poll = async {
-        match guards.iter().any(|guard| guard.alert.is_some()) {
-            true => Some(alerts(ctx, providers, &secrets, rollout).await),
-            false => None,
-        }
-    };
+    let poll = guards
+        .iter()
+        .any(|guard| guard.alert.is_some())
+        .then(|| async { Answer::Alerts(alerts(ctx, providers, &secrets, rollout).await) }.boxed());
     let Some(run) = run else {
-        let poll = poll.await;
-        let verdict = Verdict { firing: firing(guards, poll.as_deref()), ..Verdict::default() };
+        let poll = match poll {
+            Some(poll) => Some(poll.await),
+            None => None,
+        };
+        let poll = poll.as_ref().and_then(Answer::poll);
+        let verdict = Verdict { firing: firing(guards, poll), ..Verdict::default() };
         ctx.evidence.put(key, Entry { uid, verdict, ..Entry::default() });
         return;
     };
-    // All at once: a provider that hangs must not keep the others' answers waiting longer than itself.
+    let created = created(ctx, key, run).shared();
     let ratios = guards.iter().filter_map(|guard| Some((&guard.name, guard.error_ratio.as_ref()?)));
-    let samples = async {
-        let created = created(ctx, key, run).await;
-        let samples = ratios.map(async |(name, ratio)| {
-            (name.clone(), sample(ctx, providers, &secrets, rollout, run, ratio, &created).await)
-        });
-        join_all(samples).await
-    };
-    let (poll, samples) = tokio::join!(poll, samples);
-    let mut entry = ctx.evidence.entry(key, &uid, run);
-    if let Some((_, sample)) = samples.first() {
+    let samples = ratios.map(|(name, ratio)| {
+        let (secrets, created) = (&secrets, created.clone());
+        async move {
+            let created = created.await;
+            Answer::Counters(
+                name.clone(),
+                sample(ctx, providers, secrets, rollout, run, ratio, &created).await,
+            )
+        }
+        .boxed()
+    });
+    let mut asked: FuturesUnordered<_> = poll.into_iter().chain(samples).collect();
+    // Sources that are well answer together and are judged together. One that hangs must not keep the answer of
+    // another waiting, which may be reason enough to go back.
+    while let Some(first) = asked.next().await {
+        let mut answers = vec![first];
+        let until = tokio::time::Instant::now() + TOGETHER;
+        while let Ok(Some(next)) = tokio::time::timeout_at(until, asked.next()).await {
+            answers.push(next);
+        }
+        take_in(ctx, key, &uid, run, answers);
+    }
+}
+
+impl Answer {
+    fn poll(&self) -> Option<&Poll> {
+        match self {
+            Self::Alerts(poll) => Some(poll),
+            Self::Counters(..) => None,
+        }
+    }
+}
+
+/// Judges a run anew with these answers, and wakes it.
+fn take_in(ctx: &Context, key: &Key, uid: &str, run: &Run, answers: Vec<Answer>) {
+    let (mut poll, mut samples) = (None, Vec::new());
+    for answer in answers {
+        match answer {
+            Answer::Alerts(answer) => poll = Some(answer),
+            Answer::Counters(name, sample) => samples.push((name, sample)),
+        }
+    }
+    let mut entry = ctx.evidence.entry(key, uid, run);
+    let counts = run.plan.guards.iter().find(|guard| guard.error_ratio.is_some()).map(|guard| &guard.name);
+    if let Some((_, sample)) = samples.iter().find(|(name, _)| Some(name) == counts) {
         entry.quiet = Quiet::update(entry.quiet, sample);
     }
     let evaluation = Evaluation {
@@ -228,10 +296,13 @@ async fn evaluate(ctx: &Context, providers: &Providers, key: &Key, rollout: &Pro
         interval_seconds: ctx.config.evaluation_interval_seconds,
         now: Timestamp::now(),
     };
-    // Once is enough: a score that fell again before the abort could be written is no acquittal.
-    let abort = entry.verdict.abort.take();
+    let before = std::mem::take(&mut entry.verdict);
     entry.verdict = judge(&evaluation, &mut entry.state);
-    entry.verdict.abort = abort.or(entry.verdict.abort);
+    // Once is enough: a score that fell again before the abort could be written is no acquittal.
+    entry.verdict.abort = before.abort.or(entry.verdict.abort);
+    if poll.is_none() {
+        entry.verdict.firing = before.firing;
+    }
     debug!(rollout = %key.name, namespace = %key.namespace, run = %run.id, abort = ?entry.verdict.abort, gate = entry.verdict.gate_open, "evaluated");
     ctx.evidence.put(key, entry);
     let _ = ctx.queue.send(key.clone());

@@ -378,7 +378,7 @@ mod tests {
     //! algorithm is proven in the core, and on a real API server in the end-to-end tests.
 
     use super::*;
-    use crate::client::{Clients, install_crypto};
+    use crate::testing::api_server;
     use axum::{
         Json, Router,
         extract::State,
@@ -453,12 +453,7 @@ mod tests {
                     }),
                 )
                 .with_state(self.clone());
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-            let uri =
-                format!("http://{}", listener.local_addr().expect("an address")).parse().expect("a URI");
-            tokio::spawn(async move { axum::serve(listener, app).await });
-            install_crypto();
-            Clients::from_config(kube::Config::new(uri)).expect("clients").normal
+            api_server(app).await.normal
         }
     }
 

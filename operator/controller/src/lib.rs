@@ -24,4 +24,6 @@ pub mod release;
 pub mod report;
 pub mod start;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod watch;

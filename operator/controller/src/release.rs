@@ -151,7 +151,7 @@ mod tests {
     use axum::http::{StatusCode, Uri};
 
     use super::*;
-    use crate::client::{Clients, install_crypto};
+    use crate::testing::api_server;
 
     /// An API server that answers a path with the code of the first part that it contains, else with an empty list.
     async fn server(codes: &'static [(&'static str, u16)]) -> Client {
@@ -164,12 +164,7 @@ mod tests {
             };
             (StatusCode::from_u16(code).expect("a code"), body.to_string())
         });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        install_crypto();
-        let config = kube::Config::new(format!("http://{address}").parse().expect("a URI"));
-        Clients::from_config(config).expect("clients").normal
+        api_server(app).await.normal
     }
 
     #[tokio::test]

@@ -186,7 +186,10 @@ mod tests {
     //! Servers that answer as told: for the wire format, status codes and the union of peers only.
 
     use super::*;
-    use crate::providers::{Providers, auth::SecretData};
+    use crate::{
+        providers::{Providers, auth::SecretData},
+        testing::serve,
+    };
     use axum::{Router, http::StatusCode, http::Uri, routing::get};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -223,15 +226,7 @@ mod tests {
         serve(app).await
     }
 
-    async fn serve(app: Router) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        url
-    }
-
     fn client(mut urls: Vec<String>) -> Arc<Alertmanager> {
-        crate::client::install_crypto();
         let url = urls.remove(0);
         let config = ProviderConfig { url, peers: urls, ..Default::default() };
         Providers::new(Metrics::new()).alertmanager("ns", &config, &SecretData::default()).expect("a client")

@@ -83,7 +83,7 @@ pub struct Providers {
 }
 
 /// Namespace of the Secret, and the configuration.
-type ProviderKey = (String, ProviderConfig);
+pub type ProviderKey = (String, ProviderConfig);
 type Cache<T> = Arc<Mutex<BTreeMap<ProviderKey, (Credentials, Arc<T>)>>>;
 
 impl Providers {
@@ -121,9 +121,9 @@ impl Providers {
     }
 
     /// Drops the clients, and with them the connections, of configurations that nobody uses any more.
-    pub fn retain(&self, in_use: impl Fn(&str, &ProviderConfig) -> bool) {
-        lock(&self.prometheus).retain(|(namespace, config), _| in_use(namespace, config));
-        lock(&self.alertmanager).retain(|(namespace, config), _| in_use(namespace, config));
+    pub fn retain(&self, in_use: impl Fn(&ProviderKey) -> bool) {
+        lock(&self.prometheus).retain(|key, _| in_use(key));
+        lock(&self.alertmanager).retain(|key, _| in_use(key));
     }
 }
 
@@ -281,7 +281,7 @@ mod tests {
         let second = get("a", "two");
         assert!(!Arc::ptr_eq(&first, &second));
         assert!(Arc::ptr_eq(&second, &get("a", "two")));
-        providers.retain(|namespace, _| namespace == "a");
+        providers.retain(|(namespace, _)| namespace == "a");
         assert!(Arc::ptr_eq(&second, &get("a", "two")));
         assert_eq!(lock(&providers.prometheus).len(), 1);
     }

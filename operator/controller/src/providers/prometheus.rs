@@ -240,12 +240,8 @@ mod tests {
     };
 
     async fn serve(app: Router) -> Arc<Prometheus> {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}/base/", listener.local_addr().expect("an address"));
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        crate::client::install_crypto();
         let config = ProviderConfig {
-            url,
+            url: format!("{}/base/", crate::testing::serve(app).await),
             headers: vec![sluice_core::api::Header {
                 name: "X-Scope-OrgID".into(),
                 value: Some("team".into()),
