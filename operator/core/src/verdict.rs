@@ -43,6 +43,19 @@ pub struct Verdict {
     pub state: Option<EvidenceState>,
     /// Alerts firing now that match a guard of the rollout, whatever their onset.
     pub firing: Vec<KnownAlert>,
+    /// While no run is under way: what the alerts say about starting one; absent before the first look.
+    pub at_rest: Option<AlertsAtRest>,
+}
+
+/// What the alerts say about starting a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlertsAtRest {
+    /// When they were last read.
+    pub read_at: Option<Timestamp>,
+    /// An alert that a guard watches and that fired then, in words: the guard, the alert, since when.
+    pub firing: Option<String>,
+    /// Why the last look was none.
+    pub trouble: Option<String>,
 }
 
 impl Verdict {

@@ -44,6 +44,8 @@ pub enum Event {
     Outage(bool),
     /// An alert fires against the run.
     Alert,
+    /// An alert fires that is no revision's fault, or stops.
+    Incident(bool),
     /// The canary begins to fail requests.
     TurnBad,
     /// Canary pods are not ready for so many seconds.
@@ -141,6 +143,7 @@ impl World {
             | Event::SilentGateway(_)
             | Event::Unreadable(_, _)
             | Event::Eager(_)
+            | Event::Incident(_)
             | Event::Outage(_) => self.machine(event),
             Event::Alert | Event::TurnBad | Event::Flap(_) | Event::KillPod => self.canary_event(event),
             Event::SlowStart(seconds) => self.pods.delay = i64::from(seconds),
@@ -197,6 +200,9 @@ impl World {
             }
             Event::Eager(eager) => self.eager = eager,
             Event::Outage(out) => self.judge.set_outage(out, at),
+            Event::Incident(begins) => {
+                self.judge.incident = begins.then(|| self.judge.incident.unwrap_or(at));
+            }
             _ => {}
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::Value;
-use sluice_core::api::{LABEL_HASH, Run, Stage};
+use sluice_core::api::{LABEL_HASH, Run, RunKind, Stage};
 
 use crate::api::{Res, at, int, map, text};
 use crate::fixture::{self, NAME};
@@ -108,6 +108,7 @@ impl World {
                 self.truth.finishing.insert(run.id.clone());
             }
             self.stable_service_is_there();
+            self.nothing_starts_in_an_incident(run);
             self.one_set_is_visible(run);
             self.stable_keeps_its_size(run);
             self.tested_pods_stay(run);
@@ -327,6 +328,14 @@ impl World {
         let since = *self.truth.no_service_since.get_or_insert(self.now);
         if self.now > later(since, RESTORE_SECONDS) {
             self.violate("the stable Service was deleted and is not made again");
+        }
+    }
+
+    /// A run begins only while no alert fires; going back to a good revision is gated by nothing.
+    fn nothing_starts_in_an_incident(&mut self, run: &Run) {
+        let fired = self.judge.incident.is_some_and(|since| run.started_at > since);
+        if fired && run.kind == RunKind::Canary && run.stage == Stage::Preparing {
+            self.violate(&format!("run {} began while an alert fired", run.id));
         }
     }
 

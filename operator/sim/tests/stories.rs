@@ -550,3 +550,28 @@ fn after_promotion_a_lost_old_revision_is_not_returned_to() {
     ends(&mut world, Phase::Idle);
     assert_eq!(stable(&world), "web:good-1");
 }
+
+#[test]
+fn an_alert_that_fires_already_keeps_the_canary_from_being_made() {
+    let mut world = World::enrolled();
+    world.happen(Event::Incident(true));
+    world.apply("web:good-2", None, Some(false));
+    world.tick(20);
+    assert_eq!((world.status().phase, world.status().run_count), (Phase::Held, 0), "{}", world.story());
+    assert_eq!(world.status().waiting.unwrap().reason, "PreExistingAlert");
+    assert!(world.pods.all.values().all(|pod| pod.image == "web:good-1"), "{}", world.story());
+    world.happen(Event::Incident(false));
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+    // One that never ends is not waited for without end.
+    let mut world = World::enrolled();
+    world.happen(Event::Incident(true));
+    world.apply("web:good-2", None, Some(false));
+    world.tick(90);
+    last_run(&world, Outcome::NotProven, "PreExistingAlert");
+    assert_eq!(world.status().phase, Phase::NotProven, "{}", world.story());
+    world.happen(Event::Incident(false));
+    world.happen(Event::Request(Verb::Retry));
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+}

@@ -205,6 +205,10 @@ pub struct HeldRevision {
     /// Alerts that were firing when it was first seen: they are not its fault.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub known_alerts: Vec<KnownAlert>,
+    /// Since when alerts keep it from starting: one that fires, or that they can't be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub alerts_since: Option<Timestamp>,
     /// Why the last run of this template ended, when it may not start again by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<EndedRun>,
@@ -485,6 +489,49 @@ pub struct Run {
     /// State of the evidence, so that a restart neither forgets nor refreshes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<EvidenceState>,
+}
+
+impl Run {
+    /// A run that begins now.
+    pub fn new(
+        id: String,
+        kind: RunKind,
+        canary: Revision,
+        stable: Revision,
+        plan: Plan,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            kind,
+            canary,
+            stable,
+            plan,
+            stage: Stage::Preparing,
+            step: 0,
+            started_at: at,
+            stage_since: at,
+            weight: None,
+            max_weight_percent: 0,
+            exposed_since: None,
+            exposed_until: None,
+            overwrites: 0,
+            overwrites_total: 0,
+            overwritten: false,
+            paused: false,
+            released_gate: false,
+            released: false,
+            going_back: None,
+            stable_short_since: None,
+            stable_growing_since: None,
+            stable_size: None,
+            canary_short_since: None,
+            hold_since: None,
+            resumed_at: None,
+            known_alerts: Vec::new(),
+            evidence: None,
+        }
+    }
 }
 
 /// A weight asked of the router.

@@ -41,7 +41,7 @@ pub(super) fn hold_seconds(bake_seconds: i32) -> i32 {
 }
 
 /// How long a step may take until it is passed, in seconds.
-fn step_seconds(bake_seconds: i32) -> i32 {
+pub(in crate::decide) fn step_seconds(bake_seconds: i32) -> i32 {
     bake_seconds.saturating_add(hold_seconds(bake_seconds))
 }
 
@@ -154,6 +154,9 @@ fn evidence_holds(d: &Draft<'_>, run: &Run, current: bool) -> Option<(&'static s
             "AlertFiring" => "AlertFiring",
             "SharedIncident" => "SharedIncident",
             "Suspicion" => "Suspicion",
+            "PreExistingAlert" => "PreExistingAlert",
+            "AlertSilenced" => "AlertSilenced",
+            "AlertSourceMissing" => "AlertSourceMissing",
             _ => "GuardHolds",
         };
         return Some((reason, why.message.clone()));
