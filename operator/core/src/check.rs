@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::action::{Action, Kind, Lane, PatchOp, SetWeights, Write};
 use crate::api::{FINALIZER, LABEL_HASH, ProgressiveRolloutStatus, Run, RunKind, Stage};
-use crate::decide::{Decision, Input};
+use crate::decide::{Decision, Input, progress};
+use crate::limits;
 use crate::observed::Observed;
 use crate::render::NOTHING;
 use crate::view::{ReplicaSet, Workload};
@@ -54,8 +55,13 @@ fn history(
 
 fn same_run(input: &Input<'_>, old: &Run, run: &Run, found: &mut Vec<String>) {
     let id = &run.id;
-    if old.plan.digest != run.plan.digest {
-        found.push(format!("run {id}: the frozen plan changed"));
+    if old.plan != run.plan {
+        if let Some(what) = limits::loosened(&old.plan, &run.plan, progress(old)) {
+            found.push(format!("run {id}: the plan of a run only gets tighter, but {what}"));
+        }
+        if old.plan.digest == run.plan.digest {
+            found.push(format!("run {id}: the plan changed and its digest did not"));
+        }
     }
     if old.canary.digest != run.canary.digest || old.stable.digest != run.stable.digest {
         found.push(format!("run {id}: its revisions changed"));
@@ -102,8 +108,9 @@ fn same_run(input: &Input<'_>, old: &Run, run: &Run, found: &mut Vec<String>) {
     if passed && run.kind == RunKind::Canary {
         let verdict = input.verdict;
         let bake =
-            usize::try_from(old.step).ok().and_then(|i| old.plan.steps.get(i)).map_or(0, |s| s.bake_seconds);
+            usize::try_from(old.step).ok().and_then(|i| run.plan.steps.get(i)).map_or(0, |s| s.bake_seconds);
         let open = verdict.is_about(id, Stage::Stepping, old.step)
+            && verdict.plan == run.plan.digest
             && verdict.gate_open
             && verdict.no_data.is_none()
             && verdict.abort.is_none()

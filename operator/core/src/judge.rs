@@ -105,6 +105,7 @@ fn conclude(
     Verdict {
         run_id: run.id.clone(),
         at: Some((run.stage, run.step)),
+        plan: run.plan.digest.clone(),
         abort: evidence.abort.as_ref().map(|reason| Why {
             reason: if reason.alert { "AlertFired" } else { "GuardTripped" }.to_owned(),
             message: reason.message.clone(),

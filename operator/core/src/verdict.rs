@@ -21,6 +21,8 @@ pub struct Verdict {
     pub run_id: String,
     /// Stage and step that was judged; a verdict on another one opens no gate.
     pub at: Option<(Stage, i32)>,
+    /// Digest of the plan that it was judged by: one that became tighter since opens no gate before the next evaluation.
+    pub plan: String,
     /// Why the run must go back.
     pub abort: Option<Why>,
     /// Why the weight may not rise now.

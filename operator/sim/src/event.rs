@@ -1,7 +1,7 @@
 //! What may happen: time, faults of machines and networks, git, people. A schedule is a list of these.
 
 use serde_json::json;
-use sluice_core::api::{ANNOTATION_BREAK_GLASS, ANNOTATION_HELD, LABEL_MANAGED};
+use sluice_core::api::{ANNOTATION_BREAK_GLASS, ANNOTATION_HELD, LABEL_MANAGED, Provenance};
 
 use crate::admission::Actor;
 use crate::api::{Res, int};
@@ -68,6 +68,8 @@ pub enum Event {
     Scale(u8),
     /// A person's verb for the run under way, or for the last one.
     Request(Verb),
+    /// `spec.change` describes whatever image is tried, with a provenance of rising risk from 0 to 3.
+    Declare(u8),
     /// `spec.suspend`.
     Suspend(bool),
     /// `kubectl rollout resume`.
@@ -106,6 +108,10 @@ pub const IMAGES: [&str; 9] = [
     "web:late-8",
     "web:good-0",
 ];
+
+/// Who may have written a change, by rising risk.
+const PROVENANCES: [Provenance; 4] =
+    [Provenance::Human, Provenance::GenAIAssisted, Provenance::Unknown, Provenance::GenAIAutonomous];
 
 fn image(number: u8) -> &'static str {
     IMAGES[usize::from(number) % IMAGES.len()]
@@ -155,6 +161,7 @@ impl World {
             | Event::Scale(_) => self.git(event),
             Event::Request(_)
             | Event::Suspend(_)
+            | Event::Declare(_)
             | Event::RolloutResume
             | Event::RolloutPause
             | Event::BreakGlass
@@ -304,6 +311,13 @@ impl World {
                 let id = self.run().map(|run| run.id.clone()).or(last).unwrap_or_default();
                 let verb = verb.as_str();
                 self.request(&format!("{verb}/{id}"));
+            }
+            Event::Declare(risk) => {
+                let provenance = PROVENANCES[usize::from(risk) % PROVENANCES.len()];
+                let _ = self.api.edit_rollout(|rollout| {
+                    rollout.spec.change.provenance = provenance;
+                    rollout.spec.change.images = IMAGES.iter().map(ToString::to_string).collect();
+                });
             }
             Event::Suspend(suspend) => {
                 let _ = self.api.edit_rollout(|rollout| rollout.spec.suspend = suspend);

@@ -111,6 +111,7 @@ impl Judge {
         Verdict {
             run_id: run.id.clone(),
             at: Some((run.stage, run.step)),
+            plan: run.plan.digest.clone(),
             abort,
             holds: incident
                 .into_iter()

@@ -88,6 +88,7 @@ fn people() -> impl Strategy<Value = Event> {
         2 => (0_u8..9).prop_map(Event::Scale),
         4 => verb().prop_map(Event::Request),
         1 => any::<bool>().prop_map(Event::Suspend),
+        1 => (0_u8..4).prop_map(Event::Declare),
         1 => Just(Event::RolloutResume),
         1 => Just(Event::RolloutPause),
         1 => Just(Event::GlassReason),

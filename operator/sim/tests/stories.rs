@@ -575,3 +575,29 @@ fn an_alert_that_fires_already_keeps_the_canary_from_being_made() {
     ends(&mut world, Phase::Idle);
     last_run(&world, Outcome::Promoted, "Proven");
 }
+
+#[test]
+fn a_riskier_provenance_slows_a_run_down_and_a_safer_one_waits_for_the_next() {
+    let mut world = World::enrolled();
+    world.happen(Event::Declare(0));
+    world.apply("web:good-2", None, Some(false));
+    reach(&mut world, Stage::Stepping, 0);
+    let weights = |world: &World| {
+        let steps = world.run().map(|run| run.plan.steps.clone()).unwrap_or_default();
+        steps.iter().map(|step| step.weight_percent).collect::<Vec<_>>()
+    };
+    assert_eq!(weights(&world), [25, 50, 100]);
+    world.happen(Event::Declare(3));
+    world.tick(2);
+    let run = world.run().cloned().unwrap();
+    assert_eq!((run.plan.risk_class.as_str(), run.plan.steps[0].bake_seconds), ("R3", 8));
+    world.happen(Event::Declare(0));
+    world.tick(2);
+    assert_eq!(world.run().map(|run| run.plan.risk_class.as_str()), Some("R3"), "{}", world.story());
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+    assert_eq!(world.status().history[0].risk_class.as_str(), "R3");
+    world.apply("web:good-3", None, Some(false));
+    ends(&mut world, Phase::Idle);
+    assert_eq!(world.status().history[0].risk_class.as_str(), "R1", "{}", world.story());
+}

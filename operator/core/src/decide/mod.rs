@@ -21,9 +21,11 @@ mod report;
 mod request;
 mod rest;
 mod stop;
+mod tighten;
 mod traffic;
 
 pub use draft::{Decision, Input};
+pub(crate) use tighten::progress;
 
 use crate::action::Lane;
 use crate::api::{Mode, RunKind, Stage};
@@ -41,6 +43,7 @@ pub fn decide(input: Input<'_>) -> Decision {
             observe::judge(&mut draft, run);
         } else {
             leave::abandon(&mut draft, &mut run);
+            tighten::provenance(&mut draft, &mut run);
             stop::reasons(&mut draft, &mut run);
             let waits_for_pair = pair::restore(&mut draft, &mut run);
             match run.stage {

@@ -293,6 +293,7 @@ impl Scene {
         self.verdict = Verdict {
             run_id: run.id.clone(),
             at: Some((run.stage, run.step)),
+            plan: run.plan.digest.clone(),
             healthy_seconds,
             gate_open,
             needs: "needs 900 more canary requests".to_owned(),

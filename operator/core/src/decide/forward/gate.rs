@@ -93,7 +93,7 @@ pub(super) fn may_advance(d: &mut Draft<'_>, run: &mut Run, bake_seconds: i32) -
         return false;
     };
     let verdict = d.input.verdict;
-    let current = verdict.is_about(&run.id, Stage::Stepping, run.step);
+    let current = verdict.is_about(&run.id, Stage::Stepping, run.step) && verdict.plan == run.plan.digest;
     let healthy = if current { verdict.healthy_seconds } else { 0.0 };
     let baked = healthy >= f64::from(bake_seconds);
     if waits_for_person(d, run, baked) {
