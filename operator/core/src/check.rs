@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::action::{Action, Kind, Lane, PatchOp, SetWeights, Write};
 use crate::api::{FINALIZER, LABEL_HASH, ProgressiveRolloutStatus, Run, RunKind, Stage};
-use crate::decide::{Decision, Input, progress};
+use crate::decide::{Decision, FORGIVEN_SECONDS, Input, progress};
 use crate::limits;
 use crate::observed::Observed;
 use crate::render::NOTHING;
@@ -62,6 +62,9 @@ fn same_run(input: &Input<'_>, old: &Run, run: &Run, found: &mut Vec<String>) {
         if old.plan.digest == run.plan.digest {
             found.push(format!("run {id}: the plan changed and its digest did not"));
         }
+    }
+    if run.absent_seconds < old.absent_seconds || run.absent_seconds > FORGIVEN_SECONDS {
+        found.push(format!("run {id}: {} s of absence are given back", run.absent_seconds));
     }
     if old.canary.digest != run.canary.digest || old.stable.digest != run.stable.digest {
         found.push(format!("run {id}: its revisions changed"));

@@ -61,6 +61,7 @@ fn machine() -> impl Strategy<Value = Event> {
         1 => Just(Event::Failover),
         2 => Just(Event::OldLeader),
         2 => (1_u8..40).prop_map(Event::Down),
+        1 => (91_u8..200).prop_map(Event::Down),
         4 => (watch(), 1_u8..9).prop_map(|(watch, seconds)| Event::Lag(watch, seconds)),
         1 => (1_u8..6).prop_map(Event::NativeLag),
         1 => (1_u8..5).prop_map(Event::EndpointLag),

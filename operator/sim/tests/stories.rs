@@ -577,6 +577,25 @@ fn an_alert_that_fires_already_keeps_the_canary_from_being_made() {
 }
 
 #[test]
+fn a_good_run_outlives_an_absence_of_the_controller() {
+    let moments = [(Stage::Preparing, 0), (Stage::Stepping, 0), (Stage::Stepping, 2), (Stage::Promoting, 2)];
+    for (stage, step) in moments {
+        let mut world = shipping("web:good-2");
+        reach(&mut world, stage, step);
+        world.happen(Event::Down(200));
+        world.happen(Event::Down(200));
+        ends(&mut world, Phase::Idle);
+        last_run(&world, Outcome::Promoted, "Proven");
+    }
+    // A bad one is found out all the same.
+    let mut world = shipping("web:bad-4");
+    assert!(world.tick_until(60, |world| world.run().is_some_and(|run| run.exposed_since.is_some())));
+    world.happen(Event::Down(200));
+    ends(&mut world, Phase::Rejected);
+    last_run(&world, Outcome::Rejected, "GuardTripped");
+}
+
+#[test]
 fn a_riskier_provenance_slows_a_run_down_and_a_safer_one_waits_for_the_next() {
     let mut world = World::enrolled();
     world.happen(Event::Declare(0));

@@ -483,6 +483,13 @@ pub struct Run {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub resumed_at: Option<Timestamp>,
+    /// When it was last noted that a controller attends the run, at most once a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub attended_at: Option<Timestamp>,
+    /// Seconds without any controller by which deadlines of the run's progress were moved, in all.
+    #[serde(default)]
+    pub absent_seconds: i64,
     /// Alerts that were firing before the revision was exposed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub known_alerts: Vec<KnownAlert>,
@@ -528,6 +535,8 @@ impl Run {
             canary_short_since: None,
             hold_since: None,
             resumed_at: None,
+            attended_at: Some(at),
+            absent_seconds: 0,
             known_alerts: Vec::new(),
             evidence: None,
         }

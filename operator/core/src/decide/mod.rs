@@ -9,6 +9,7 @@
 //! 4. May it move forward?
 //! 5. No run: is everything in order, and is a template held?
 
+mod attend;
 mod back;
 mod draft;
 mod forward;
@@ -24,6 +25,7 @@ mod stop;
 mod tighten;
 mod traffic;
 
+pub(crate) use attend::FORGIVEN_SECONDS;
 pub use draft::{Decision, Input};
 pub(crate) use tighten::progress;
 
@@ -42,6 +44,7 @@ pub fn decide(input: Input<'_>) -> Decision {
         if run.kind == RunKind::Observe {
             observe::judge(&mut draft, run);
         } else {
+            attend::note(&mut draft, &mut run);
             leave::abandon(&mut draft, &mut run);
             tighten::provenance(&mut draft, &mut run);
             stop::reasons(&mut draft, &mut run);
