@@ -223,13 +223,24 @@ impl Scene<'_> {
         match run.stage {
             Stage::Stepping if percent > 0 => {
                 let asked = self.before.run.as_ref().and_then(|run| run.weight).map(|weight| weight.percent);
-                // The weight of the step before stays in force until stable has all its pods.
-                let stays = asked == Some(percent) && step.is_some_and(|step| percent < step.weight_percent);
-                if !stays && step.is_none_or(|step| step.weight_percent != percent) {
+                // A lower one stays in force until stable has all its pods, or is asked for when the canary lacks some.
+                let lower = asked.is_some_and(|asked| percent <= asked)
+                    && step.is_some_and(|step| percent < step.weight_percent);
+                if !lower && step.is_none_or(|step| step.weight_percent != percent) {
                     found.push(format!("weight {percent} is not that of step {}", run.step));
                 }
                 if self.seen().ready_behind(&plan.canary_service, &run.canary.replica_set) == 0 {
                     found.push(format!("weight {percent} without a ready canary pod"));
+                }
+                let size = self.seen().workload().map_or(0, |workload| workload.replicas);
+                let carried =
+                    100 * i64::from(self.seen().ready_behind(&plan.canary_service, &run.canary.replica_set));
+                if asked.is_none_or(|asked| percent > asked) && carried < i64::from(size) * i64::from(percent)
+                {
+                    found.push(format!(
+                        "weight rises to {percent} %, for {} pods of {size} are ready",
+                        carried / 100
+                    ));
                 }
             }
             Stage::Promoting if percent == 100 && run.released && !leads_away => {}

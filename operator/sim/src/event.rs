@@ -46,6 +46,8 @@ pub enum Event {
     Alert,
     /// An alert fires that is no revision's fault, or stops.
     Incident(bool),
+    /// All canary pods but so many are lost with their nodes.
+    LosePods(u8),
     /// The canary begins to fail requests.
     TurnBad,
     /// Canary pods are not ready for so many seconds.
@@ -151,7 +153,9 @@ impl World {
             | Event::Eager(_)
             | Event::Incident(_)
             | Event::Outage(_) => self.machine(event),
-            Event::Alert | Event::TurnBad | Event::Flap(_) | Event::KillPod => self.canary_event(event),
+            Event::Alert | Event::TurnBad | Event::Flap(_) | Event::KillPod | Event::LosePods(_) => {
+                self.canary_event(event)
+            }
             Event::SlowStart(seconds) => self.pods.delay = i64::from(seconds),
             Event::Apply(_, _)
             | Event::ReApply
@@ -229,6 +233,13 @@ impl World {
                 self.disturb(i64::from(seconds));
                 let until = later(self.now, i64::from(seconds));
                 self.pods.flapping.push((run.canary.hash, until));
+            }
+            Event::LosePods(keep) => {
+                self.disturb(0);
+                let pods = self.pods.of(&run.canary.replica_set).map(|pod| pod.name.clone());
+                for name in pods.skip(usize::from(keep)).collect::<Vec<_>>() {
+                    self.pods.kill(&name);
+                }
             }
             _ => {
                 self.disturb(0);

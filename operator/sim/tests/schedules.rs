@@ -73,6 +73,7 @@ fn machine() -> impl Strategy<Value = Event> {
         1 => Just(Event::TurnBad),
         1 => (1_u8..12).prop_map(Event::Flap),
         1 => Just(Event::KillPod),
+        1 => (0_u8..4).prop_map(Event::LosePods),
         1 => any::<bool>().prop_map(Event::Incident),
         1 => (0_u8..40).prop_map(Event::SlowStart),
     ]

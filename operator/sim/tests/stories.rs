@@ -596,6 +596,40 @@ fn a_good_run_outlives_an_absence_of_the_controller() {
 }
 
 #[test]
+fn a_canary_that_loses_most_of_its_pods_gets_less_and_is_promoted_once_they_are_back() {
+    let at = |percent: i32| {
+        let mut world = patient();
+        let live = world.tick_until(120, |world| {
+            let weight = world.run().and_then(|run| run.weight);
+            weight.is_some_and(|weight| weight.percent == percent && weight.settled_at.is_some())
+        });
+        assert!(live, "{}", world.story());
+        world
+    };
+    for percent in [50, 100] {
+        let mut world = at(percent);
+        world.happen(Event::SlowStart(45));
+        world.happen(Event::LosePods(1));
+        let lowered =
+            world.tick_until(26, |world| Plane::wanted(&world.api).percent_to(&["web-canary"]) == 25);
+        assert!(lowered, "{percent} %\n{}", world.story());
+        assert!(world.run().is_some_and(|run| run.going_back.is_none()), "{}", world.story());
+        ends(&mut world, Phase::Idle);
+        last_run(&world, Outcome::Promoted, "Proven");
+        // A container that restarts within seconds moves nothing.
+        let mut world = at(percent);
+        world.happen(Event::SlowStart(12));
+        world.happen(Event::LosePods(1));
+        for _ in 0..20 {
+            world.tick(1);
+            assert!(world.run().is_none_or(|run| run.lowered == 0), "{}", world.story());
+        }
+        ends(&mut world, Phase::Idle);
+        last_run(&world, Outcome::Promoted, "Proven");
+    }
+}
+
+#[test]
 fn a_riskier_provenance_slows_a_run_down_and_a_safer_one_waits_for_the_next() {
     let mut world = World::enrolled();
     world.happen(Event::Declare(0));

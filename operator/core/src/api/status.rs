@@ -475,6 +475,13 @@ pub struct Run {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub canary_short_since: Option<Timestamp>,
+    /// Since when ready canary pods have more traffic than they can carry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub overloaded_since: Option<Timestamp>,
+    /// How often the weight was lowered in this step to what ready canary pods can carry.
+    #[serde(default)]
+    pub lowered: i32,
     /// Since when the run waits for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
@@ -533,6 +540,8 @@ impl Run {
             stable_growing_since: None,
             stable_size: None,
             canary_short_since: None,
+            overloaded_since: None,
+            lowered: 0,
             hold_since: None,
             resumed_at: None,
             attended_at: Some(at),

@@ -6,10 +6,18 @@ use crate::render::{self, Role};
 use crate::view::{ReplicaSet, Workload};
 
 use super::super::draft::Draft;
-use super::super::leave;
+use super::super::{leave, stop};
+use super::weight::lower;
 
 /// What a pod says that no node has room for.
 const UNSCHEDULABLE: &str = "Unschedulable";
+/// What waits for canary pods.
+const NOT_READY: &str = "CanaryNotReady";
+/// How long ready pods may carry the share of others, in seconds: a container restarts in less, and half as long as a
+/// pod's replacement takes on a busy node would be too long for callers.
+const OVERLOADED_SECONDS: i32 = 20;
+/// How often the weight is lowered in one step for lack of ready pods; then the run goes back.
+const LOWERED_PER_STEP: i32 = 2;
 
 /// Pods that a weight needs: no more than it needs, at least one.
 pub(in crate::decide) fn pods_for(replicas: i32, percent: i32) -> i32 {
@@ -66,7 +74,7 @@ pub(super) fn capacity(d: &mut Draft<'_>, run: &mut Run, workload: &Workload, pe
     if set.replicas < need || (set.replicas > need && settled) {
         d.act(render::scale(Lane::Forward, "scale-canary", set, need));
     }
-    let ready = d.seen.ready_behind(&run.plan.canary_service, &set.name).min(set.available);
+    let ready = ready_pods(d, run, set);
     if exposed && ready == 0 {
         let trouble = d.seen.trouble.as_ref().map(|t| format!(": pod {} {} {}", t.pod, t.reason, t.message));
         let message = format!("no canary pod is ready while it has traffic{}", trouble.unwrap_or_default());
@@ -80,6 +88,50 @@ pub(super) fn capacity(d: &mut Draft<'_>, run: &mut Run, workload: &Workload, pe
     ready_or_back(d, run, need);
     // Pods that were ready for this weight and are not now: the weight stays, evidence still counts.
     false
+}
+
+/// Whether ready pods have more traffic than they can carry. Capacity before traffic holds in both directions: the weight
+/// falls to what they carry, and stable, which is at its full size, takes the rest.
+///
+/// Lowering is the milder way than going back, since pods that nodes lose say nothing about the revision; but the window
+/// of the evidence starts anew each time, so it is done for a shortage that lasts, and a few times only. A quarter of the
+/// pods may be missing, as in a Deployment's own roll.
+pub(super) fn overloaded(d: &mut Draft<'_>, run: &mut Run, workload: &Workload) -> bool {
+    let percent = run.weight.map_or(0, |weight| weight.percent);
+    let set = canary_set(d, run, workload);
+    let ready = set.map_or(0, |set| ready_pods(d, run, set));
+    let need = pods_for(workload.replicas, percent);
+    // Without a single one the run goes back at once; and stable takes nothing more before it has its own pods.
+    let short = percent > 0 && ready > 0 && i64::from(ready) * 4 < i64::from(need) * 3;
+    if !short || stop::stable_lacks_pods(run) {
+        run.overloaded_since = None;
+        return false;
+    }
+    let since = *run.overloaded_since.get_or_insert(d.now);
+    if !d.passed(since, OVERLOADED_SECONDS) {
+        return false;
+    }
+    run.overloaded_since = None;
+    let carried = i64::from(ready) * 100 / i64::from(workload.replicas.max(1));
+    let carried = i32::try_from(carried).unwrap_or(0);
+    let what = format!("{ready} of {need} canary pods are ready for weight {percent} %");
+    if carried < 1 || run.lowered >= LOWERED_PER_STEP {
+        let message = format!("{what} for {OVERLOADED_SECONDS} s, {} times in this step", run.lowered + 1);
+        d.go_back(run, Outcome::NotProven, "CanaryUnavailable", message);
+        return true;
+    }
+    run.lowered += 1;
+    lower(d, run, carried);
+    let message = format!("{what}; they get {carried} % until their number is complete");
+    d.warn("WeightLowered", format!("run {}: {message}", run.id));
+    let since = *run.canary_short_since.get_or_insert(d.now);
+    d.wait(NOT_READY, message, Some(d.after(since, run.plan.progress_deadline_seconds)));
+    true
+}
+
+/// Pods of the canary that requests can reach.
+fn ready_pods(d: &Draft<'_>, run: &Run, set: &ReplicaSet) -> i32 {
+    d.seen.ready_behind(&run.plan.canary_service, &set.name).min(set.available)
 }
 
 /// Waits for ready pods until the workload's own progress deadline, then goes back with the pod's own reason.
@@ -105,7 +157,7 @@ pub(super) fn ready_or_back(d: &mut Draft<'_>, run: &mut Run, need: i32) {
         return;
     }
     let message = format!("waits for {need} ready canary pods, at most {seconds} s{trouble}");
-    d.wait("CanaryNotReady", message, Some(d.after(since, seconds)));
+    d.wait(NOT_READY, message, Some(d.after(since, seconds)));
 }
 
 /// Share of pods that are canary pods: what callers of the apex Service meet.

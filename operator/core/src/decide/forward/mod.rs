@@ -19,9 +19,9 @@ pub(super) use canary::{canary_set, changed_set, exposure_by_pods, pods_for};
 pub(super) use gate::step_seconds;
 pub(super) use wiring::apex_selector;
 
-use canary::{capacity, changed, ready_or_back};
+use canary::{capacity, changed, overloaded, ready_or_back};
 use gate::{may_advance, may_rise};
-use weight::{overwritten, weight_is_foreign, weight_is_live};
+use weight::{keep_weight, overwritten, weight_is_foreign, weight_is_live};
 use wiring::{hide_history, pin_pair, unpinned};
 
 /// What waits for an input that can't be read.
@@ -109,22 +109,30 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
         finish_pass(d, run);
         return;
     }
+    if overloaded(d, &mut run, workload) {
+        finish_pass(d, run);
+        return;
+    }
     let rises = run.weight.is_none_or(|weight| weight.percent != step.weight_percent);
     if rises && stop::stable_lacks_pods(&run) {
         // Nothing more is asked of the cluster before stable has what it needs; what is in force stays in force.
         let percent = run.weight.map_or(0, |weight| weight.percent);
-        if capacity(d, &mut run, workload, percent) && percent > 0 {
-            weight_is_live(d, &mut run, percent);
+        if capacity(d, &mut run, workload, percent) {
+            keep_weight(d, &mut run);
         }
         stop::wait_for_stable(d, &run);
         finish_pass(d, run);
         return;
     }
     if !capacity(d, &mut run, workload, step.weight_percent) {
+        if rises {
+            keep_weight(d, &mut run);
+        }
         finish_pass(d, run);
         return;
     }
     if rises && run.kind == RunKind::Canary && !may_rise(d, &mut run, step.bake_seconds) {
+        keep_weight(d, &mut run);
         finish_pass(d, run);
         return;
     }
@@ -189,6 +197,7 @@ fn advance(d: &mut Draft<'_>, run: &mut Run) {
     run.hold_since = None;
     run.resumed_at = None;
     run.overwrites = 0;
+    run.lowered = 0;
     run.stage_since = d.now;
     if usize::try_from(passed).is_ok_and(|index| index < steps) {
         run.step = passed;

@@ -34,6 +34,20 @@ pub(super) fn weight_is_foreign(d: &mut Draft<'_>, run: &Run) -> bool {
     true
 }
 
+/// Asks for less than before.
+pub(super) fn lower(d: &mut Draft<'_>, run: &mut Run, percent: i32) {
+    run.weight = Some(WeightIntent { percent, at: d.now, accepted_at: None, settled_at: None });
+    traffic::set(d, run, Lane::Forward, percent);
+}
+
+/// What is in force stays in force while something else is waited for: it is written again when somebody overwrites it.
+pub(super) fn keep_weight(d: &mut Draft<'_>, run: &mut Run) {
+    let percent = run.weight.map_or(0, |weight| weight.percent);
+    if percent > 0 && run.going_back.is_none() {
+        weight_is_live(d, run, percent);
+    }
+}
+
 /// Asks for the weight, and waits until it is shown, accepted and settled.
 pub(super) fn weight_is_live(d: &mut Draft<'_>, run: &mut Run, percent: i32) -> bool {
     let asked = run.weight.filter(|weight| weight.percent == percent);
