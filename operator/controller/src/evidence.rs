@@ -17,7 +17,7 @@ use sluice_core::api::{
 };
 use sluice_core::config::Config;
 use sluice_core::evidence::{DataState, EvidenceState, Outcome, Poll, Sample, Trouble};
-use sluice_core::judge::{Evaluation, Quiet, firing, judge};
+use sluice_core::judge::{Evaluation, Quiet, at_rest, judge};
 use sluice_core::verdict::Verdict;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -196,7 +196,9 @@ fn due_every(config: &Config, rollout: &ProgressiveRollout, interval: Duration) 
     }
     // At rest, the alerts of the last moments before a hold are what tells an old alert from a new one.
     let watches = guards_at_rest(config, rollout).iter().any(|guard| guard.alert.is_some());
-    watches.then_some(HELD_INTERVAL.max(interval))
+    // A held template does not start before such a look.
+    let waits = status.held.as_ref().is_some_and(|held| held.ended.is_none());
+    watches.then_some(if waits { interval } else { HELD_INTERVAL.max(interval) })
 }
 
 /// The guards that a run would have.
@@ -235,7 +237,7 @@ async fn evaluate(ctx: &Context, providers: &Providers, key: &Key, rollout: &Pro
             None => None,
         };
         let poll = poll.as_ref().and_then(Answer::poll);
-        let verdict = Verdict { firing: firing(guards, poll), ..Verdict::default() };
+        let verdict = at_rest(guards, poll, &ctx.evidence.verdict(key));
         ctx.evidence.put(key, Entry { uid, verdict, ..Entry::default() });
         return;
     };

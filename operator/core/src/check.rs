@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::action::{Action, Kind, Lane, PatchOp, SetWeights, Write};
 use crate::api::{FINALIZER, LABEL_HASH, ProgressiveRolloutStatus, Run, RunKind, Stage};
-use crate::decide::{Decision, Input};
+use crate::decide::{Decision, FORGIVEN_SECONDS, Input, progress};
+use crate::limits;
 use crate::observed::Observed;
 use crate::render::NOTHING;
 use crate::view::{ReplicaSet, Workload};
@@ -54,8 +55,16 @@ fn history(
 
 fn same_run(input: &Input<'_>, old: &Run, run: &Run, found: &mut Vec<String>) {
     let id = &run.id;
-    if old.plan.digest != run.plan.digest {
-        found.push(format!("run {id}: the frozen plan changed"));
+    if old.plan != run.plan {
+        if let Some(what) = limits::loosened(&old.plan, &run.plan, progress(old)) {
+            found.push(format!("run {id}: the plan of a run only gets tighter, but {what}"));
+        }
+        if old.plan.digest == run.plan.digest {
+            found.push(format!("run {id}: the plan changed and its digest did not"));
+        }
+    }
+    if run.absent_seconds < old.absent_seconds || run.absent_seconds > FORGIVEN_SECONDS {
+        found.push(format!("run {id}: {} s of absence are given back", run.absent_seconds));
     }
     if old.canary.digest != run.canary.digest || old.stable.digest != run.stable.digest {
         found.push(format!("run {id}: its revisions changed"));
@@ -102,8 +111,9 @@ fn same_run(input: &Input<'_>, old: &Run, run: &Run, found: &mut Vec<String>) {
     if passed && run.kind == RunKind::Canary {
         let verdict = input.verdict;
         let bake =
-            usize::try_from(old.step).ok().and_then(|i| old.plan.steps.get(i)).map_or(0, |s| s.bake_seconds);
+            usize::try_from(old.step).ok().and_then(|i| run.plan.steps.get(i)).map_or(0, |s| s.bake_seconds);
         let open = verdict.is_about(id, Stage::Stepping, old.step)
+            && verdict.plan == run.plan.digest
             && verdict.gate_open
             && verdict.no_data.is_none()
             && verdict.abort.is_none()
@@ -213,13 +223,24 @@ impl Scene<'_> {
         match run.stage {
             Stage::Stepping if percent > 0 => {
                 let asked = self.before.run.as_ref().and_then(|run| run.weight).map(|weight| weight.percent);
-                // The weight of the step before stays in force until stable has all its pods.
-                let stays = asked == Some(percent) && step.is_some_and(|step| percent < step.weight_percent);
-                if !stays && step.is_none_or(|step| step.weight_percent != percent) {
+                // A lower one stays in force until stable has all its pods, or is asked for when the canary lacks some.
+                let lower = asked.is_some_and(|asked| percent <= asked)
+                    && step.is_some_and(|step| percent < step.weight_percent);
+                if !lower && step.is_none_or(|step| step.weight_percent != percent) {
                     found.push(format!("weight {percent} is not that of step {}", run.step));
                 }
                 if self.seen().ready_behind(&plan.canary_service, &run.canary.replica_set) == 0 {
                     found.push(format!("weight {percent} without a ready canary pod"));
+                }
+                let size = self.seen().workload().map_or(0, |workload| workload.replicas);
+                let carried =
+                    100 * i64::from(self.seen().ready_behind(&plan.canary_service, &run.canary.replica_set));
+                if asked.is_none_or(|asked| percent > asked) && carried < i64::from(size) * i64::from(percent)
+                {
+                    found.push(format!(
+                        "weight rises to {percent} %, for {} pods of {size} are ready",
+                        carried / 100
+                    ));
                 }
             }
             Stage::Promoting if percent == 100 && run.released && !leads_away => {}

@@ -6,10 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{Guard, GuardAction, GuardStatus, Run, Stage};
 use crate::evidence::{
-    AlertPlan, AlertReport, Arm, EvidenceState, GuardPlan, GuardReport, HoldReason, KnownAlert, Outcome,
-    Poll, Sample, combine, known_alerts, observe, observe_alerts, report, report_alerts,
+    Alert, AlertPlan, AlertReport, Arm, EvidenceState, GuardPlan, GuardReport, HoldReason, KnownAlert,
+    Outcome, Poll, Sample, combine, first_firing, known_alerts, observe, observe_alerts, report,
+    report_alerts,
 };
-use crate::verdict::{Verdict, Why};
+use crate::verdict::{AlertsAtRest, Verdict, Why};
 
 const PPM: f64 = 1_000_000.0;
 const PERMILLE: f64 = 1000.0;
@@ -104,6 +105,7 @@ fn conclude(
     Verdict {
         run_id: run.id.clone(),
         at: Some((run.stage, run.step)),
+        plan: run.plan.digest.clone(),
         abort: evidence.abort.as_ref().map(|reason| Why {
             reason: if reason.alert { "AlertFired" } else { "GuardTripped" }.to_owned(),
             message: reason.message.clone(),
@@ -123,6 +125,7 @@ fn conclude(
         guards: statuses,
         state: Some(state.clone()),
         firing: firing(&run.plan.guards, evaluation.poll),
+        at_rest: None,
     }
 }
 
@@ -140,6 +143,44 @@ pub fn firing(guards: &[Guard], poll: Option<&Poll>) -> Vec<KnownAlert> {
         }
     }
     known
+}
+
+/// What the alerts say while no run is under way. A look that failed changes nothing but its own trouble: how old the
+/// last answer may be, the decision knows.
+pub fn at_rest(guards: &[Guard], poll: Option<&Poll>, before: &Verdict) -> Verdict {
+    let Some(poll) = poll else {
+        return Verdict::default();
+    };
+    match &poll.answer {
+        Ok(alerts) => Verdict {
+            firing: firing(guards, Some(poll)),
+            at_rest: Some(AlertsAtRest {
+                read_at: Some(poll.at),
+                firing: watched(guards, alerts),
+                trouble: None,
+            }),
+            ..Verdict::default()
+        },
+        Err(trouble) => Verdict {
+            firing: before.firing.clone(),
+            at_rest: Some(AlertsAtRest {
+                trouble: Some(trouble.clone()),
+                ..before.at_rest.clone().unwrap_or_default()
+            }),
+            ..Verdict::default()
+        },
+    }
+}
+
+/// The alert that fires under a guard that decides something, in words. Matchers are checked before a spec is accepted;
+/// one that can't be used would let everything pass, so it says so instead.
+fn watched(guards: &[Guard], alerts: &[Alert]) -> Option<String> {
+    let deciding = guards.iter().filter(|guard| guard.action != GuardAction::Observe);
+    let watching = deciding.filter_map(|guard| Some((guard, guard.alert.as_ref()?)));
+    watching.into_iter().find_map(|(guard, alert)| match first_firing(alerts, &alert.matchers) {
+        Ok(firing) => firing.map(|what| format!("{}: {what}", guard.name)),
+        Err(unusable) => Some(format!("{}: {unusable}", guard.name)),
+    })
 }
 
 fn guard_plans(run: &Run, state: &EvidenceState, interval_seconds: i32) -> Vec<GuardPlan> {
@@ -218,5 +259,74 @@ fn alert_status(alert: &AlertReport) -> GuardStatus {
         stable_failed: None,
         needed_requests: None,
         message: alert.message.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_767_225_600 + second).unwrap()
+    }
+
+    fn guards(action: &str) -> Vec<Guard> {
+        let matchers = serde_json::json!([{"label": "severity", "value": "page"}]);
+        let guards = serde_json::json!([
+            {"name": "errors", "errorRatio": {}},
+            {"name": "pages", "action": action, "alert": {"matchers": matchers}},
+        ]);
+        serde_json::from_value(guards).unwrap()
+    }
+
+    fn alert(name: &str, severity: &str, starts_at: i64, state: &str) -> Alert {
+        let alert = serde_json::json!({
+            "fingerprint": name, "labels": {"alertname": name, "severity": severity},
+            "startsAt": at(starts_at).to_string(), "status": {"state": state},
+        });
+        serde_json::from_value(alert).unwrap()
+    }
+
+    fn poll(second: i64, answer: Result<Vec<Alert>, String>) -> Poll {
+        Poll { at: at(second), answer, silences: Vec::new() }
+    }
+
+    #[test]
+    fn the_alert_that_fires_for_longest_speaks_at_rest() {
+        let alerts = vec![
+            alert("Young", "page", 90, "active"),
+            alert("Other", "ticket", 10, "active"),
+            alert("Silenced", "page", 20, "suppressed"),
+            alert("Old", "page", 30, "unprocessed"),
+        ];
+        let look = poll(100, Ok(alerts));
+        for (action, says) in [("Abort", true), ("Hold", true), ("Observe", false)] {
+            let verdict = at_rest(&guards(action), Some(&look), &Verdict::default());
+            let rest = verdict.at_rest.unwrap();
+            assert_eq!((rest.read_at, rest.trouble, rest.firing.is_some()), (Some(at(100)), None, says));
+            if let Some(firing) = rest.firing {
+                let words =
+                    "pages: alert Old fires since 2026-01-01T00:00:30Z (fingerprint Old) severity=page";
+                assert_eq!(firing, words);
+            }
+            assert_eq!(verdict.firing.len(), 3, "all that match are known later, silenced ones too");
+        }
+        let quiet = poll(100, Ok(vec![alert("Silenced", "page", 20, "suppressed")]));
+        let verdict = at_rest(&guards("Abort"), Some(&quiet), &Verdict::default());
+        assert_eq!(verdict.at_rest.unwrap().firing, None, "who silenced it knew of it");
+    }
+
+    #[test]
+    fn a_look_that_fails_says_so_and_forgets_nothing() {
+        let guards = guards("Abort");
+        let look = poll(100, Ok(vec![alert("Old", "page", 30, "active")]));
+        let before = at_rest(&guards, Some(&look), &Verdict::default());
+        let after = at_rest(&guards, Some(&poll(110, Err("connection refused".into()))), &before);
+        let (was, is) = (before.at_rest.unwrap(), after.at_rest.unwrap());
+        assert_eq!((is.read_at, &is.firing), (was.read_at, &was.firing));
+        assert_eq!((is.trouble.as_deref(), after.firing), (Some("connection refused"), before.firing));
+        let never = at_rest(&guards, Some(&poll(110, Err("down".into()))), &Verdict::default());
+        assert_eq!(never.at_rest.unwrap().read_at, None);
+        assert_eq!(at_rest(&guards, None, &Verdict::default()).at_rest, None, "no guard watches");
     }
 }

@@ -21,6 +21,8 @@ pub struct Verdict {
     pub run_id: String,
     /// Stage and step that was judged; a verdict on another one opens no gate.
     pub at: Option<(Stage, i32)>,
+    /// Digest of the plan that it was judged by: one that became tighter since opens no gate before the next evaluation.
+    pub plan: String,
     /// Why the run must go back.
     pub abort: Option<Why>,
     /// Why the weight may not rise now.
@@ -43,6 +45,19 @@ pub struct Verdict {
     pub state: Option<EvidenceState>,
     /// Alerts firing now that match a guard of the rollout, whatever their onset.
     pub firing: Vec<KnownAlert>,
+    /// While no run is under way: what the alerts say about starting one; absent before the first look.
+    pub at_rest: Option<AlertsAtRest>,
+}
+
+/// What the alerts say about starting a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlertsAtRest {
+    /// When they were last read.
+    pub read_at: Option<Timestamp>,
+    /// An alert that a guard watches and that fired then, in words: the guard, the alert, since when.
+    pub firing: Option<String>,
+    /// Why the last look was none.
+    pub trouble: Option<String>,
 }
 
 impl Verdict {

@@ -7,7 +7,7 @@ mod support;
 
 use proptest::prelude::*;
 use serde_json::json;
-use sluice_core::api::{Mode, Outcome, Provenance, Stage};
+use sluice_core::api::{Mode, Outcome, Plan, Provenance, Stage};
 use sluice_core::verdict::Why;
 use support::{INPUTS, Scene, Unreadable, events, lines, restarted, template, waiting_pod};
 
@@ -187,6 +187,20 @@ fn happen(scene: &mut Scene, happening: &Happening) {
     }
 }
 
+/// Whether anything of a plan is looser than it was: limits only tighten while a run is under way.
+fn looser(old: &Plan, new: &Plan) -> bool {
+    let (was, is) = (old.tolerance_ppm, new.tolerance_ppm);
+    let bakes = |plan: &Plan| plan.steps.iter().map(|step| i64::from(step.bake_seconds)).sum::<i64>();
+    new.risk_class < old.risk_class
+        || is.relative > was.relative
+        || is.absolute > was.absolute
+        || new.min_samples < old.min_samples
+        || new.no_data_seconds > old.no_data_seconds
+        || new.watch_seconds < old.watch_seconds
+        || bakes(new) < bakes(old)
+        || new.guards != old.guards
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -201,12 +215,16 @@ proptest! {
             _ => Scene::exposed(),
         };
         for what in story {
+            let plan = scene.status().run.map(|run| (run.id, run.plan));
             happen(&mut scene, &what);
             // Each pass asserts the laws; without one of them stages follow one another, and then nothing moves.
             for _ in 0..8 {
                 scene.pass_without_invariants();
             }
             let before = scene.status();
+            if let Some((old, new)) = plan.zip(before.run.as_ref().map(|run| (run.id.clone(), run.plan.clone()))) {
+                prop_assert!(old.0 != new.0 || !looser(&old.1, &new.1), "after {:?}: {:?}\n{:?}", what, old, new);
+            }
             let again = scene.pass_without_invariants();
             prop_assert_eq!(&again.status, &before, "after {:?}", what);
             prop_assert_eq!(events(&again), Vec::<&str>::new(), "after {:?}: {:?}", what, lines(&again.actions));

@@ -154,9 +154,11 @@ fn a_run_keeps_the_plan_it_started_with() {
     let mut scene = Scene::running();
     let plan = scene.run().plan;
     scene.rollout.spec.limits.min_bake_seconds = Some(9999);
-    scene.rollout.spec.change.provenance = Provenance::GenAIAutonomous;
+    // It describes the next template; a riskier provenance of this one would count (see the tests of that).
+    scene.rollout.spec.change.images = vec!["app:3".to_owned()];
     scene.config.classes.clear();
     scene.rollout.spec.routing.settle_seconds = 77;
+    scene.rollout.spec.watch_seconds = Some(1);
     scene.pass();
     assert_eq!(scene.run().plan, plan);
 }

@@ -1,7 +1,7 @@
 //! What may happen: time, faults of machines and networks, git, people. A schedule is a list of these.
 
 use serde_json::json;
-use sluice_core::api::{ANNOTATION_BREAK_GLASS, ANNOTATION_HELD, LABEL_MANAGED};
+use sluice_core::api::{ANNOTATION_BREAK_GLASS, ANNOTATION_HELD, LABEL_MANAGED, Provenance};
 
 use crate::admission::Actor;
 use crate::api::{Res, int};
@@ -44,6 +44,10 @@ pub enum Event {
     Outage(bool),
     /// An alert fires against the run.
     Alert,
+    /// An alert fires that is no revision's fault, or stops.
+    Incident(bool),
+    /// All canary pods but so many are lost with their nodes.
+    LosePods(u8),
     /// The canary begins to fail requests.
     TurnBad,
     /// Canary pods are not ready for so many seconds.
@@ -66,6 +70,8 @@ pub enum Event {
     Scale(u8),
     /// A person's verb for the run under way, or for the last one.
     Request(Verb),
+    /// `spec.change` describes whatever image is tried, with a provenance of rising risk from 0 to 3.
+    Declare(u8),
     /// `spec.suspend`.
     Suspend(bool),
     /// `kubectl rollout resume`.
@@ -105,6 +111,10 @@ pub const IMAGES: [&str; 9] = [
     "web:good-0",
 ];
 
+/// Who may have written a change, by rising risk.
+const PROVENANCES: [Provenance; 4] =
+    [Provenance::Human, Provenance::GenAIAssisted, Provenance::Unknown, Provenance::GenAIAutonomous];
+
 fn image(number: u8) -> &'static str {
     IMAGES[usize::from(number) % IMAGES.len()]
 }
@@ -141,8 +151,11 @@ impl World {
             | Event::SilentGateway(_)
             | Event::Unreadable(_, _)
             | Event::Eager(_)
+            | Event::Incident(_)
             | Event::Outage(_) => self.machine(event),
-            Event::Alert | Event::TurnBad | Event::Flap(_) | Event::KillPod => self.canary_event(event),
+            Event::Alert | Event::TurnBad | Event::Flap(_) | Event::KillPod | Event::LosePods(_) => {
+                self.canary_event(event)
+            }
             Event::SlowStart(seconds) => self.pods.delay = i64::from(seconds),
             Event::Apply(_, _)
             | Event::ReApply
@@ -152,6 +165,7 @@ impl World {
             | Event::Scale(_) => self.git(event),
             Event::Request(_)
             | Event::Suspend(_)
+            | Event::Declare(_)
             | Event::RolloutResume
             | Event::RolloutPause
             | Event::BreakGlass
@@ -197,6 +211,9 @@ impl World {
             }
             Event::Eager(eager) => self.eager = eager,
             Event::Outage(out) => self.judge.set_outage(out, at),
+            Event::Incident(begins) => {
+                self.judge.incident = begins.then(|| self.judge.incident.unwrap_or(at));
+            }
             _ => {}
         }
     }
@@ -216,6 +233,13 @@ impl World {
                 self.disturb(i64::from(seconds));
                 let until = later(self.now, i64::from(seconds));
                 self.pods.flapping.push((run.canary.hash, until));
+            }
+            Event::LosePods(keep) => {
+                self.disturb(0);
+                let pods = self.pods.of(&run.canary.replica_set).map(|pod| pod.name.clone());
+                for name in pods.skip(usize::from(keep)).collect::<Vec<_>>() {
+                    self.pods.kill(&name);
+                }
             }
             _ => {
                 self.disturb(0);
@@ -298,6 +322,13 @@ impl World {
                 let id = self.run().map(|run| run.id.clone()).or(last).unwrap_or_default();
                 let verb = verb.as_str();
                 self.request(&format!("{verb}/{id}"));
+            }
+            Event::Declare(risk) => {
+                let provenance = PROVENANCES[usize::from(risk) % PROVENANCES.len()];
+                let _ = self.api.edit_rollout(|rollout| {
+                    rollout.spec.change.provenance = provenance;
+                    rollout.spec.change.images = IMAGES.iter().map(ToString::to_string).collect();
+                });
             }
             Event::Suspend(suspend) => {
                 let _ = self.api.edit_rollout(|rollout| rollout.spec.suspend = suspend);

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use sluice_core::api::{
-    ApexCallers, Change, Limits, Mode, ProgressiveRollout, ProgressiveRolloutSpec, Provenance,
-    ProviderConfig, RiskClass, RouteRef, Routing, StepSpec, TolerancePpm, Wiring, WorkloadRef,
+    AlertGuard, AlertMatcher, ApexCallers, Change, ErrorRatioGuard, Guard, GuardAction, Limits, MatchOp,
+    Mode, ProgressiveRollout, ProgressiveRolloutSpec, Provenance, ProviderConfig, RiskClass, RouteRef,
+    Routing, StepSpec, TolerancePpm, Wiring, WorkloadRef,
 };
 use sluice_core::config::{ClassRow, Config};
 
@@ -103,7 +104,7 @@ pub fn rollout() -> ProgressiveRollout {
                 settle_seconds: 5,
                 drain_seconds: 12,
             },
-            guards: Vec::new(),
+            guards: guards(),
             limits: Limits::default(),
             mode: Mode::Enforce,
             suspend: false,
@@ -114,6 +115,19 @@ pub fn rollout() -> ProgressiveRollout {
     );
     rollout.metadata.namespace = Some(NAMESPACE.to_owned());
     rollout
+}
+
+/// A guard on errors and one on alerts; the stand-in for the evidence speaks for both.
+fn guards() -> Vec<Guard> {
+    let guard = |name: &str, error_ratio, alert| Guard {
+        name: name.to_owned(),
+        action: GuardAction::Abort,
+        error_ratio,
+        alert,
+    };
+    let matcher = AlertMatcher { label: "app".to_owned(), op: MatchOp::Equal, value: NAME.to_owned() };
+    let alert = AlertGuard { matchers: vec![matcher], min_firing_seconds: 0 };
+    vec![guard("errors", Some(ErrorRatioGuard::default()), None), guard("pages", None, Some(alert))]
 }
 
 /// Settings: steps and bakes of seconds.
@@ -132,6 +146,10 @@ pub fn config() -> Config {
         declaration_grace_seconds: 2,
         prometheus: Some(ProviderConfig {
             url: "http://prometheus:9090".to_owned(),
+            ..ProviderConfig::default()
+        }),
+        alertmanager: Some(ProviderConfig {
+            url: "http://alertmanager:9093".to_owned(),
             ..ProviderConfig::default()
         }),
         classes: vec![

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use sluice_core::api::{Run, Stage};
-use sluice_core::verdict::{Verdict, Why};
+use sluice_core::verdict::{AlertsAtRest, Verdict, Why};
 
 use crate::pods::later;
 
@@ -27,6 +27,8 @@ pub struct Judge {
     exposed: BTreeMap<String, i64>,
     /// When callers last could meet a ReplicaSet's pods.
     met: BTreeMap<String, Timestamp>,
+    /// Since when an alert fires that is no revision's fault.
+    pub incident: Option<Timestamp>,
     /// Runs that an alert was fired for.
     pub alerted: BTreeSet<String>,
     /// Gates that were open, by run and step: what promotion must be able to show.
@@ -76,8 +78,10 @@ impl Judge {
 
     /// The verdict on the run that a controller sees in status.
     pub fn verdict(&mut self, run: Option<&Run>, at: Timestamp) -> Verdict {
+        let incident = self.incident.map(|since| format!("alert DiskFull fires since {since:.0}"));
         let Some(run) = run else {
-            return Verdict::default();
+            let at_rest = AlertsAtRest { read_at: Some(at), firing: incident, trouble: None };
+            return Verdict { at_rest: Some(at_rest), ..Verdict::default() };
         };
         let outage = self.outage_since();
         let digest = &run.canary.digest;
@@ -94,8 +98,11 @@ impl Judge {
         };
         let settled = run.weight.and_then(|weight| weight.settled_at);
         let healthy = settled.map_or(0.0, |since| self.healthy_since(since, at));
-        let open =
-            settled.is_some() && outage.is_none() && healthy >= GATE_SECONDS && !self.bad.contains(digest);
+        let open = incident.is_none()
+            && settled.is_some()
+            && outage.is_none()
+            && healthy >= GATE_SECONDS
+            && !self.bad.contains(digest);
         if open && run.stage == Stage::Stepping {
             self.opened.insert((run.id.clone(), run.step));
         }
@@ -104,7 +111,12 @@ impl Judge {
         Verdict {
             run_id: run.id.clone(),
             at: Some((run.stage, run.step)),
+            plan: run.plan.digest.clone(),
             abort,
+            holds: incident
+                .into_iter()
+                .map(|message| Why { reason: "PreExistingAlert".to_owned(), message })
+                .collect(),
             gate_open: open,
             needs: format!("{healthy:.0} of {GATE_SECONDS:.0} healthy seconds"),
             healthy_seconds: healthy,

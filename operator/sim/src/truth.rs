@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::Value;
-use sluice_core::api::{LABEL_HASH, Run, Stage};
+use sluice_core::api::{LABEL_HASH, Run, RunKind, Stage};
 
 use crate::api::{Res, at, int, map, text};
 use crate::fixture::{self, NAME};
@@ -19,6 +19,8 @@ const ABORT_SECONDS: i64 = 15;
 const REVERT_SECONDS: i64 = 150;
 /// A Service of the pair that is deleted in a run is back within so many undisturbed seconds.
 const RESTORE_SECONDS: i64 = 2;
+/// A canary whose ready pods have more traffic than they can carry has less within so many unhindered seconds.
+const LOWER_SECONDS: i64 = 26;
 /// What people and nodes did may be felt for so long.
 const AFTER_SECONDS: i64 = 20;
 
@@ -51,6 +53,8 @@ pub struct Truth {
     served_since: Option<Timestamp>,
     /// Since when the stable Service does not exist in a run.
     no_service_since: Option<Timestamp>,
+    /// Since when the canary's ready pods have more traffic than they can carry.
+    overloaded_since: Option<Timestamp>,
     looked_at: (u64, i64),
 }
 
@@ -108,6 +112,8 @@ impl World {
                 self.truth.finishing.insert(run.id.clone());
             }
             self.stable_service_is_there();
+            self.nothing_starts_in_an_incident(run);
+            self.ready_pods_carry_their_weight(run);
             self.one_set_is_visible(run);
             self.stable_keeps_its_size(run);
             self.tested_pods_stay(run);
@@ -327,6 +333,35 @@ impl World {
         let since = *self.truth.no_service_since.get_or_insert(self.now);
         if self.now > later(since, RESTORE_SECONDS) {
             self.violate("the stable Service was deleted and is not made again");
+        }
+    }
+
+    /// A run begins only while no alert fires; going back to a good revision is gated by nothing.
+    fn nothing_starts_in_an_incident(&mut self, run: &Run) {
+        let fired = self.judge.incident.is_some_and(|since| run.started_at > since);
+        if fired && run.kind == RunKind::Canary && run.stage == Stage::Preparing {
+            self.violate(&format!("run {} began while an alert fired", run.id));
+        }
+    }
+
+    /// The canary's ready pods carry what the routes send to them: at least three quarters of those that it takes.
+    fn ready_pods_carry_their_weight(&mut self, run: &Run) {
+        let percent = self.router.wanted().map_or(0, |plane| plane.percent_to(&[fixture::CANARY]));
+        let size =
+            self.api.now.get(Res::Deployment, NAME).and_then(|d| int(d, "/spec/replicas")).unwrap_or(0);
+        let ready =
+            |set: &str| i64::try_from(self.pods.of(set).filter(|pod| pod.ready).count()).unwrap_or(i64::MAX);
+        let need = ((size * percent + 99) / 100).max(1);
+        let stable_is_whole = ready(&run.stable.replica_set) >= size;
+        let carried = ready(&run.canary.replica_set) * 4 >= need * 3;
+        let excused = self.truth.foreign || self.truth.lawless || self.hindered() || !stable_is_whole;
+        if run.stage != Stage::Stepping || percent == 0 || carried || excused {
+            self.truth.overloaded_since = None;
+            return;
+        }
+        let since = *self.truth.overloaded_since.get_or_insert(self.now);
+        if self.now > later(since, LOWER_SECONDS) {
+            self.violate(&format!("too few canary pods are ready for weight {percent} % since {since:.0}"));
         }
     }
 

@@ -272,6 +272,7 @@ impl World {
         self.pods.delay = 0;
         let at = self.now;
         self.judge.set_outage(false, at);
+        self.judge.incident = None;
         self.thaw();
         for instance in &mut self.instances {
             instance.caches.clear();

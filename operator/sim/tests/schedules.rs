@@ -61,6 +61,7 @@ fn machine() -> impl Strategy<Value = Event> {
         1 => Just(Event::Failover),
         2 => Just(Event::OldLeader),
         2 => (1_u8..40).prop_map(Event::Down),
+        1 => (91_u8..200).prop_map(Event::Down),
         4 => (watch(), 1_u8..9).prop_map(|(watch, seconds)| Event::Lag(watch, seconds)),
         1 => (1_u8..6).prop_map(Event::NativeLag),
         1 => (1_u8..5).prop_map(Event::EndpointLag),
@@ -72,6 +73,8 @@ fn machine() -> impl Strategy<Value = Event> {
         1 => Just(Event::TurnBad),
         1 => (1_u8..12).prop_map(Event::Flap),
         1 => Just(Event::KillPod),
+        1 => (0_u8..4).prop_map(Event::LosePods),
+        1 => any::<bool>().prop_map(Event::Incident),
         1 => (0_u8..40).prop_map(Event::SlowStart),
     ]
 }
@@ -87,6 +90,7 @@ fn people() -> impl Strategy<Value = Event> {
         2 => (0_u8..9).prop_map(Event::Scale),
         4 => verb().prop_map(Event::Request),
         1 => any::<bool>().prop_map(Event::Suspend),
+        1 => (0_u8..4).prop_map(Event::Declare),
         1 => Just(Event::RolloutResume),
         1 => Just(Event::RolloutPause),
         1 => Just(Event::GlassReason),

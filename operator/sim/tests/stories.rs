@@ -550,3 +550,107 @@ fn after_promotion_a_lost_old_revision_is_not_returned_to() {
     ends(&mut world, Phase::Idle);
     assert_eq!(stable(&world), "web:good-1");
 }
+
+#[test]
+fn an_alert_that_fires_already_keeps_the_canary_from_being_made() {
+    let mut world = World::enrolled();
+    world.happen(Event::Incident(true));
+    world.apply("web:good-2", None, Some(false));
+    world.tick(20);
+    assert_eq!((world.status().phase, world.status().run_count), (Phase::Held, 0), "{}", world.story());
+    assert_eq!(world.status().waiting.unwrap().reason, "PreExistingAlert");
+    assert!(world.pods.all.values().all(|pod| pod.image == "web:good-1"), "{}", world.story());
+    world.happen(Event::Incident(false));
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+    // One that never ends is not waited for without end.
+    let mut world = World::enrolled();
+    world.happen(Event::Incident(true));
+    world.apply("web:good-2", None, Some(false));
+    world.tick(90);
+    last_run(&world, Outcome::NotProven, "PreExistingAlert");
+    assert_eq!(world.status().phase, Phase::NotProven, "{}", world.story());
+    world.happen(Event::Incident(false));
+    world.happen(Event::Request(Verb::Retry));
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+}
+
+#[test]
+fn a_good_run_outlives_an_absence_of_the_controller() {
+    let moments = [(Stage::Preparing, 0), (Stage::Stepping, 0), (Stage::Stepping, 2), (Stage::Promoting, 2)];
+    for (stage, step) in moments {
+        let mut world = shipping("web:good-2");
+        reach(&mut world, stage, step);
+        world.happen(Event::Down(200));
+        world.happen(Event::Down(200));
+        ends(&mut world, Phase::Idle);
+        last_run(&world, Outcome::Promoted, "Proven");
+    }
+    // A bad one is found out all the same.
+    let mut world = shipping("web:bad-4");
+    assert!(world.tick_until(60, |world| world.run().is_some_and(|run| run.exposed_since.is_some())));
+    world.happen(Event::Down(200));
+    ends(&mut world, Phase::Rejected);
+    last_run(&world, Outcome::Rejected, "GuardTripped");
+}
+
+#[test]
+fn a_canary_that_loses_most_of_its_pods_gets_less_and_is_promoted_once_they_are_back() {
+    let at = |percent: i32| {
+        let mut world = patient();
+        let live = world.tick_until(120, |world| {
+            let weight = world.run().and_then(|run| run.weight);
+            weight.is_some_and(|weight| weight.percent == percent && weight.settled_at.is_some())
+        });
+        assert!(live, "{}", world.story());
+        world
+    };
+    for percent in [50, 100] {
+        let mut world = at(percent);
+        world.happen(Event::SlowStart(45));
+        world.happen(Event::LosePods(1));
+        let lowered =
+            world.tick_until(26, |world| Plane::wanted(&world.api).percent_to(&["web-canary"]) == 25);
+        assert!(lowered, "{percent} %\n{}", world.story());
+        assert!(world.run().is_some_and(|run| run.going_back.is_none()), "{}", world.story());
+        ends(&mut world, Phase::Idle);
+        last_run(&world, Outcome::Promoted, "Proven");
+        // A container that restarts within seconds moves nothing.
+        let mut world = at(percent);
+        world.happen(Event::SlowStart(12));
+        world.happen(Event::LosePods(1));
+        for _ in 0..20 {
+            world.tick(1);
+            assert!(world.run().is_none_or(|run| run.lowered == 0), "{}", world.story());
+        }
+        ends(&mut world, Phase::Idle);
+        last_run(&world, Outcome::Promoted, "Proven");
+    }
+}
+
+#[test]
+fn a_riskier_provenance_slows_a_run_down_and_a_safer_one_waits_for_the_next() {
+    let mut world = World::enrolled();
+    world.happen(Event::Declare(0));
+    world.apply("web:good-2", None, Some(false));
+    reach(&mut world, Stage::Stepping, 0);
+    let weights = |world: &World| {
+        let steps = world.run().map(|run| run.plan.steps.clone()).unwrap_or_default();
+        steps.iter().map(|step| step.weight_percent).collect::<Vec<_>>()
+    };
+    assert_eq!(weights(&world), [25, 50, 100]);
+    world.happen(Event::Declare(3));
+    world.tick(2);
+    let run = world.run().cloned().unwrap();
+    assert_eq!((run.plan.risk_class.as_str(), run.plan.steps[0].bake_seconds), ("R3", 8));
+    world.happen(Event::Declare(0));
+    world.tick(2);
+    assert_eq!(world.run().map(|run| run.plan.risk_class.as_str()), Some("R3"), "{}", world.story());
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
+    assert_eq!(world.status().history[0].risk_class.as_str(), "R3");
+    world.apply("web:good-3", None, Some(false));
+    ends(&mut world, Phase::Idle);
+    assert_eq!(world.status().history[0].risk_class.as_str(), "R1", "{}", world.story());
+}

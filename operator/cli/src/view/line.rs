@@ -6,9 +6,12 @@ use super::{Look, head, parts, words};
 use crate::out::{Line, Role};
 
 /// Reasons of a wait that somebody should look at, although it ends by itself.
-const TROUBLE: [&str; 9] = [
+const TROUBLE: [&str; 12] = [
     "NoData",
     "AlertFiring",
+    "PreExistingAlert",
+    "AlertSilenced",
+    "AlertSourceMissing",
     "SharedIncident",
     "Suspicion",
     "GuardHolds",

@@ -9,6 +9,7 @@ mod guard;
 mod provider;
 mod request;
 mod rollout;
+mod run;
 mod status;
 
 pub use change::{Change, Provenance};
@@ -20,6 +21,7 @@ pub use rollout::{
     ApexCallers, Limits, Mode, ProgressiveRollout, ProgressiveRolloutSpec, RouteRef, Routing, StepSpec,
     Wiring, WorkloadRef,
 };
+pub use run::{GoingBack, Plan, RiskClass, Run, RunKind, Stage, TolerancePpm, WeightIntent};
 pub use status::*;
 
 /// API group of every kind here.

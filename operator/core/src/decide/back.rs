@@ -414,6 +414,7 @@ fn conclude(d: &mut Draft<'_>, run: Run, workload: &Workload) {
         since: d.now,
         provenance,
         known_alerts: Vec::new(),
+        alerts_since: None,
         ended: blocked.then_some(ended),
     });
 }

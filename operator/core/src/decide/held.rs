@@ -1,17 +1,25 @@
 //! A held template: is it stable's own, a recorded good one, a rejected one, or new?
 
 use crate::action::Lane;
-use crate::api::{HeldRevision, Outcome, Phase, Revision, Run, RunKind, Stage};
+use crate::api::{EndedRun, Guard, GuardAction, HeldRevision, Outcome, Phase, Plan, Revision, Run, RunKind};
 use crate::digest;
 use crate::limits;
 use crate::render;
+use crate::verdict::AlertsAtRest;
 use crate::view::{HeldMark, Workload};
 
 use super::draft::Draft;
-use super::rest;
+use super::{forward, promote, rest};
 
 /// Characters of the revision hash in a run's name.
 const RUN_HASH_LEN: usize = 5;
+/// While no run is under way, alerts are looked at no oftener than this, in seconds; an answer counts for so many looks.
+const LOOK_SECONDS: i32 = 10;
+const LOOKS: i32 = 3;
+/// What a held revision waits for before its run starts.
+const PRE_EXISTING: &str = "PreExistingAlert";
+const NOT_READ: &str = "AlertSourceMissing";
+const READING: &str = "ReadingAlerts";
 
 /// Decides what becomes of a held template while no run is under way.
 pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
@@ -47,6 +55,7 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
             since: d.now,
             provenance: view.provenance,
             known_alerts: d.input.verdict.firing.clone(),
+            alerts_since: None,
             ended: None,
         });
     }
@@ -82,7 +91,16 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
     if returning.is_none() && !(ready_to_judge(d, view.declared) && rest::volumes_in_order(d, workload)) {
         return;
     }
-    start(d, workload, view, stable, returning);
+    let (kind, plan) = match returning {
+        Some(_) => (RunKind::Return, limits::return_plan(d.spec, d.input.config, workload, view.provenance)),
+        None => (RunKind::Canary, rest::preview(d, workload)),
+    };
+    let run = new_run(d, workload, view.commit, stable, kind, plan);
+    match alerts_hold(d, &run) {
+        Start::Now => start(d, run, view.declared),
+        Start::Later => {}
+        Start::Never(reason, message) => refuse(d, workload, run, reason, message),
+    }
 }
 
 /// A template that a run rejected, by either digest: it stays held, whoever applies it again.
@@ -161,19 +179,109 @@ fn ready_to_judge(d: &mut Draft<'_>, declared: bool) -> bool {
     true
 }
 
-fn start(
-    d: &mut Draft<'_>,
+/// Whether a run may start as far as the alerts say.
+enum Start {
+    Now,
+    Later,
+    /// The wait is over: reason and message.
+    Never(&'static str, String),
+}
+
+/// Nobody begins a change in the middle of an incident: an alert that a guard watches and that fires already keeps the
+/// canary from being made. So does not knowing: the alerts are read at least once after the template was held. Once the
+/// run is under way, its onset tells whose fault an alert is.
+fn alerts_hold(d: &mut Draft<'_>, run: &Run) -> Start {
+    let watches = |guard: &Guard| guard.alert.is_some() && guard.action != GuardAction::Observe;
+    if run.kind != RunKind::Canary || !run.plan.guards.iter().any(watches) {
+        return Start::Now;
+    }
+    let held_since = d.status.held.as_ref().map_or(d.now, |held| held.since);
+    let look = d.input.verdict.at_rest.clone();
+    let fresh = d.input.config.evaluation_interval_seconds.max(LOOK_SECONDS).saturating_mul(LOOKS);
+    let read = |read_at| read_at >= held_since && d.now < d.after(read_at, fresh);
+    let (reason, why) = match &look {
+        Some(look) if look.read_at.is_some_and(read) => match &look.firing {
+            None => return Start::Now,
+            Some(alert) => (PRE_EXISTING, alert.clone()),
+        },
+        Some(AlertsAtRest { trouble: Some(trouble), .. }) => {
+            (NOT_READ, format!("the alerts can't be read: {trouble}"))
+        }
+        _ => (READING, "the alerts are read once more before the run starts".to_owned()),
+    };
+    // As long as the first step would wait for them.
+    let seconds = forward::step_seconds(run.plan.steps.first().map_or(0, |step| step.bake_seconds));
+    let since = match d.status.held.as_mut() {
+        Some(held) => *held.alerts_since.get_or_insert(d.now),
+        None => d.now,
+    };
+    // A process that has just begun looks first, whatever time has passed without one.
+    if d.passed(since, seconds) && (look.is_some() || d.passed(since, seconds.saturating_mul(2))) {
+        return Start::Never(reason, format!("{why}; the run did not start within {seconds} s"));
+    }
+    let message = format!("{why}; nothing of the canary is made before that is over, at most {seconds} s");
+    if reason == PRE_EXISTING && !d.told(PRE_EXISTING) {
+        d.warn(PRE_EXISTING, message.clone());
+    }
+    let deadline = d.after(since, if look.is_some() { seconds } else { seconds.saturating_mul(2) });
+    d.wait(reason, message, Some(deadline));
+    Start::Later
+}
+
+/// Ends a run that never began: stable serves, and the revision waits as any that could not be proven.
+fn refuse(d: &mut Draft<'_>, workload: &Workload, run: Run, reason: &str, message: String) {
+    let ended = EndedRun {
+        run_id: run.id.clone(),
+        outcome: Outcome::NotProven,
+        reason: reason.to_owned(),
+        message: message.clone(),
+        change_digest: digest::of(&d.spec.change),
+    };
+    d.status.run_count += 1;
+    promote::end(d, run, Outcome::NotProven, reason, message);
+    if let Some(held) = d.status.held.as_mut() {
+        held.alerts_since = None;
+        held.known_alerts.clear();
+        held.ended = Some(ended);
+    }
+    not_proven(d, workload);
+}
+
+fn start(d: &mut Draft<'_>, run: Run, declared: bool) {
+    d.status.run_count += 1;
+    let declared = if declared { "declared" } else { "undeclared" };
+    let steps: Vec<String> = run.plan.steps.iter().map(|step| step.weight_percent.to_string()).collect();
+    let what = if run.kind == RunKind::Return { "return to a recorded good revision" } else { "canary" };
+    d.normal(
+        "RunStarted",
+        format!(
+            "run {}: {what}, provenance {} ({declared}), class {}, steps {} %",
+            run.id,
+            run.plan.provenance.as_str(),
+            run.plan.risk_class.as_str(),
+            steps.join(", ")
+        ),
+    );
+    let known_alerts = d.status.held.take().map(|held| held.known_alerts).unwrap_or_default();
+    d.status.run = Some(Run { known_alerts, ..run });
+    d.wake_within(std::time::Duration::ZERO);
+}
+
+/// The run that a held template would have.
+fn new_run(
+    d: &Draft<'_>,
     workload: &Workload,
-    view: limits::ChangeView,
+    commit: Option<String>,
     stable: Revision,
-    returning: Option<Revision>,
-) {
+    kind: RunKind,
+    plan: Plan,
+) -> Run {
     let existing = d
         .seen
         .replica_sets()
         .find(|set| set.digest == workload.digest && set.owner_uids.contains(&workload.uid));
     let canary = match existing {
-        Some(set) => set.revision(view.commit.clone()),
+        Some(set) => set.revision(commit),
         None => {
             let hash = digest::hash_label(&workload.digest);
             Revision {
@@ -182,59 +290,11 @@ fn start(
                 replica_set: render::replica_set_name(&workload.name, &hash),
                 hash,
                 images: workload.images(),
-                commit: view.commit.clone(),
+                commit,
             }
         }
     };
-    let (kind, plan) = match &returning {
-        Some(_) => (RunKind::Return, limits::return_plan(d.spec, d.input.config, workload, view.provenance)),
-        None => (RunKind::Canary, rest::preview(d, workload)),
-    };
-    d.status.run_count += 1;
     let tail: String = canary.hash.chars().take(RUN_HASH_LEN).collect();
-    let id = format!("{}-{tail}", d.status.run_count);
-    let declared = if view.declared { "declared" } else { "undeclared" };
-    let steps: Vec<String> = plan.steps.iter().map(|step| step.weight_percent.to_string()).collect();
-    let what = if kind == RunKind::Return { "return to a recorded good revision" } else { "canary" };
-    d.normal(
-        "RunStarted",
-        format!(
-            "run {id}: {what}, provenance {} ({declared}), class {}, steps {} %",
-            plan.provenance.as_str(),
-            plan.risk_class.as_str(),
-            steps.join(", ")
-        ),
-    );
-    let known_alerts = d.status.held.take().map(|held| held.known_alerts).unwrap_or_default();
-    d.status.run = Some(Run {
-        id,
-        kind,
-        canary,
-        stable,
-        plan,
-        stage: Stage::Preparing,
-        step: 0,
-        started_at: d.now,
-        stage_since: d.now,
-        weight: None,
-        max_weight_percent: 0,
-        exposed_since: None,
-        exposed_until: None,
-        overwrites: 0,
-        overwrites_total: 0,
-        overwritten: false,
-        paused: false,
-        released_gate: false,
-        released: false,
-        going_back: None,
-        stable_short_since: None,
-        stable_growing_since: None,
-        stable_size: Some(workload.replicas),
-        canary_short_since: None,
-        hold_since: None,
-        resumed_at: None,
-        known_alerts,
-        evidence: None,
-    });
-    d.wake_within(std::time::Duration::ZERO);
+    let id = format!("{}-{tail}", d.status.run_count + 1);
+    Run { stable_size: Some(workload.replicas), ..Run::new(id, kind, canary, stable, plan, d.now) }
 }

@@ -9,6 +9,7 @@
 //! 4. May it move forward?
 //! 5. No run: is everything in order, and is a template held?
 
+mod attend;
 mod back;
 mod draft;
 mod forward;
@@ -21,9 +22,12 @@ mod report;
 mod request;
 mod rest;
 mod stop;
+mod tighten;
 mod traffic;
 
+pub(crate) use attend::FORGIVEN_SECONDS;
 pub use draft::{Decision, Input};
+pub(crate) use tighten::progress;
 
 use crate::action::Lane;
 use crate::api::{Mode, RunKind, Stage};
@@ -40,7 +44,9 @@ pub fn decide(input: Input<'_>) -> Decision {
         if run.kind == RunKind::Observe {
             observe::judge(&mut draft, run);
         } else {
+            attend::note(&mut draft, &mut run);
             leave::abandon(&mut draft, &mut run);
+            tighten::provenance(&mut draft, &mut run);
             stop::reasons(&mut draft, &mut run);
             let waits_for_pair = pair::restore(&mut draft, &mut run);
             match run.stage {

@@ -61,36 +61,13 @@ fn start(d: &mut Draft<'_>, workload: &Workload, stable: Revision, mut canary: R
         ),
     );
     let at = d.now;
+    // Nothing routes: the window is open from the start.
+    let weight = WeightIntent { percent: 50, at, accepted_at: Some(at), settled_at: Some(at) };
     d.status.run = Some(Run {
-        id,
-        kind: RunKind::Observe,
-        canary,
-        stable,
-        plan,
         stage: Stage::Stepping,
-        step: 0,
-        started_at: at,
-        stage_since: at,
-        // Nothing routes: the window is open from the start.
-        weight: Some(WeightIntent { percent: 50, at, accepted_at: Some(at), settled_at: Some(at) }),
-        max_weight_percent: 0,
-        exposed_since: None,
-        exposed_until: None,
-        overwrites: 0,
-        overwrites_total: 0,
-        overwritten: false,
-        paused: false,
-        released_gate: false,
-        released: false,
-        going_back: None,
-        stable_short_since: None,
-        stable_growing_since: None,
+        weight: Some(weight),
         stable_size: Some(workload.replicas),
-        canary_short_since: None,
-        hold_since: None,
-        resumed_at: None,
-        known_alerts: Vec::new(),
-        evidence: None,
+        ..Run::new(id, RunKind::Observe, canary, stable, plan, at)
     });
 }
 

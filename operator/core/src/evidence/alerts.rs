@@ -191,6 +191,20 @@ pub fn known_alerts(alerts: &[Alert], matchers: &[AlertMatcher]) -> Result<Vec<K
     Ok(known)
 }
 
+/// The alert that fires for longest among those that match, in words. One that is silenced or inhibited is left to those
+/// who did that: they knew of it before there was a revision to blame.
+///
+/// # Errors
+/// A sentence that names the matcher whose expression is not valid.
+pub fn first_firing(alerts: &[Alert], matchers: &[AlertMatcher]) -> Result<Option<String>, String> {
+    let matchers = Matchers::compile(matchers)?;
+    let firing = alerts
+        .iter()
+        .filter(|a| a.status.state != SourceState::Suppressed && matchers.matches(&a.labels))
+        .min_by_key(|a| (onset(a), a.fingerprint.as_str()));
+    Ok(firing.map(describe))
+}
+
 /// Takes in one look at the source. A look that is not newer than the last one changes nothing.
 pub fn observe_alerts(state: &mut AlertGuardState, poll: &Poll, plan: &AlertPlan, now: Timestamp) {
     let at = poll.at.min(now);

@@ -9,6 +9,9 @@
 //!   others' samples were taken: none from before is counted, and none twice.
 //! - The first sample of a canary pod that was not there at the last evaluation counts from 0, likewise that
 //!   of a stable pod created since then. Other new series only start their baseline.
+//! - A router keeps counting for a Service from one run to the next, so its age says nothing about the canary's. The
+//!   first sample of its series for the canary counts from 0 only where the same router instance was seen at the last
+//!   evaluation without it. An instance that comes into view only now may bring what an earlier run was answered.
 //! - A request series without an error series: nothing failed. An error series that is missing for a while
 //!   keeps its last value.
 
@@ -42,7 +45,7 @@ impl fmt::Display for Arm {
 /// Cumulative counters of one pod or router instance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodCounters {
-    /// Pod or router instance; empty for a source without them.
+    /// Pod, or router instance and Service (`<instance>/<service>`); empty for a source without them.
     pub id: String,
     /// The revision that these requests met.
     pub arm: Arm,
@@ -200,7 +203,9 @@ pub(super) fn advance(
         // All that the counter has added since this time is in `counts`.
         let (counts, since) = match start {
             Some(start) => (delta(start, p), Some(start.at)),
-            None if from_zero(p, last) => (Counts::new(p.total, p.bad.unwrap_or(0.0)), p.created.or(last)),
+            None if from_zero(p, last, &before) => {
+                (Counts::new(p.total, p.bad.unwrap_or(0.0)), p.created.or(last))
+            }
             None => (Counts::default(), None),
         };
         deltas.all.add(p.arm, counts);
@@ -248,9 +253,16 @@ fn delta(start: &PodStart, p: &PodCounters) -> Counts {
 
 /// Whether the first sample of a series holds only requests since the last evaluation. A canary series that
 /// was there before anything was read may be the router's counter of an earlier run.
-fn from_zero(p: &PodCounters, last: Option<Timestamp>) -> bool {
-    match p.arm {
-        Arm::Canary => last.is_some(),
-        Arm::Stable => matches!((last, p.created), (Some(t), Some(c)) if c > t),
+fn from_zero(p: &PodCounters, last: Option<Timestamp>, before: &BTreeSet<(Arm, String)>) -> bool {
+    match (p.arm, router_instance(&p.id)) {
+        // One target shows all its series at once: had there been this one, it would have been seen.
+        (Arm::Canary, Some(router)) => before.iter().any(|(_, id)| router_instance(id) == Some(router)),
+        (Arm::Canary, None) => last.is_some(),
+        (Arm::Stable, _) => matches!((last, p.created), (Some(t), Some(c)) if c > t),
     }
+}
+
+/// The router instance that an id `<instance>/<service>` names; a pod's name has no slash.
+fn router_instance(id: &str) -> Option<&str> {
+    id.rsplit_once('/').map(|(instance, _)| instance)
 }

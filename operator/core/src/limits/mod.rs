@@ -5,6 +5,7 @@
 mod classes;
 mod plan;
 mod schedule;
+mod tighten;
 mod validate;
 
 pub use classes::{class_of, row, table_problem};
@@ -12,4 +13,5 @@ pub use plan::{
     ChangeView, canary_service, default_guards, describe, make_plan, return_plan, stable_service,
 };
 pub use schedule::join;
+pub use tighten::{Progress, loosened, tighten};
 pub use validate::{config_problem, problems};

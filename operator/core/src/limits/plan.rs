@@ -123,7 +123,7 @@ pub fn return_plan(
     seal(plan)
 }
 
-fn seal(mut plan: Plan) -> Plan {
+pub(super) fn seal(mut plan: Plan) -> Plan {
     plan.digest = String::new();
     plan.digest = digest::of(&plan);
     plan

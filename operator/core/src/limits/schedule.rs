@@ -30,7 +30,7 @@ pub fn problem(steps: &[StepSpec]) -> Option<String> {
 }
 
 /// Healthy seconds required before a weight; weights above 100 stand for promotion.
-fn before(steps: &[StepSpec], weight: i32) -> i64 {
+pub(super) fn before(steps: &[StepSpec], weight: i32) -> i64 {
     steps.iter().filter(|step| step.weight_percent < weight).map(|step| i64::from(step.bake_seconds)).sum()
 }
 

@@ -293,6 +293,7 @@ impl Scene {
         self.verdict = Verdict {
             run_id: run.id.clone(),
             at: Some((run.stage, run.step)),
+            plan: run.plan.digest.clone(),
             healthy_seconds,
             gate_open,
             needs: "needs 900 more canary requests".to_owned(),
@@ -306,7 +307,17 @@ impl Scene {
         annotations.insert("sluice.dev/request".to_owned(), value.to_owned());
     }
 
+    /// Time passes, and a controller attends whatever is under way.
     pub fn later(&mut self, seconds: i64) {
+        self.unattended(seconds);
+        let now = self.now;
+        if let Some(run) = self.rollout.status.as_mut().and_then(|status| status.run.as_mut()) {
+            run.attended_at = run.attended_at.map(|_| now);
+        }
+    }
+
+    /// Time passes, and no controller runs.
+    pub fn unattended(&mut self, seconds: i64) {
         self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
     }
 

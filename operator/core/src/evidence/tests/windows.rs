@@ -485,6 +485,60 @@ fn a_router_that_comes_back_late_does_not_count_earlier_runs() {
     assert_eq!(b.report().x_canary, before + 1);
 }
 
+/// A router instance that counts for both Services; a second one has been told of only in part.
+fn routers(second: &[(Arm, &str, f64, f64)]) -> Bench {
+    let mut b = Bench { state: GuardState::default(), now: t(-15), ..Bench::new(plan()) };
+    b.source.pods.clear();
+    b.source.set(Arm::Stable, "10.0.0.1:9100/5table", 9000.0, 9.0);
+    b.source.set(Arm::Canary, "10.0.0.1:9100/ca7a77", 5000.0, 5000.0);
+    for (arm, id, total, bad) in second {
+        b.source.set(*arm, id, *total, *bad);
+    }
+    b.tick();
+    b
+}
+
+/// What both arms were answered by the first instance in one window.
+fn first_router_serves(b: &mut Bench) {
+    b.source.serve(Arm::Stable, "10.0.0.1:9100/5table", 90.0, 0.0);
+    b.source.serve(Arm::Canary, "10.0.0.1:9100/ca7a77", 10.0, 0.0);
+}
+
+#[test]
+fn a_router_that_comes_into_view_brings_no_earlier_run_with_it() {
+    // What an earlier run was answered: all failed, and all well. Neither is this canary's.
+    for failed in [5000.0, 0.0] {
+        let mut b = routers(&[]);
+        first_router_serves(&mut b);
+        b.tick();
+        b.source.set(Arm::Stable, "10.0.0.2:9100/5table", 9000.0, 9.0);
+        b.source.set(Arm::Canary, "10.0.0.2:9100/ca7a77", 5000.0, failed);
+        first_router_serves(&mut b);
+        b.tick();
+        let r = b.report();
+        assert_eq!((r.n_canary, r.x_canary, r.n_stable), (20, 0, 180), "{failed}");
+        assert!(r.score < 0.01 && !r.gate_open, "{}", r.message);
+        // From then on it counts like the other.
+        b.source.serve(Arm::Canary, "10.0.0.2:9100/ca7a77", 7.0, 1.0);
+        b.source.serve(Arm::Stable, "10.0.0.2:9100/5table", 63.0, 0.0);
+        first_router_serves(&mut b);
+        b.tick();
+        assert_eq!((b.report().n_canary, b.report().x_canary, b.report().n_stable), (37, 1, 333));
+    }
+}
+
+#[test]
+fn a_routers_first_series_for_the_canary_counts_from_its_first_request() {
+    // It was seen with stable's series and without one for the canary: there was none.
+    let mut b = routers(&[(Arm::Stable, "10.0.0.2:9100/5table", 9000.0, 9.0)]);
+    b.source.set(Arm::Canary, "10.0.0.2:9100/ca7a77", 40.0, 40.0);
+    first_router_serves(&mut b);
+    b.tick();
+    let r = b.report();
+    assert_eq!((r.n_canary, r.x_canary, r.n_stable), (50, 40, 90));
+    assert!(r.score >= 1.0, "the canary's first failures must not vanish: {}", r.message);
+}
+
 #[test]
 fn a_restarted_window_starts_the_step_again() {
     let mut b = Bench::new(plan());
