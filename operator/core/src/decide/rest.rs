@@ -104,6 +104,8 @@ fn in_order<'a>(d: &mut Draft<'a>) -> Option<&'a Workload> {
         return None;
     }
     let Some(workload) = d.workload() else {
+        // What a Deployment that was deleted with its pods kept left behind is an ordinary ReplicaSet again.
+        leave::hand_back_orphans(d, None);
         d.stall(
             "WorkloadNotFound",
             format!(
@@ -237,8 +239,10 @@ fn routes_in_order(d: &mut Draft<'_>, stable: &str, canary: &str, enrolled: bool
             }
         };
         let foreign = pairs.into_iter().find(|pair| pair.canary != 0 || pair.stable <= 0);
-        if foreign.is_none() && enrolled && route.traffic.is_some() {
-            // No run is under way: a mark of ours is a left-over.
+        // No run is under way: a mark of ours is a left-over. One of a run may belong to another rollout, as long as
+        // this one has not enrolled its workload.
+        let left_over = |mark: &String| enrolled || mark == traffic::REST_MARK;
+        if foreign.is_none() && route.traffic.as_ref().is_some_and(left_over) {
             d.act(render::unmark_route(route));
         }
         if let Some(pair) = foreign {
@@ -440,7 +444,8 @@ fn unmanaged(d: &mut Draft<'_>, workload: &Workload) {
         .find(|q| q.digest == workload.digest || q.restart_digest == workload.restart_digest)
         .cloned();
     if let Some(bad) = known_bad {
-        if !workload.paused {
+        // A pause alone may be a person's, who would let it go on unawares.
+        if !workload.paused || workload.held != Some(HeldMark::Rejected) {
             d.act(render::hold(Lane::Abort, workload, HeldMark::Rejected));
             if !d.told(REJECTED_LIVE) {
                 d.warn(

@@ -7,6 +7,9 @@ use crate::render::{self, AbortMark};
 
 use super::draft::Draft;
 
+/// Mark of weights that were written while no run was under way.
+pub(super) const REST_MARK: &str = "rest 0";
+
 /// What the routes of a plan show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Weights {
@@ -110,7 +113,7 @@ pub(super) fn at_rest(named: &RouteRef, stable: &str, canary: &str) -> SetWeight
         canary_service: canary.to_owned(),
         rules: named.rules.clone(),
         canary_percent: 0,
-        mark: "rest 0".to_owned(),
+        mark: REST_MARK.to_owned(),
     }
 }
 
