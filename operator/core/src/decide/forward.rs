@@ -25,6 +25,9 @@ const SHORTEST_HOLD_SECONDS: i32 = 60;
 const UNSCHEDULABLE: &str = "Unschedulable";
 /// What waits for an input that can't be read.
 const CANNOT_READ: &str = "CannotRead";
+/// How long pods that are ready may have no endpoints while they have traffic, in seconds.
+const ENDPOINT_SECONDS: i32 = 5;
+const NOT_READY: &str = "CanaryNotReady";
 /// Reasons of holds that are told apart here.
 const NO_DATA: &str = "NoData";
 const NOT_ENOUGH: &str = "NotEnoughEvidence";
@@ -330,6 +333,13 @@ fn capacity(d: &mut Draft<'_>, run: &mut Run, workload: &Workload, percent: i32)
     }
     let ready = d.seen.ready_behind(&run.plan.canary_service, &set.name).min(set.available);
     if exposed && ready == 0 {
+        let since = *run.canary_short_since.get_or_insert(d.now);
+        if set.available >= need && !d.passed(since, ENDPOINT_SECONDS) {
+            // As after its Service was made again: the pods are there, their endpoints follow.
+            let deadline = d.after(since, ENDPOINT_SECONDS);
+            d.wait(NOT_READY, "canary pods are ready, their endpoints are not there yet", Some(deadline));
+            return false;
+        }
         let trouble = d.seen.trouble.as_ref().map(|t| format!(": pod {} {} {}", t.pod, t.reason, t.message));
         let message = format!("no canary pod is ready while it has traffic{}", trouble.unwrap_or_default());
         d.go_back(run, Outcome::NotProven, "CanaryUnavailable", message);
@@ -367,7 +377,7 @@ fn ready_or_back(d: &mut Draft<'_>, run: &mut Run, need: i32) {
         return;
     }
     let message = format!("waits for {need} ready canary pods, at most {seconds} s{trouble}");
-    d.wait("CanaryNotReady", message, Some(d.after(since, seconds)));
+    d.wait(NOT_READY, message, Some(d.after(since, seconds)));
 }
 
 /// Asks for the weight, and waits until it is shown, accepted and settled.
