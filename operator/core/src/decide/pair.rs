@@ -84,6 +84,7 @@ fn canary_selector(d: &Draft<'_>, run: &Run) -> Map<String, Value> {
     let hash = match run.stage {
         Stage::Preparing | Stage::Stepping | Stage::Promoting => run.canary.hash.as_str(),
         Stage::Watching | Stage::Finishing => NOTHING,
+        Stage::Returning if traffic::problem(&run.plan, d.seen).is_some() => run.stable.hash.as_str(),
         Stage::Returning if run.going_back.as_ref().is_some_and(|back| back.back_at.is_some()) => NOTHING,
         Stage::Returning if back::stable_is_gone(d, run) => NOTHING,
         // A revert goes home by way of it.

@@ -256,12 +256,18 @@ fn weights_are_home(d: &mut Draft<'_>, run: &Run) -> bool {
     false
 }
 
-/// Points the canary Service at nothing; true when it already does.
+/// Points the canary Service at nothing; true when it already does. While a route names it that has no weights which
+/// could be written, it leads to the workload's pods instead.
 pub(super) fn empty_canary_service(d: &mut Draft<'_>, run: &Run, lane: Lane) -> bool {
+    let astray = traffic::problem(&run.plan, d.seen).is_some();
+    if astray && lane == Lane::Forward {
+        return false; // in the watched period it goes on leading to the new pods
+    }
     let apex = apex_selector(d, run);
+    let wanted = if astray { apex } else { render::pinned(&apex, NOTHING) };
     match d.seen.service(&run.plan.canary_service) {
-        Some(service) if service.pinned() != Some(NOTHING) => {
-            d.act(render::select(lane, service, render::pinned(&apex, NOTHING)));
+        Some(service) if service.selector != wanted => {
+            d.act(render::select(lane, service, wanted));
             false
         }
         _ => true,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::action::Lane;
-use crate::api::{Phase, Plan};
+use crate::api::{Phase, Plan, RouteRef};
 use crate::config::Hold;
 use crate::limits;
 use crate::observed::Seen;
@@ -176,8 +176,14 @@ fn pair_in_order(d: &mut Draft<'_>, workload: &Workload) -> bool {
         return false;
     }
     let (stable, canary) = (limits::stable_service(apex_name), limits::canary_service(apex_name));
-    let wanted: [(&str, Map<String, Value>); 2] =
-        [(&stable, apex.selector.clone()), (&canary, render::pinned(&apex.selector, NOTHING))];
+    // A route that names the canary Service without the other has its requests answered until somebody corrects it.
+    let astray = |named: &RouteRef| {
+        let route = d.seen.route(&named.name);
+        route.is_some_and(|r| r.names(&canary) && r.pairs(&stable, &canary, &named.rules).is_err())
+    };
+    let alone = d.spec.routing.routes.iter().any(astray);
+    let emptied = if alone { apex.selector.clone() } else { render::pinned(&apex.selector, NOTHING) };
+    let wanted: [(&str, Map<String, Value>); 2] = [(&stable, apex.selector.clone()), (&canary, emptied)];
     let mut made = false;
     for (name, selector) in wanted {
         match d.seen.service(name) {
