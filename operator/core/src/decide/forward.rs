@@ -31,6 +31,8 @@ const NOT_READY: &str = "CanaryNotReady";
 /// Reasons of holds that are told apart here.
 const NO_DATA: &str = "NoData";
 const NOT_ENOUGH: &str = "NotEnoughEvidence";
+/// What waits for a person at `pauseBeforePercent`.
+pub(super) const AT_GATE: &str = "PausedBeforePercent";
 /// How long a person is waited for, in seconds.
 const PERSON_SECONDS: i32 = 72 * 3600;
 /// The observed share may differ from the weight by three standard deviations, but at least this much, or this
@@ -334,7 +336,7 @@ fn capacity(d: &mut Draft<'_>, run: &mut Run, workload: &Workload, percent: i32)
     let ready = d.seen.ready_behind(&run.plan.canary_service, &set.name).min(set.available);
     if exposed && ready == 0 {
         let since = *run.canary_short_since.get_or_insert(d.now);
-        if set.available >= need && !d.passed(since, ENDPOINT_SECONDS) {
+        if set.available > 0 && !d.passed(since, ENDPOINT_SECONDS) {
             // As after its Service was made again: the pods are there, their endpoints follow.
             let deadline = d.after(since, ENDPOINT_SECONDS);
             d.wait(NOT_READY, "canary pods are ready, their endpoints are not there yet", Some(deadline));
@@ -592,7 +594,7 @@ fn person_holds(d: &Draft<'_>, run: &Run, baked: bool) -> Option<(&'static str, 
     let next = next.map(|step| step.weight_percent);
     match (run.plan.pause_before_percent, next) {
         (Some(limit), Some(next)) if (baked || first) && next >= limit && !run.released_gate => Some((
-            "PausedBeforePercent",
+            AT_GATE,
             format!(
                 "waits for a person before {limit} %: kubectl sluice resume {} -n {}",
                 d.name, d.namespace

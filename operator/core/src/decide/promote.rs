@@ -352,6 +352,23 @@ pub(super) fn remember_good(d: &mut Draft<'_>, revision: Revision) {
     d.status.good.truncate(GOOD_LIMIT);
 }
 
+/// Records a rejected revision, newest first. The list is bounded: one that the Deployment or a ReplicaSet has is at
+/// hand and could start again unasked, so the oldest of the others is forgotten first.
+fn quarantine(d: &mut Draft<'_>, rejected: Quarantined) {
+    let (workload, sets) = (d.workload(), d.seen);
+    let at_hand = |known: &Quarantined| {
+        workload.is_some_and(|w| w.digest == known.digest || w.restart_digest == known.restart_digest)
+            || sets.replica_sets().any(|set| set.digest == known.digest)
+    };
+    let list = &mut d.status.quarantine;
+    list.retain(|known| known.digest != rejected.digest);
+    list.insert(0, rejected);
+    while list.len() > QUARANTINE_LIMIT {
+        let oldest = list.iter().rposition(|known| !at_hand(known)).unwrap_or(QUARANTINE_LIMIT);
+        list.remove(oldest);
+    }
+}
+
 /// Ends a run: one record, the newest first.
 pub(super) fn end(d: &mut Draft<'_>, run: Run, outcome: Outcome, reason: &str, message: String) {
     let text = format!("run {} {}: {reason}: {message}", run.id, outcome.as_str());
@@ -365,19 +382,15 @@ pub(super) fn end(d: &mut Draft<'_>, run: Run, outcome: Outcome, reason: &str, m
     }
     if matches!(outcome, Outcome::Rejected | Outcome::Reverted) {
         d.status.good.retain(|known| known.digest != run.canary.digest);
-        d.status.quarantine.retain(|known| known.digest != run.canary.digest);
-        d.status.quarantine.insert(
-            0,
-            Quarantined {
-                digest: run.canary.digest.clone(),
-                restart_digest: run.canary.restart_digest.clone(),
-                run_id: run.id.clone(),
-                reason: reason.to_owned(),
-                message: message.clone(),
-                at: d.now,
-            },
-        );
-        d.status.quarantine.truncate(QUARANTINE_LIMIT);
+        let rejected = Quarantined {
+            digest: run.canary.digest.clone(),
+            restart_digest: run.canary.restart_digest.clone(),
+            run_id: run.id.clone(),
+            reason: reason.to_owned(),
+            message: message.clone(),
+            at: d.now,
+        };
+        quarantine(d, rejected);
     }
     let exposed_until = run.exposed_until.or_else(|| run.exposed_since.map(|_| d.now));
     d.status.history.insert(
