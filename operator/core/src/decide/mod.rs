@@ -12,7 +12,9 @@
 mod back;
 mod draft;
 mod forward;
+mod ground;
 mod held;
+mod history;
 mod leave;
 mod observe;
 mod pair;
