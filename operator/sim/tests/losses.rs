@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{LONG, ends, last_run, reach, shipping, stable};
+use common::{ends, last_run, reach, shipping, stable};
 use serde_json::{Value, json};
 use sluice_core::api::{ANNOTATION_TRAFFIC, Outcome, Phase, Stage};
 use sluice_sim::admission::Actor;
@@ -155,7 +155,7 @@ fn a_canary_service_that_is_deleted_under_traffic_does_not_end_the_run() {
     }
 }
 
-/// Somebody takes the stable Service out of the first route, or out of all.
+/// Somebody takes the stable Service out of these routes, so that all their requests go to the canary's.
 fn take_stable_out(world: &mut World, routes: &[&str]) {
     world.truth.foreign = true;
     for name in routes {
@@ -163,6 +163,9 @@ fn take_stable_out(world: &mut World, routes: &[&str]) {
             for rule in route["spec"]["rules"].as_array_mut().into_iter().flatten() {
                 if let Some(refs) = rule["backendRefs"].as_array_mut() {
                     refs.retain(|backend| backend["name"] != STABLE);
+                    for backend in refs.iter_mut().filter(|backend| backend["name"] == CANARY) {
+                        backend["weight"] = json!(1);
+                    }
                 }
             }
         });

@@ -8,7 +8,6 @@ use sluice_core::api::{Outcome, Phase, Stage};
 use sluice_sim::admission::Actor;
 use sluice_sim::api::Res;
 use sluice_sim::event::{Event, Verb};
-use sluice_sim::fixture::ROUTES;
 use sluice_sim::router::Plane;
 use sluice_sim::shell::Fault;
 use sluice_sim::view::Watch;

@@ -237,7 +237,10 @@ fn send_home(d: &mut Draft<'_>, run: &Run) -> bool {
     let other_is_old = other.is_some_and(|service| service.pinned() == Some(run.stable.hash.as_str()));
     let astray = traffic::problem(plan, d.seen).is_some();
     if !stable_leads_away {
-        if shown == Weights::All(0) && (!astray || other_is_old) {
+        // Un-pinned, at the end of the run, it leads to stable's pods as well: there are no others by then.
+        let ends = run.going_back.as_ref().is_some_and(|back| back.verified_at.is_some());
+        let led_home = other_is_old || ends && other.is_some_and(|service| service.pinned().is_none());
+        if shown == Weights::All(0) && (!astray || led_home) {
             return true;
         }
         if !stable_can_serve(d, run) {
