@@ -264,8 +264,15 @@ fn a_left_over_mark_is_taken_off_a_route_before_enrolment_too() {
 fn a_rejected_template_that_is_live_is_marked_even_if_a_person_paused_it() {
     let mut world = shipping("web:bad-4");
     ends(&mut world, Phase::Rejected);
-    world.happen(Event::DeleteDeployment(false));
-    world.happen(Event::CreateDeployment(3));
+    world.apply("web:good-1", None, Some(false));
+    ends(&mut world, Phase::Idle);
+    // It goes live past the policies, while no controller runs, and a person who sees it pauses the Deployment.
+    world.truth.lawless = true;
+    world.api.policies = false;
+    world.apply("web:bad-4", None, Some(false));
+    world.elapse(4);
+    world.api.policies = true;
     world.happen(Event::RolloutPause);
     ends(&mut world, Phase::Rejected);
+    assert_eq!(world.status().waiting.unwrap().reason, "Rejected", "{}", world.story());
 }
