@@ -113,12 +113,13 @@ pub(super) fn pair_in_order(d: &mut Draft<'_>, workload: &Workload) -> bool {
         return false;
     }
     let (stable, canary) = (limits::stable_service(apex_name), limits::canary_service(apex_name));
-    // A route that names the canary Service without the other has its requests answered until somebody corrects it.
+    // As a run leaves it: a route of an enrolled workload that names the canary Service, and has no weights that could be
+    // written, has its requests answered until somebody corrects it.
     let astray = |named: &RouteRef| {
         let route = d.seen.route(&named.name);
         route.is_some_and(|r| r.names(&canary) && r.pairs(&stable, &canary, &named.rules).is_err())
     };
-    let alone = d.spec.routing.routes.iter().any(astray);
+    let alone = workload.managed && d.spec.routing.routes.iter().any(astray);
     let emptied = if alone { apex.selector.clone() } else { render::pinned(&apex.selector, NOTHING) };
     let wanted: [(&str, Map<String, Value>); 2] = [(&stable, apex.selector.clone()), (&canary, emptied)];
     let mut made = false;
