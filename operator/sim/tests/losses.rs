@@ -174,8 +174,8 @@ fn take_stable_out(world: &mut World, routes: &[&str]) {
 
 /// Images of the pods that requests by this Service meet.
 fn images_behind(world: &World, service: &str) -> Vec<String> {
-    let plane = world.router.wanted().unwrap();
-    let pods = plane.endpoints.get(service).cloned().unwrap_or_default();
+    let pods =
+        world.router.wanted().and_then(|plane| plane.endpoints.get(service)).cloned().unwrap_or_default();
     let mut images: Vec<String> = pods.iter().map(|pod| world.pods.all[pod].image.clone()).collect();
     images.sort();
     images.dedup();
