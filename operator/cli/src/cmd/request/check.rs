@@ -50,7 +50,8 @@ pub(super) fn check(verb: Verb, seen: &Seen, only: Option<&str>, call: &Call) ->
 /// The request that is written and that the controller has not answered yet.
 fn pending(seen: &Seen) -> Option<Request> {
     let written = seen.rollout.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION_REQUEST))?;
-    let latched = seen.status().request.as_ref().map(|request| request.value.as_str());
+    let status = seen.status();
+    let latched = status.request.as_ref().map(|request| request.value.as_str());
     if latched == Some(written.as_str()) { None } else { Request::from_str(written).ok() }
 }
 
