@@ -186,6 +186,7 @@ async fn invalid_fields_are_refused_in_words(world: &World<'_>) -> Result<()> {
         ("/spec/watchSeconds", json!(-1), "spec.watchSeconds"),
         ("/spec/mode", json!("enforce"), "spec.mode"),
         ("/spec/change", json!({"provenance": "Robot"}), "spec.change.provenance"),
+        ("/metadata/name", json!("n".repeat(64)), "metadata.name is longer than 63 characters"),
     ];
     for (field, value, says) in cases {
         let mut bad = good.clone();
@@ -200,6 +201,9 @@ async fn invalid_fields_are_refused_in_words(world: &World<'_>) -> Result<()> {
         }
     }
     cluster.apply(&good.to_string()).await?;
+    let mut longest = good.clone();
+    longest["metadata"]["name"] = json!("n".repeat(63));
+    cluster.apply(&longest.to_string()).await.context("a name of 63 characters")?;
     let mut moved = good.clone();
     moved["spec"]["workloadRef"]["name"] = json!("another");
     let refused = cluster.apply(&moved.to_string()).await.err().map(|error| format!("{error:#}"));

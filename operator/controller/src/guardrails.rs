@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
-use serde_json::Value;
+use serde_json::{Value, json};
+use sluice_core::api::LABEL_MANAGED;
 use sluice_core::config::Hold;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -119,17 +120,26 @@ async fn look(ctx: &Context) -> Result<Found, crate::error::CallError> {
 }
 
 /// What takes the force out of a policy while it still exists: a binding that leads elsewhere, covers less or does not
-/// deny, and a policy that lets a write pass when it fails.
+/// deny, and a policy that covers less or lets a write pass when it fails.
 fn altered(kind: &str, name: &str, object: &Value) -> Option<String> {
     let spec = &object["spec"];
     if !kind.ends_with("Binding") {
         let wanted = if name == "sluice-tell" { "Ignore" } else { "Fail" };
         let found = spec["failurePolicy"].as_str().unwrap_or("Fail");
-        return (found != wanted).then(|| format!("its failurePolicy is {found}, not {wanted}"));
+        if found != wanted {
+            return Some(format!("its failurePolicy is {found}, not {wanted}"));
+        }
+        if !spec["paramKind"].is_null() {
+            return Some("it has a paramKind".to_owned());
+        }
+        return covers_less(&spec["matchConstraints"]).then(|| "its matchConstraints cover less".to_owned());
     }
     let policy = spec["policyName"].as_str().unwrap_or_default();
     if policy != name {
         return Some(format!("its policyName is {policy:?}"));
+    }
+    if !spec["paramRef"].is_null() {
+        return Some("it has a paramRef".to_owned());
     }
     if !narrows_nothing(&spec["matchResources"]) {
         return Some("it has matchResources".to_owned());
@@ -137,6 +147,28 @@ fn altered(kind: &str, name: &str, object: &Value) -> Option<String> {
     let actions = spec["validationActions"].as_array();
     let acts = actions.into_iter().flatten().any(|action| action == "Deny");
     (name == "sluice-backstop" && !acts).then(|| "its validationActions do not contain Deny".to_owned())
+}
+
+/// Whether a policy misses writes to an enrolled Deployment: the chart's match every one by its label alone.
+fn covers_less(constraints: &Value) -> bool {
+    let updates = |rule: &Value| {
+        let lists = |field: &str, one: &str| {
+            rule[field].as_array().into_iter().flatten().any(|value| value == one || value == "*")
+        };
+        lists("apiGroups", "apps")
+            && lists("apiVersions", "v1")
+            && lists("operations", "UPDATE")
+            && lists("resources", "deployments")
+            && rule["resourceNames"].as_array().is_none_or(Vec::is_empty)
+    };
+    let rules = constraints["resourceRules"].as_array();
+    let mut rest = constraints.clone();
+    let by_label = json!({"matchLabels": {LABEL_MANAGED: "true"}});
+    if rest["objectSelector"] == by_label {
+        rest["objectSelector"] = Value::Null;
+    }
+    rest["resourceRules"] = Value::Null;
+    !rules.into_iter().flatten().any(updates) || !narrows_nothing(&rest)
 }
 
 /// Whether these resources are all that the policy matches: the API server writes empty selectors by itself.
@@ -151,8 +183,6 @@ fn narrows_nothing(resources: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -174,13 +204,38 @@ mod tests {
         assert_eq!(with("policyName", json!("other")), "its policyName is \"other\"");
         let one = json!({"namespaceSelector": {"matchLabels": {"hold": "yes"}}});
         assert_eq!(with("matchResources", one), "it has matchResources");
-        let policy = |name, failure| {
-            altered("ValidatingAdmissionPolicy", name, &json!({"spec": {"failurePolicy": failure}}))
+        let none = json!({"excludeResourceRules": [{"resources": ["*"]}]});
+        assert_eq!(with("matchResources", none), "it has matchResources");
+        assert_eq!(with("paramRef", json!({"name": "other"})), "it has a paramRef");
+    }
+
+    #[test]
+    fn a_policy_that_covers_less_is_noticed() {
+        // As the API server gives the chart's back.
+        let whole = json!({"failurePolicy": "Fail", "matchConstraints": {
+            "matchPolicy": "Equivalent", "namespaceSelector": {},
+            "objectSelector": {"matchLabels": {LABEL_MANAGED: "true"}},
+            "resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "scope": "*",
+                "operations": ["UPDATE"], "resources": ["deployments", "deployments/status"]}]}});
+        let policy = |name, spec: &Value| altered("ValidatingAdmissionPolicy", name, &json!({"spec": spec}));
+        assert_eq!(policy("sluice-backstop", &whole), None);
+        let changed = |pointer: &str, value: Value| {
+            let mut spec = whole.clone();
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            spec.pointer_mut(parent).unwrap()[key] = value;
+            policy("sluice-backstop", &spec).unwrap_or_default()
         };
-        assert_eq!(policy("sluice-backstop", "Fail"), None);
-        assert_eq!(policy("sluice-tell", "Ignore"), None);
-        assert!(
-            policy("sluice-backstop", "Ignore").is_some_and(|problem| problem.contains("Ignore, not Fail"))
-        );
+        let mut tell = whole.clone();
+        tell["failurePolicy"] = json!("Ignore");
+        assert_eq!(policy("sluice-tell", &tell), None);
+        assert_eq!(changed("/failurePolicy", json!("Ignore")), "its failurePolicy is Ignore, not Fail");
+        assert_eq!(changed("/paramKind", json!({"kind": "ConfigMap"})), "it has a paramKind");
+        let less = "its matchConstraints cover less";
+        let labels = json!({"matchLabels": {"hold": "yes"}});
+        assert_eq!(changed("/matchConstraints/namespaceSelector", labels.clone()), less);
+        assert_eq!(changed("/matchConstraints/objectSelector", labels), less);
+        assert_eq!(changed("/matchConstraints/resourceRules/0/operations", json!(["CREATE"])), less);
+        assert_eq!(changed("/matchConstraints/resourceRules/0/resourceNames", json!(["web"])), less);
+        assert_eq!(changed("/matchConstraints/excludeResourceRules", json!([{"resources": ["*"]}])), less);
     }
 }

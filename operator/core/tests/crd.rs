@@ -120,6 +120,16 @@ fn the_workload_can_not_be_changed() {
 }
 
 #[test]
+fn a_name_that_is_no_label_value_is_refused() {
+    let rules = schema()["x-kubernetes-validations"].clone();
+    let rule = rules
+        .as_array()
+        .and_then(|rules| rules.iter().find(|rule| rule["rule"] == "size(self.metadata.name) <= 63"));
+    let message = rule.and_then(|rule| rule["message"].as_str()).unwrap_or_default();
+    assert!(message.contains("metadata.name") && message.contains("at most 63"), "{rules}");
+}
+
+#[test]
 fn every_rule_says_what_is_wrong() {
     let silent = collect(&schema(), |_, schema| {
         let rules = schema["x-kubernetes-validations"].as_array();

@@ -135,6 +135,21 @@ fn a_person_is_asked_before_the_first_step_too() {
 }
 
 #[test]
+fn a_resume_before_the_gate_does_not_open_it() {
+    let mut world = World::enrolled();
+    let _ = world.api.edit_rollout(|rollout| rollout.spec.limits.pause_before_percent = Some(50));
+    world.apply("web:good-2", None, Some(false));
+    common::reach(&mut world, Stage::Stepping, 0);
+    // It takes the place of a pause that was not seen yet.
+    world.happen(Event::Request(Verb::Pause));
+    world.happen(Event::Request(Verb::Resume));
+    world.tick(40);
+    assert_eq!(world.status().waiting.unwrap().reason, "PausedBeforePercent", "{}", world.story());
+    let max = world.run().map(|run| run.max_weight_percent);
+    assert_eq!(max, Some(10), "{}", world.story());
+}
+
+#[test]
 fn a_deployment_that_is_created_again_midway_is_not_given_the_pods_of_the_old_one() {
     for orphan in [false, true] {
         for (stage, step) in common::MIDWAY {

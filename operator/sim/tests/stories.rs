@@ -8,7 +8,6 @@ use sluice_core::api::{Outcome, Phase, Stage};
 use sluice_sim::admission::Actor;
 use sluice_sim::api::Res;
 use sluice_sim::event::{Event, Verb};
-use sluice_sim::fixture::ROUTES;
 use sluice_sim::router::Plane;
 use sluice_sim::shell::Fault;
 use sluice_sim::view::Watch;
@@ -243,43 +242,6 @@ fn without_data_it_holds_and_returns_but_never_promotes() {
 }
 
 #[test]
-fn the_deployment_may_be_deleted_at_any_stage() {
-    for orphan in [false, true] {
-        for (stage, step) in common::MIDWAY {
-            let mut world = shipping("web:good-2");
-            reach(&mut world, stage, step);
-            world.happen(Event::DeleteDeployment(orphan));
-            ends(&mut world, Phase::Pending);
-            last_run(&world, Outcome::Abandoned, "WorkloadGone");
-        }
-    }
-}
-
-#[test]
-fn routes_that_are_deleted_on_the_way_back_are_not_waited_for() {
-    for workload_too in [false, true] {
-        for (stage, step) in [(Stage::Stepping, 1), (Stage::Watching, 2)] {
-            let mut world = shipping("web:good-2");
-            reach(&mut world, stage, step);
-            world.happen(Event::Request(Verb::Abort));
-            // As with a namespace: whatever is in it goes, in any order.
-            for name in ROUTES {
-                world.api.delete(Res::Route, name, None).unwrap();
-            }
-            if workload_too {
-                world.happen(Event::DeleteDeployment(false));
-            }
-            let over =
-                world.tick_until(180, |world| world.run().is_none() && !world.status().history.is_empty());
-            assert!(over, "the run never ends\n{}", world.story());
-            world.happen(Event::DeleteRollout);
-            let let_go = world.tick_until(180, |world| world.api.now.rollout.is_none());
-            assert!(let_go && world.violations.is_empty(), "{:?}\n{}", world.violations, world.story());
-        }
-    }
-}
-
-#[test]
 fn a_run_is_controller_down_safe() {
     let mut world = World::enrolled();
     world.apply("web:bad-4", None, Some(false));
@@ -457,98 +419,50 @@ fn last_run_or_way_back(world: &World, reason: &str) {
 }
 
 #[test]
-fn a_service_of_the_pair_that_is_deleted_midway_is_made_again() {
-    let stages = [
-        (Stage::Preparing, 0),
-        (Stage::Stepping, 1),
-        (Stage::Promoting, 2),
-        (Stage::Watching, 2),
-        (Stage::Finishing, 2),
-    ];
-    for (stage, step) in stages {
-        let mut world = shipping("web:good-2");
-        reach(&mut world, stage, step);
-        let before = selector(&world, "web-stable");
-        world.happen(Event::DeleteService(true));
-        world.tick(1);
-        let after = selector(&world, "web-stable");
-        let pinned = before.contains_key("pod-template-hash");
-        assert!(after == before || !pinned, "{stage:?}: {before:?} became {after:?}\n{}", world.story());
-        ends(&mut world, Phase::Idle);
-        last_run(&world, Outcome::Promoted, "Proven");
-        let told = world.log.iter().filter(|line| line.contains("event ServiceGone")).count();
-        assert_eq!(told, 1, "{}", world.story());
-    }
-    // On the way back, too, at any moment, and after a promotion.
-    for image in ["web:bad-4", "web:late-8"] {
-        for stable in [true, false] {
-            for second in 0..25 {
-                let mut world = shipping(image);
-                let gone =
-                    world.tick_until(150, |world| world.run().is_some_and(|run| run.going_back.is_some()));
-                assert!(gone, "{}", world.story());
-                world.tick(second);
-                world.happen(Event::DeleteService(stable));
-                ends(&mut world, Phase::Rejected);
-                assert_eq!(common::stable(&world), "web:good-1");
-            }
-        }
-    }
-}
-
-fn selector(world: &World, service: &str) -> serde_json::Map<String, serde_json::Value> {
-    let found = world.api.now.get(Res::Service, service);
-    found.map(|service| sluice_sim::api::map(service, "/spec/selector")).unwrap_or_default()
-}
-
-#[test]
-fn without_stables_replica_set_the_pods_that_are_left_serve() {
-    for (stage, step) in [(Stage::Preparing, 0), (Stage::Stepping, 0), (Stage::Stepping, 2)] {
-        let mut world = shipping("web:good-2");
-        reach(&mut world, stage, step);
+fn a_pause_that_ends_with_a_new_template_is_over() {
+    for was_held in [false, true] {
+        let mut world = World::enrolled();
+        world.happen(Event::RolloutPause);
         world.tick(2);
-        world.happen(Event::DeleteStable);
-        world.tick(60);
-        assert_eq!(world.status().phase, Phase::NotProven, "{}", world.story());
-        last_run(&world, Outcome::NotProven, "StableGone");
-        assert_eq!(world.status().waiting.unwrap().reason, "StableGone");
-        let ready = |world: &World, image: &str| {
-            world.pods.all.values().filter(|pod| pod.ready && pod.image == image).count()
-        };
-        assert_eq!(ready(&world, "web:good-2"), 4, "{}", world.story());
-        // The stable template, applied again, is what the Deployment starts; our pods go once it is complete.
-        world.apply("web:good-1", None, Some(false));
-        for _ in 0..60 {
-            world.tick(1);
-            assert!(ready(&world, "web:good-2") + ready(&world, "web:good-1") >= 4, "{}", world.story());
+        if was_held {
+            // A template that comes while it is paused waits for the person.
+            world.apply("web:good-3", None, None);
+            world.tick(10);
+            assert_eq!(world.status().waiting.unwrap().reason, "UserPaused", "{}", world.story());
         }
-        ends(&mut world, Phase::Idle);
-        assert_eq!(ready(&world, "web:good-1"), 4, "{}", world.story());
-        assert_eq!(world.pods.all.len(), 4, "{}", world.story());
-        // And the next one is tried against it.
-        world.apply("web:good-3", None, Some(false));
+        world.apply("web:good-2", None, Some(false));
         ends(&mut world, Phase::Idle);
         last_run(&world, Outcome::Promoted, "Proven");
-        assert_eq!(stable(&world), "web:good-3");
+        assert_eq!(stable(&world), "web:good-2");
     }
 }
 
 #[test]
-fn after_promotion_a_lost_old_revision_is_not_returned_to() {
-    let mut world = shipping("web:good-2");
-    reach(&mut world, Stage::Watching, 2);
-    world.happen(Event::DeleteStable);
-    world.happen(Event::TurnBad);
-    for _ in 0..80 {
-        world.tick(1);
-        let ready = world.pods.all.values().filter(|pod| pod.ready).count();
-        assert_eq!(ready, 4, "{}", world.story());
-    }
-    last_run(&world, Outcome::Reverted, "GuardTripped");
-    assert_eq!(world.status().phase, Phase::Rejected, "{}", world.story());
-    world.apply("web:good-1", None, Some(false));
-    ends(&mut world, Phase::Idle);
-    assert_eq!(stable(&world), "web:good-1");
+fn a_rejected_template_that_is_at_hand_is_not_forgotten() {
+    let mut world = shipping("web:bad-4");
+    ends(&mut world, Phase::Rejected);
+    // Many more were rejected since.
+    let _ = world.api.edit_rollout(|rollout| {
+        let list = &mut rollout.status.as_mut().unwrap().quarantine;
+        for n in 0..19 {
+            let other = format!("{n:064}");
+            list.insert(
+                0,
+                sluice_core::api::Quarantined {
+                    digest: other.clone(),
+                    restart_digest: other,
+                    ..list[0].clone()
+                },
+            );
+        }
+    });
+    world.apply("web:crash-7", None, Some(false));
+    let going = world.tick_until(60, |world| world.run().is_some_and(|run| run.going_back.is_some()));
+    assert!(going, "{}", world.story());
+    world.apply("web:bad-4", None, Some(false));
+    ends(&mut world, Phase::Rejected);
+    let status = world.status();
+    assert_eq!((status.run_count, status.quarantine.len()), (2, 20), "{}", world.story());
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::{Change, Guard, ProgressiveRolloutStatus, ProviderConfig};
     namespaced,
     status = "ProgressiveRolloutStatus",
     derive = "PartialEq",
+    validation = Rule::new("size(self.metadata.name) <= 63").message("metadata.name is longer than 63 characters: write at most 63, since the Services and ReplicaSets of the rollout carry it as a label"),
     doc = "ProgressiveRollout guards the releases of one workload: a new pod template is held, exposed step by step to real traffic, judged by metrics and alerts, and promoted, or taken back by itself.",
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase","description":"Where the rollout stands"}"#,
     printcolumn = r#"{"name":"Step","type":"string","jsonPath":".status.summary.step","description":"Step of the run and number of steps"}"#,

@@ -144,7 +144,11 @@ fn all_pods_serve(d: &mut Draft<'_>, run: &mut Run, reason: &'static str, why: &
     // Un-pinned it selects more pods, never fewer, so this is safe under traffic.
     let apex = apex_selector(d, run);
     if let Some(stable) = d.seen.service(&service).filter(|service| service.pinned().is_some()) {
-        d.act(render::select(Lane::Abort, stable, apex));
+        d.act(render::select(Lane::Abort, stable, apex.clone()));
+    }
+    let other = d.seen.service(&run.plan.canary_service).filter(|service| service.pinned().is_some());
+    if let Some(other) = other.filter(|_| traffic::problem(&run.plan, d.seen).is_some()) {
+        d.act(render::select(Lane::Abort, other, apex));
     }
     let home = traffic::shown_by_those_left(&run.plan, d.seen) == Weights::All(0);
     if !home && (d.seen.ready_pods_behind(&service) > 0 || d.passed(back.since, ENDPOINT_SECONDS)) {
@@ -226,23 +230,34 @@ fn send_home(d: &mut Draft<'_>, run: &Run) -> bool {
     let pinned =
         d.seen.service(&plan.stable_service).and_then(|service| service.pinned().map(ToOwned::to_owned));
     let stable_leads_away = pinned.as_deref() == Some(run.canary.hash.as_str());
-    if !stable_leads_away {
-        if shown == Weights::All(0) {
-            return true;
-        }
-        if stable_can_serve(d, run) {
-            traffic::set(d, run, Lane::Abort, 0);
-        }
-        return false;
-    }
-    // After promotion the stable Service leads to the new pods: traffic goes home by way of the other one.
+    // The canary Service of a route that can't be written leads home itself.
     let apex = apex_selector(d, run);
     let old = render::pinned(&apex, &run.stable.hash);
     let other = d.seen.service(&plan.canary_service);
     let other_is_old = other.is_some_and(|service| service.pinned() == Some(run.stable.hash.as_str()));
+    let astray = traffic::problem(plan, d.seen).is_some();
+    if !stable_leads_away {
+        // Un-pinned, at the end of the run, it leads to stable's pods as well: there are no others by then.
+        let ends = run.going_back.as_ref().is_some_and(|back| back.verified_at.is_some());
+        let led_home = other_is_old || ends && other.is_some_and(|service| service.pinned().is_none());
+        if shown == Weights::All(0) && (!astray || led_home) {
+            return true;
+        }
+        if !stable_can_serve(d, run) {
+            return false;
+        }
+        if shown != Weights::All(0) {
+            traffic::set(d, run, Lane::Abort, 0);
+        } else if let Some(service) = other {
+            d.act(render::select(Lane::Abort, service, old));
+        }
+        return false;
+    }
+    // After promotion the stable Service leads to the new pods: traffic goes home by way of the other one.
+    let none_left = traffic::none_left(plan, d.seen) && (!astray || other_is_old && old_at_full_size(d, run));
     match shown {
         // Nobody comes by this Service: all go by the other one, or no route leads to the pair any more.
-        _ if shown == Weights::All(100) || traffic::all_gone(plan, d.seen) => {
+        _ if shown == Weights::All(100) || none_left => {
             if let Some(service) = d.seen.service(&plan.stable_service) {
                 d.act(render::select(Lane::Abort, service, old));
             }

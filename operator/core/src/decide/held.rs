@@ -9,7 +9,7 @@ use crate::verdict::AlertsAtRest;
 use crate::view::{HeldMark, Workload};
 
 use super::draft::Draft;
-use super::{forward, promote, rest};
+use super::{forward, ground, promote, rest};
 
 /// Characters of the revision hash in a run's name.
 const RUN_HASH_LEN: usize = 5;
@@ -88,7 +88,7 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
     }
     let returning = d.status.good.iter().find(|good| good.digest == workload.digest).cloned();
     // Going back to a recorded good revision is gated by nothing.
-    if returning.is_none() && !(ready_to_judge(d, view.declared) && rest::volumes_in_order(d, workload)) {
+    if returning.is_none() && !(ready_to_judge(d, view.declared) && ground::volumes_in_order(d, workload)) {
         return;
     }
     let (kind, plan) = match returning {

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use crate::action::Lane;
-use crate::api::{Outcome, Run, Stage};
+use crate::api::{Outcome, Run, Stage, WeightIntent};
 use crate::render::{self, NOTHING};
 
 use super::back;
@@ -25,7 +25,7 @@ pub(super) fn restore(d: &mut Draft<'_>, run: &mut Run) -> bool {
         // What can't be seen is not gone; and without a Deployment nothing serves.
         return false;
     }
-    let plan = &run.plan;
+    let plan = run.plan.clone();
     let (stable, canary) = (&plan.stable_service, &plan.canary_service);
     let missing: Vec<&String> =
         [stable, canary].into_iter().filter(|name| d.seen.service(name).is_none()).collect();
@@ -45,6 +45,14 @@ pub(super) fn restore(d: &mut Draft<'_>, run: &mut Run) -> bool {
     let waiting = d.input.rollout.status.as_ref().and_then(|status| status.waiting.as_ref());
     let since = waiting.filter(|waiting| waiting.reason == GONE).map_or(d.now, |waiting| waiting.since);
     let before_the_swap = matches!(run.stage, Stage::Preparing | Stage::Stepping | Stage::Promoting);
+    if before_the_swap
+        && !run.released
+        && let Some(weight) = run.weight.as_mut()
+    {
+        // What failed for want of a Service is not the revision's fault: the window begins anew once the weight is
+        // live again.
+        *weight = WeightIntent { at: d.now, accepted_at: None, settled_at: None, ..*weight };
+    }
     if before_the_swap && d.passed(since, RESTORE_SECONDS) {
         let message = format!("a Service of the pair could not be made again within {RESTORE_SECONDS} s");
         d.go_back(run, Outcome::NotProven, GONE, message);
@@ -76,6 +84,7 @@ fn canary_selector(d: &Draft<'_>, run: &Run) -> Map<String, Value> {
     let hash = match run.stage {
         Stage::Preparing | Stage::Stepping | Stage::Promoting => run.canary.hash.as_str(),
         Stage::Watching | Stage::Finishing => NOTHING,
+        Stage::Returning if traffic::problem(&run.plan, d.seen).is_some() => run.stable.hash.as_str(),
         Stage::Returning if run.going_back.as_ref().is_some_and(|back| back.back_at.is_some()) => NOTHING,
         Stage::Returning if back::stable_is_gone(d, run) => NOTHING,
         // A revert goes home by way of it.

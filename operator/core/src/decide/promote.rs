@@ -256,12 +256,18 @@ fn weights_are_home(d: &mut Draft<'_>, run: &Run) -> bool {
     false
 }
 
-/// Points the canary Service at nothing; true when it already does.
+/// Points the canary Service at nothing; true when it already does. While a route names it that has no weights which
+/// could be written, it leads to the workload's pods instead.
 pub(super) fn empty_canary_service(d: &mut Draft<'_>, run: &Run, lane: Lane) -> bool {
+    let astray = traffic::problem(&run.plan, d.seen).is_some();
+    if astray && lane == Lane::Forward {
+        return false; // in the watched period it goes on leading to the new pods
+    }
     let apex = apex_selector(d, run);
+    let wanted = if astray { apex } else { render::pinned(&apex, NOTHING) };
     match d.seen.service(&run.plan.canary_service) {
-        Some(service) if service.pinned() != Some(NOTHING) => {
-            d.act(render::select(lane, service, render::pinned(&apex, NOTHING)));
+        Some(service) if service.selector != wanted => {
+            d.act(render::select(lane, service, wanted));
             false
         }
         _ => true,
@@ -276,19 +282,24 @@ pub(super) fn finish(d: &mut Draft<'_>, run: Run) {
         return;
     }
     let workload = d.workload();
-    let old = d.seen.replica_set(&run.stable.replica_set).filter(|set| match workload {
-        Some(workload) => !set.visible_to(workload),
-        None => super::leave::is_ours(d, set),
-    });
-    if let Some(old) = old {
-        if old.replicas > 0 {
-            d.act(render::scale(Lane::Tidy, "scale-old", old, 0));
-        }
-        if old.replicas > 0 || old.status_replicas > 0 {
-            d.wait("Finishing", format!("{} pods of the old revision go", old.status_replicas), None);
-            d.status.run = Some(run);
-            return;
-        }
+    // History that the native controller revived before the run goes with the old revision: the stable Service is
+    // un-pinned only when one revision alone has pods.
+    let old: Vec<&ReplicaSet> = d
+        .seen
+        .replica_sets()
+        .filter(|set| match workload {
+            Some(workload) => set.name != run.canary.replica_set && !set.visible_to(workload),
+            None => set.name == run.stable.replica_set && super::leave::is_ours(d, set),
+        })
+        .collect();
+    for set in old.iter().filter(|set| set.replicas > 0) {
+        d.act(render::scale(Lane::Tidy, "scale-old", set, 0));
+    }
+    let left: i32 = old.iter().map(|set| set.status_replicas.max(set.replicas)).sum();
+    if left > 0 {
+        d.wait("Finishing", format!("{left} pods of the old revision go"), None);
+        d.status.run = Some(run);
+        return;
     }
     if !weights_are_home(d, &run) {
         d.wait("Finishing", "the routes go back to 100/0", None);
@@ -346,6 +357,23 @@ pub(super) fn remember_good(d: &mut Draft<'_>, revision: Revision) {
     d.status.good.truncate(GOOD_LIMIT);
 }
 
+/// Records a rejected revision, newest first. The list is bounded: one that the Deployment or a ReplicaSet has is at
+/// hand and could start again unasked, so the oldest of the others is forgotten first.
+fn quarantine(d: &mut Draft<'_>, rejected: Quarantined) {
+    let (workload, sets) = (d.workload(), d.seen);
+    let at_hand = |known: &Quarantined| {
+        workload.is_some_and(|w| w.digest == known.digest || w.restart_digest == known.restart_digest)
+            || sets.replica_sets().any(|set| set.digest == known.digest)
+    };
+    let list = &mut d.status.quarantine;
+    list.retain(|known| known.digest != rejected.digest);
+    list.insert(0, rejected);
+    while list.len() > QUARANTINE_LIMIT {
+        let oldest = list.iter().rposition(|known| !at_hand(known)).unwrap_or(QUARANTINE_LIMIT);
+        list.remove(oldest);
+    }
+}
+
 /// Ends a run: one record, the newest first.
 pub(super) fn end(d: &mut Draft<'_>, run: Run, outcome: Outcome, reason: &str, message: String) {
     let text = format!("run {} {}: {reason}: {message}", run.id, outcome.as_str());
@@ -359,19 +387,15 @@ pub(super) fn end(d: &mut Draft<'_>, run: Run, outcome: Outcome, reason: &str, m
     }
     if matches!(outcome, Outcome::Rejected | Outcome::Reverted) {
         d.status.good.retain(|known| known.digest != run.canary.digest);
-        d.status.quarantine.retain(|known| known.digest != run.canary.digest);
-        d.status.quarantine.insert(
-            0,
-            Quarantined {
-                digest: run.canary.digest.clone(),
-                restart_digest: run.canary.restart_digest.clone(),
-                run_id: run.id.clone(),
-                reason: reason.to_owned(),
-                message: message.clone(),
-                at: d.now,
-            },
-        );
-        d.status.quarantine.truncate(QUARANTINE_LIMIT);
+        let rejected = Quarantined {
+            digest: run.canary.digest.clone(),
+            restart_digest: run.canary.restart_digest.clone(),
+            run_id: run.id.clone(),
+            reason: reason.to_owned(),
+            message: message.clone(),
+            at: d.now,
+        };
+        quarantine(d, rejected);
     }
     let exposed_until = run.exposed_until.or_else(|| run.exposed_since.map(|_| d.now));
     d.status.history.insert(

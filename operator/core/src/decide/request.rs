@@ -12,6 +12,7 @@ use crate::api::{
 use crate::view::shorten;
 
 use super::draft::Draft;
+use super::forward::AT_GATE;
 
 /// Longest request that is kept, in characters; every valid one is shorter.
 const REQUEST_LIMIT: usize = 100;
@@ -72,6 +73,10 @@ fn during(d: &mut Draft<'_>, run: &mut Run, verb: Verb) -> Answer {
         }
         Verb::Resume => {
             if !std::mem::take(&mut run.paused) && !run.overwritten {
+                if !d.told(AT_GATE) {
+                    // As when it took the place of a pause that was not seen yet: no gate is opened unasked.
+                    return Answer::Accepted("the run goes on; it was not paused".to_owned());
+                }
                 run.released_gate = true;
             }
             if run.overwritten {

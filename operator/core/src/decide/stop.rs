@@ -31,6 +31,12 @@ pub(super) fn reasons(d: &mut Draft<'_>, run: &mut Run) {
     crashing(d, run);
     no_data(d, run);
     superseded(d, run);
+    if !run.released
+        && let Some(problem) = traffic::problem(&run.plan, d.seen)
+    {
+        // It sends the canary whatever it likes, and no weight can be asked of it.
+        d.go_back(run, Outcome::NotProven, "RouteMissingBackends", problem);
+    }
     if matches!(run.stage, Stage::Preparing | Stage::Stepping) {
         stable_short(d, run);
     }

@@ -4,8 +4,12 @@ use crate::action::{Lane, SetWeights};
 use crate::api::{Outcome, Plan, RouteRef, Run};
 use crate::observed::Observed;
 use crate::render::{self, AbortMark};
+use crate::view::{Route, RouteProblem};
 
 use super::draft::Draft;
+
+/// Mark of weights that were written while no run was under way.
+pub(super) const REST_MARK: &str = "rest 0";
 
 /// What the routes of a plan show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,16 +27,30 @@ pub(super) fn shown(plan: &Plan, seen: &Observed) -> Weights {
     shown_by(plan.routes.iter(), plan, seen)
 }
 
-/// The same on the way back, where a route that was deleted, or from which somebody took the canary Service, has nothing
-/// that could be taken back: with its namespace it never comes again, and nothing may wait for it.
+/// The same on the way back, of the routes that can be written. One that was deleted, or from which somebody took the
+/// canary Service, has nothing that could be taken back: with its namespace it never comes again, and nothing may wait
+/// for it. One that names the canary Service and can't be written goes home by its [`problem`].
 pub(super) fn shown_by_those_left(plan: &Plan, seen: &Observed) -> Weights {
-    let left = || plan.routes.iter().filter(|named| !gone(named, plan, seen));
+    let left = || plan.routes.iter().filter(|named| writable(named, plan, seen));
     if left().next().is_none() { Weights::All(0) } else { shown_by(left(), plan, seen) }
 }
 
-/// Whether no route of a plan is left.
-pub(super) fn all_gone(plan: &Plan, seen: &Observed) -> bool {
-    plan.routes.iter().all(|named| gone(named, plan, seen))
+/// Whether no route of a plan can be written any more.
+pub(super) fn none_left(plan: &Plan, seen: &Observed) -> bool {
+    !plan.routes.iter().any(|named| writable(named, plan, seen))
+}
+
+/// Whether weights can be asked of a route. What can't be read may be written.
+fn writable(named: &RouteRef, plan: &Plan, seen: &Observed) -> bool {
+    !gone(named, plan, seen)
+        && seen.route(&named.name).is_none_or(|route| unwritable(route, named, plan).is_none())
+}
+
+/// Why a route that names the canary Service has no weights that could be written: it goes on sending requests there,
+/// whatever is asked of it, so the Service itself has to lead to the right pods.
+fn unwritable(route: &Route, named: &RouteRef, plan: &Plan) -> Option<RouteProblem> {
+    let names = route.names(&plan.canary_service);
+    names.then(|| route.pairs(&plan.stable_service, &plan.canary_service, &named.rules).err()).flatten()
 }
 
 /// Whether a route does not exist, or does not name the canary Service. What can't be read may.
@@ -41,13 +59,10 @@ fn gone(named: &RouteRef, plan: &Plan, seen: &Observed) -> bool {
         && seen.route(&named.name).is_none_or(|route| !route.names(&plan.canary_service))
 }
 
-/// Why a route that is left can't be written, in words.
+/// Why a route that names the canary Service can't be written, in words.
 pub(super) fn problem(plan: &Plan, seen: &Observed) -> Option<String> {
-    let left = plan.routes.iter().filter(|named| !gone(named, plan, seen));
-    let problem = |named: &RouteRef| {
-        seen.route(&named.name)?.pairs(&plan.stable_service, &plan.canary_service, &named.rules).err()
-    };
-    left.filter_map(problem).next().map(|problem| problem.to_string())
+    let problem = |named: &RouteRef| unwritable(seen.route(&named.name)?, named, plan);
+    plan.routes.iter().find_map(problem).map(|problem| problem.to_string())
 }
 
 fn shown_by<'a>(routes: impl Iterator<Item = &'a RouteRef>, plan: &Plan, seen: &Observed) -> Weights {
@@ -89,7 +104,7 @@ pub(super) fn set(d: &mut Draft<'_>, run: &Run, lane: Lane, percent: i32) {
         None => String::new(),
     };
     for route in &run.plan.routes {
-        if run.going_back.is_some() && gone(route, &run.plan, d.seen) {
+        if run.going_back.is_some() && !writable(route, &run.plan, d.seen) {
             continue;
         }
         let weights = SetWeights {
@@ -110,7 +125,7 @@ pub(super) fn at_rest(named: &RouteRef, stable: &str, canary: &str) -> SetWeight
         canary_service: canary.to_owned(),
         rules: named.rules.clone(),
         canary_percent: 0,
-        mark: "rest 0".to_owned(),
+        mark: REST_MARK.to_owned(),
     }
 }
 

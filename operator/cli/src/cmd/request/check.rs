@@ -21,6 +21,7 @@ pub(super) enum Step {
 pub(super) fn check(verb: Verb, seen: &Seen, only: Option<&str>, call: &Call) -> Result<Step, Failure> {
     let place = format!("{}/{}", seen.namespace(), seen.name());
     let status = seen.status();
+    let pending = pending(seen);
     let step = match (verb, &status.run) {
         (Verb::Abort, Some(run)) if run.kind == RunKind::Observe => Ok(Step::Ask(run.id.clone())),
         (_, Some(run)) if run.kind == RunKind::Observe => Err(nothing_held(verb, seen, &place)),
@@ -28,16 +29,11 @@ pub(super) fn check(verb: Verb, seen: &Seen, only: Option<&str>, call: &Call) ->
             Err(nothing_held(verb, seen, &place))
         }
         (Verb::Retry, _) => retry(seen, &place),
-        (_, Some(run)) => during(verb, run, seen, &place, call),
+        (_, Some(run)) => during(verb, run, seen, pending.as_ref(), &place, call),
         (_, None) => Err(nothing_under_way(verb, seen, &place)),
     }?;
     let (Step::Ask(run) | Step::Already(run, _)) = &step;
-    let written = seen.rollout.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION_REQUEST));
-    let latched = status.request.as_ref().map(|request| &request.value);
-    let pending = written.filter(|written| Some(*written) != latched);
-    let aborts = pending
-        .and_then(|written| Request::from_str(written).ok())
-        .is_some_and(|request| request.verb == Verb::Abort && request.run_id == *run);
+    let aborts = asks(pending.as_ref(), Verb::Abort, run);
     if verb != Verb::Abort && aborts {
         return Err(Failure::new(format!(
             "run {run} of {place} is to be aborted, which the controller has not seen yet: nothing was done."
@@ -51,7 +47,27 @@ pub(super) fn check(verb: Verb, seen: &Seen, only: Option<&str>, call: &Call) ->
     }
 }
 
-fn during(verb: Verb, run: &Run, seen: &Seen, place: &str, call: &Call) -> Result<Step, Failure> {
+/// The request that is written and that the controller has not answered yet.
+fn pending(seen: &Seen) -> Option<Request> {
+    let written = seen.rollout.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION_REQUEST))?;
+    let status = seen.status();
+    let latched = status.request.as_ref().map(|request| request.value.as_str());
+    if latched == Some(written.as_str()) { None } else { Request::from_str(written).ok() }
+}
+
+/// Whether a request asks for this verb in this run.
+fn asks(pending: Option<&Request>, verb: Verb, run: &str) -> bool {
+    pending.is_some_and(|request| request.verb == verb && request.run_id == run)
+}
+
+fn during(
+    verb: Verb,
+    run: &Run,
+    seen: &Seen,
+    pending: Option<&Request>,
+    place: &str,
+    call: &Call,
+) -> Result<Step, Failure> {
     let id = &run.id;
     let moving = matches!(run.stage, Stage::Preparing | Stage::Stepping);
     let waiting = seen.status().waiting.as_ref().map(|wait| wait.reason.clone()).unwrap_or_default();
@@ -72,9 +88,13 @@ fn during(verb: Verb, run: &Run, seen: &Seen, place: &str, call: &Call) -> Resul
             "run {id} of {place} is past its last step: there is nothing to pause. To take it back: {}",
             call.command("abort", seen)
         ))),
-        Verb::Pause if run.paused => Ok(Step::Already(id.clone(), "it is already paused")),
+        Verb::Pause if run.paused && !asks(pending, Verb::Resume, id) => {
+            Ok(Step::Already(id.clone(), "it is already paused"))
+        }
         Verb::Pause => Ok(Step::Ask(id.clone())),
         _ if run.paused || run.overwritten || waiting == "PausedBeforePercent" => Ok(Step::Ask(id.clone())),
+        // It takes the place of a pause that the controller has not seen yet.
+        _ if asks(pending, Verb::Pause, id) => Ok(Step::Ask(id.clone())),
         _ if seen.rollout.spec.suspend => Err(Failure::new(format!(
             "{place} is suspended by its own spec: set spec.suspend to false (kubectl patch prollout {} -n {} --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}').",
             seen.name(),
@@ -197,6 +217,25 @@ mod tests {
             assert!(said(Verb::Resume, &seen, None).unwrap_err().contains("is to be aborted"));
             assert_eq!(said(Verb::Abort, &seen, None), Ok(Step::Ask("7-5bd9c".to_owned())));
         }
+    }
+
+    #[test]
+    fn a_pause_that_waits_for_the_controller_can_be_taken_back() {
+        let mut seen = scene::stepping();
+        let mut written = |value: &str, verb| {
+            let request = (ANNOTATION_REQUEST.to_owned(), value.to_owned());
+            seen.rollout.metadata.annotations = Some([request].into());
+            said(verb, &seen, None)
+        };
+        let ask = Ok(Step::Ask("7-5bd9c".to_owned()));
+        assert_eq!(written("pause/7-5bd9c", Verb::Resume), ask);
+        assert_eq!(written("pause/7-5bd9c/2", Verb::Resume), ask);
+        assert!(written("pause/6-aaaaa", Verb::Resume).is_err());
+        // And a resume that waits does not make a pause that is in force look as if nothing were to be done.
+        let mut seen = scene::paused();
+        let request = (ANNOTATION_REQUEST.to_owned(), "resume/7-5bd9c".to_owned());
+        seen.rollout.metadata.annotations = Some([request].into());
+        assert_eq!(said(Verb::Pause, &seen, None), ask);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use super::weight::lower;
 
 /// What a pod says that no node has room for.
 const UNSCHEDULABLE: &str = "Unschedulable";
+/// How long pods that are ready may have no endpoints while they have traffic, in seconds.
+const ENDPOINT_SECONDS: i32 = 5;
 /// What waits for canary pods.
 const NOT_READY: &str = "CanaryNotReady";
 /// How long ready pods may carry the share of others, in seconds: a container restarts in less, and half as long as a
@@ -76,6 +78,13 @@ pub(super) fn capacity(d: &mut Draft<'_>, run: &mut Run, workload: &Workload, pe
     }
     let ready = ready_pods(d, run, set);
     if exposed && ready == 0 {
+        let since = *run.canary_short_since.get_or_insert(d.now);
+        if set.available > 0 && !d.passed(since, ENDPOINT_SECONDS) {
+            // As after its Service was made again: the pods are there, their endpoints follow.
+            let deadline = d.after(since, ENDPOINT_SECONDS);
+            d.wait(NOT_READY, "canary pods are ready, their endpoints are not there yet", Some(deadline));
+            return false;
+        }
         let trouble = d.seen.trouble.as_ref().map(|t| format!(": pod {} {} {}", t.pod, t.reason, t.message));
         let message = format!("no canary pod is ready while it has traffic{}", trouble.unwrap_or_default());
         d.go_back(run, Outcome::NotProven, "CanaryUnavailable", message);

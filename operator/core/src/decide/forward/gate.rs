@@ -11,6 +11,8 @@ const SHORTEST_HOLD_SECONDS: i32 = 60;
 /// Reasons of holds that are told apart here.
 const NO_DATA: &str = "NoData";
 const NOT_ENOUGH: &str = "NotEnoughEvidence";
+/// What waits for a person at `pauseBeforePercent`.
+pub(in crate::decide) const AT_GATE: &str = "PausedBeforePercent";
 /// How long a person is waited for, in seconds.
 const PERSON_SECONDS: i32 = 72 * 3600;
 /// The observed share may differ from the weight by three standard deviations, but at least this much, or this
@@ -132,7 +134,7 @@ fn person_holds(d: &Draft<'_>, run: &Run, baked: bool) -> Option<(&'static str, 
     let next = next.map(|step| step.weight_percent);
     match (run.plan.pause_before_percent, next) {
         (Some(limit), Some(next)) if (baked || first) && next >= limit && !run.released_gate => Some((
-            "PausedBeforePercent",
+            AT_GATE,
             format!(
                 "waits for a person before {limit} %: kubectl sluice resume {} -n {}",
                 d.name, d.namespace
