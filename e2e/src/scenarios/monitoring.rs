@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use sluice_core::api::{
     ConditionStatus, ConditionType, Outcome, Phase, ProgressiveRolloutStatus, Provenance,
@@ -26,7 +25,6 @@ pub fn scenarios() -> Vec<Scenario> {
         shared!(guards_that_cannot_be_asked_expose_nobody_and_end_not_proven),
         shared!(alerts_count_when_they_are_the_revisions_own),
         alone!(prometheus_outage_holds_good_and_bad_and_promotes_only_the_good),
-        alone!(hanging_alertmanager_delays_no_abort),
     ]
 }
 
@@ -194,31 +192,4 @@ async fn prometheus_outage_holds_good_and_bad_and_promotes_only_the_good(world: 
     kept(&good, &tested.0, &tested.1).await?;
     at_rest(&bad, Phase::Rejected).await?;
     no_failures(&good, &begin, "of the good change during the outage").map(drop)
-}
-
-/// One source that accepts connections and says nothing must not keep the other's evidence waiting.
-async fn hanging_alertmanager_delays_no_abort(world: &World<'_>) -> Result<()> {
-    /// Less than a request to a source may take, and several evaluations.
-    const AT_ONCE: Duration = Duration::from_secs(8);
-    let namespace = "alertmanager-hangs";
-    let rollout = json!({"guards": [
-        {"name": "error-rate", "errorRatio": {}},
-        {"name": "pages", "alert": {"matchers": [{"label": "namespace", "value": namespace}]}},
-    ]});
-    let app = serving(world, AppSpec { rollout, ..clean(namespace) }).await?;
-    let second = app.spec.image("2");
-    app.ship(&second, Provenance::Human).await?;
-    app.wait_weight(10, RUN).await?;
-    let processes = &world.cluster.processes;
-    processes.signal("alertmanager", Signal::STOP)?;
-    world.cluster.workload.inject(Select::image(namespace, &second), Fault::errors(500));
-    let back = app
-        .wait("it goes back", AT_ONCE, |status| {
-            !status.history.is_empty() || status.run.as_ref().is_some_and(|run| run.going_back.is_some())
-        })
-        .await;
-    processes.signal("alertmanager", Signal::CONT)?;
-    back?;
-    outcome(&ended(&app, 0, RUN).await?, Outcome::Rejected, "GuardTripped")?;
-    at_rest(&app, Phase::Rejected).await.map(drop)
 }

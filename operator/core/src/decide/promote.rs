@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::action::Lane;
 use crate::api::{Outcome, Quarantined, Revision, Run, RunKind, RunRecord, Stage, WeightIntent};
 use crate::render::{self, NOTHING, Role};
-use crate::view::{HeldMark, Workload};
+use crate::view::{HeldMark, ReplicaSet, Workload};
 
 use super::draft::{BUSY_WAKE, Draft};
 use super::forward::{apex_selector, canary_set, cannot_read, finish_pass};
