@@ -25,7 +25,7 @@ pub(super) fn restore(d: &mut Draft<'_>, run: &mut Run) -> bool {
         // What can't be seen is not gone; and without a Deployment nothing serves.
         return false;
     }
-    let plan = run.plan.clone();
+    let plan = &run.plan;
     let (stable, canary) = (&plan.stable_service, &plan.canary_service);
     let missing: Vec<&String> =
         [stable, canary].into_iter().filter(|name| d.seen.service(name).is_none()).collect();
@@ -42,8 +42,7 @@ pub(super) fn restore(d: &mut Draft<'_>, run: &mut Run) -> bool {
         }
         d.wait(GONE, message, None);
     }
-    let waiting = d.input.rollout.status.as_ref().and_then(|status| status.waiting.as_ref());
-    let since = waiting.filter(|waiting| waiting.reason == GONE).map_or(d.now, |waiting| waiting.since);
+    let since = d.waits_since(GONE);
     let before_the_swap = matches!(run.stage, Stage::Preparing | Stage::Stepping | Stage::Promoting);
     if before_the_swap
         && !run.released

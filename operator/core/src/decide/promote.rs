@@ -13,7 +13,7 @@ use crate::render::{self, NOTHING, Role};
 use crate::view::{HeldMark, ReplicaSet, Workload};
 
 use super::draft::{BUSY_WAKE, Draft};
-use super::forward::{apex_selector, canary_set, cannot_read, finish_pass};
+use super::forward::{apex_selector, canary_set, finish_pass, readable};
 use super::traffic::{self, Weights};
 
 /// How long the native controller may take to recognise the adopted ReplicaSet, in seconds.
@@ -35,12 +35,8 @@ pub(super) fn swap(d: &mut Draft<'_>, mut run: Run) {
         super::back::step(d, run);
         return;
     }
-    if cannot_read(d, &mut run) {
+    let Some(workload) = readable(d, &mut run) else {
         finish_pass(d, run);
-        return;
-    }
-    let Some(workload) = d.workload() else {
-        d.status.run = Some(run);
         return;
     };
     let Some(canary) = canary_set(d, &run, workload) else {

@@ -11,6 +11,7 @@ mod wiring;
 use crate::action::Lane;
 use crate::api::{FINALIZER, Outcome, Run, RunKind, Stage};
 use crate::render::{self, Role};
+use crate::view::Workload;
 
 use super::draft::Draft;
 use super::stop;
@@ -29,12 +30,8 @@ const CANNOT_READ: &str = "CannotRead";
 
 /// Hide history, pin the pair, bring up the first canary pod.
 pub(super) fn prepare(d: &mut Draft<'_>, mut run: Run) {
-    if cannot_read(d, &mut run) {
+    let Some(workload) = readable(d, &mut run) else {
         finish_pass(d, run);
-        return;
-    }
-    let Some(workload) = d.workload() else {
-        d.status.run = Some(run);
         return;
     };
     if add_finalizer(d) || weight_is_foreign(d, &run) || hide_history(d, &run, workload) || pin_pair(d, &run)
@@ -86,12 +83,8 @@ pub(super) fn prepare(d: &mut Draft<'_>, mut run: Run) {
 
 /// One step: capacity, weight, acknowledgement, settle, evidence, next.
 pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
-    if cannot_read(d, &mut run) {
+    let Some(workload) = readable(d, &mut run) else {
         finish_pass(d, run);
-        return;
-    }
-    let Some(workload) = d.workload() else {
-        d.status.run = Some(run);
         return;
     };
     let Some(step) = usize::try_from(run.step).ok().and_then(|index| run.plan.steps.get(index)).copied()
@@ -156,13 +149,13 @@ pub(super) fn finish_pass(d: &mut Draft<'_>, run: Run) {
     }
 }
 
-/// Waits while something can't be read: nothing moves forward on a guess, and after as long as the plan allows
-/// without data the run goes back. A revision that is the workload's own already has no safer side. False when
-/// everything was read.
-pub(super) fn cannot_read(d: &mut Draft<'_>, run: &mut Run) -> bool {
-    let gone = || d.workload().is_none().then(|| "the Deployment does not exist".to_owned());
-    let Some(why) = d.seen.unseen().or_else(gone) else {
-        return false;
+/// The Deployment, when everything was read. Else waits: nothing moves forward on a guess, and after as long as the plan
+/// allows without data the run goes back. A revision that is the workload's own already has no safer side.
+pub(super) fn readable<'a>(d: &mut Draft<'a>, run: &mut Run) -> Option<&'a Workload> {
+    let why = match (d.seen.unseen(), d.workload()) {
+        (None, Some(workload)) => return Some(workload),
+        (Some(why), _) => why,
+        (None, None) => "the Deployment does not exist".to_owned(),
     };
     let seconds = run.plan.no_data_seconds;
     let since = d.waits_since(CANNOT_READ);
@@ -174,7 +167,7 @@ pub(super) fn cannot_read(d: &mut Draft<'_>, run: &mut Run) -> bool {
     } else {
         d.wait(CANNOT_READ, message, Some(d.after(since, seconds)));
     }
-    true
+    None
 }
 
 /// Adds the finalizer if it is missing; true when the pass ends with it.
