@@ -100,10 +100,8 @@ impl Observed {
             }
             by_service.into_iter().map(|(service, list)| (service, ready_pods(&list))).collect()
         });
-        let workload = objects.deployment.map(|d| d.as_ref().map(Workload::read));
-        let scaled = workload.get().and_then(Option::as_ref).map(|w| w.name.clone()).unwrap_or_default();
         Self {
-            workload,
+            workload: Seen::Seen(None),
             replica_sets: objects.replica_sets.map(|list| {
                 let mut sets: Vec<ReplicaSet> = list.iter().map(ReplicaSet::read).collect();
                 sets.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
@@ -114,10 +112,32 @@ impl Observed {
             routes: objects.routes.map(|list| list.iter().map(Route::read).collect()),
             trouble: objects.canary_pods.get().and_then(|pods| worst_trouble(pods)),
             rivals: objects.rivals,
-            autoscalers: objects.autoscalers.map(|seen| {
-                seen.map(|list| list.iter().filter_map(|o| Autoscaler::read(o, &scaled)).collect())
-            }),
-            claims: objects.claims.map(|seen| seen.map(|list| list.iter().map(Claim::read).collect())),
+            autoscalers: None,
+            claims: None,
+        }
+        .with_workload(
+            objects.deployment.map(|d| d.as_ref().map(Workload::read)),
+            objects.autoscalers,
+            objects.claims,
+        )
+    }
+
+    /// The same with another reading of the Deployment, and of what stands beside it.
+    #[must_use]
+    pub fn with_workload(
+        self,
+        workload: Seen<Option<Workload>>,
+        autoscalers: Option<Seen<Vec<Value>>>,
+        claims: Option<Seen<Vec<Value>>>,
+    ) -> Self {
+        let scaled = workload.get().and_then(Option::as_ref).map(|w| w.name.clone()).unwrap_or_default();
+        let autoscaler = |object: &Value| Autoscaler::read(object, &scaled);
+        Self {
+            autoscalers: autoscalers
+                .map(|seen| seen.map(|list| list.iter().filter_map(autoscaler).collect())),
+            claims: claims.map(|seen| seen.map(|list| list.iter().map(Claim::read).collect())),
+            workload,
+            ..self
         }
     }
 

@@ -1,8 +1,8 @@
 //! The controller's shell, as it is promised to behave, and how it dies.
 //!
 //! A pass decides on the caches. If all that is to be done returns traffic, it is done at once, on what the
-//! caches show, and status follows. Otherwise the objects are read again and decided on again; unless that, too,
-//! only returns traffic, status is written first, by compare-and-swap; then the actions, in order, until one does
+//! caches show, and status follows. Otherwise the objects are read again and decided on again (while nobody meets the
+//! canary, the Deployment alone); unless that, too, only returns traffic, status is written first, by compare-and-swap; then the actions, in order, until one does
 //! not succeed.
 
 use jiff::Timestamp;
@@ -108,6 +108,18 @@ impl World {
             // The caches show what is there: deciding again on the same gives the same.
             self.forward(&mut pass, &input, &decision);
             return pass.writes;
+        }
+        let before = rollout.status.as_ref();
+        if decision.only_prepares(before) {
+            // Of what nobody meets yet only the Deployment is read again.
+            let mixed = shown.with(Res::Deployment, &now);
+            let seen = view::observe(&mixed, &self.pods, &unreadable, self.now);
+            let input = Input { seen: &seen, ..input };
+            let decision = decide(input);
+            if decision.only_prepares(before) {
+                self.forward(&mut pass, &input, &decision);
+                return pass.writes;
+            }
         }
         let Some(rollout) = now.rollout.clone() else {
             return 0;

@@ -53,15 +53,23 @@ impl Caches {
         for (watch, old, _) in &self.0 {
             match watch {
                 Watch::Rollout => shown.rollout.clone_from(&old.rollout),
-                Watch::Of(res) => {
-                    let raw = Rc::make_mut(&mut shown.raw);
-                    raw.retain(|(kind, _), _| kind != res);
-                    let old = old.raw.iter().filter(|((kind, _), _)| kind == res);
-                    raw.extend(old.map(|(key, object)| (key.clone(), object.clone())));
-                }
+                Watch::Of(res) => shown = shown.with(*res, old),
             }
         }
         shown
+    }
+}
+
+impl Objects {
+    /// The same with the objects of one kind as they are in `other`.
+    #[must_use]
+    pub fn with(&self, res: Res, other: &Self) -> Self {
+        let mut mixed = self.clone();
+        let raw = Rc::make_mut(&mut mixed.raw);
+        raw.retain(|(kind, _), _| *kind != res);
+        let taken = other.raw.iter().filter(|((kind, _), _)| *kind == res);
+        raw.extend(taken.map(|(key, object)| (key.clone(), object.clone())));
+        mixed
     }
 }
 

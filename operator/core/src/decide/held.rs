@@ -8,7 +8,7 @@ use crate::render;
 use crate::verdict::AlertsAtRest;
 use crate::view::{HeldMark, Workload};
 
-use super::draft::Draft;
+use super::draft::{BUSY_WAKE, Draft};
 use super::{forward, ground, promote, rest};
 
 /// Characters of the revision hash in a run's name.
@@ -264,7 +264,7 @@ fn start(d: &mut Draft<'_>, run: Run, declared: bool) {
     );
     let known_alerts = d.status.held.take().map(|held| held.known_alerts).unwrap_or_default();
     d.status.run = Some(Run { known_alerts, ..run });
-    d.wake_within(std::time::Duration::ZERO);
+    d.wake_within(BUSY_WAKE);
 }
 
 /// The run that a held template would have.

@@ -31,8 +31,8 @@ pub(crate) use attend::FORGIVEN_SECONDS;
 pub use draft::{Decision, Input};
 pub(crate) use tighten::progress;
 
-use crate::action::Lane;
-use crate::api::{Mode, RunKind, Stage};
+use crate::action::{Kind, Lane};
+use crate::api::{Mode, ProgressiveRolloutStatus, Run, RunKind, Stage};
 use draft::Draft;
 
 /// Decides what to do now.
@@ -42,39 +42,65 @@ pub fn decide(input: Input<'_>) -> Decision {
 
     request::latch(&mut draft, run.as_mut());
 
-    if let Some(mut run) = run {
-        if run.kind == RunKind::Observe {
-            observe::judge(&mut draft, run);
-        } else {
-            attend::note(&mut draft, &mut run);
-            leave::abandon(&mut draft, &mut run);
-            tighten::provenance(&mut draft, &mut run);
-            stop::reasons(&mut draft, &mut run);
-            let waits_for_pair = pair::restore(&mut draft, &mut run);
-            match run.stage {
-                Stage::Returning => back::step(&mut draft, run),
-                _ if waits_for_pair => draft.status.run = Some(run),
-                Stage::Preparing => forward::prepare(&mut draft, run),
-                Stage::Stepping => forward::step(&mut draft, run),
-                Stage::Promoting => promote::swap(&mut draft, run),
-                Stage::Watching => promote::watch(&mut draft, run),
-                Stage::Finishing => promote::finish(&mut draft, run),
-            }
-        }
+    if let Some(run) = run {
+        under_way(&mut draft, run);
     } else if leave::leaving(&draft) {
         leave::step(&mut draft);
     } else if draft.spec.mode == Mode::Observe {
         observe::step(&mut draft);
     } else {
         rest::step(&mut draft);
+        match draft.status.run.take() {
+            // What a run that starts needs first is done in the same pass, unless something else comes before it.
+            Some(run) if draft.actions.is_empty() => under_way(&mut draft, run),
+            started => draft.status.run = started,
+        }
     }
 
     report::finish(draft)
+}
+
+/// A run is under way: must it go back, and else, what comes next?
+fn under_way(draft: &mut Draft<'_>, mut run: Run) {
+    if run.kind == RunKind::Observe {
+        observe::judge(draft, run);
+        return;
+    }
+    attend::note(draft, &mut run);
+    leave::abandon(draft, &mut run);
+    tighten::provenance(draft, &mut run);
+    stop::reasons(draft, &mut run);
+    let waits_for_pair = pair::restore(draft, &mut run);
+    match run.stage {
+        Stage::Returning => back::step(draft, run),
+        _ if waits_for_pair => draft.status.run = Some(run),
+        Stage::Preparing => forward::prepare(draft, run),
+        Stage::Stepping => forward::step(draft, run),
+        Stage::Promoting => promote::swap(draft, run),
+        Stage::Watching => promote::watch(draft, run),
+        Stage::Finishing => promote::finish(draft, run),
+    }
 }
 
 impl Decision {
     /// Whether every action only returns traffic, so that it may run on what the caches show.
     pub fn only_returns(&self) -> bool {
         self.actions.iter().all(|action| action.lane == Lane::Abort)
+    }
+
+    /// Whether this only prepares a run: nobody met its canary before, nobody is led to it now, and neither a route nor
+    /// the Deployment is written. It may be decided on what the caches show, apart from the Deployment: each of these
+    /// writes tests what it was decided on, and what an old cache makes of it can be taken back before anybody sees it.
+    pub fn only_prepares(&self, before: Option<&ProgressiveRolloutStatus>) -> bool {
+        let unexposed = |run: &Run| {
+            run.kind != RunKind::Observe
+                && matches!(run.stage, Stage::Preparing | Stage::Stepping)
+                && run.going_back.is_none()
+                && run.weight.is_none()
+                && run.exposed_since.is_none()
+        };
+        before.and_then(|status| status.run.as_ref()).is_none_or(unexposed)
+            && self.status.run.as_ref().is_some_and(unexposed)
+            && self.actions.iter().all(|action| matches!(action.kind, Kind::Service | Kind::ReplicaSet))
     }
 }

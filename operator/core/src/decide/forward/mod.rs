@@ -28,57 +28,67 @@ use wiring::{hide_history, pin_pair, unpinned};
 /// What waits for an input that can't be read.
 const CANNOT_READ: &str = "CannotRead";
 
-/// Hide history, pin the pair, bring up the first canary pod.
+/// Hide history, pin the pair, bring up the first canary pod: as much of it in one pass as can follow in order.
 pub(super) fn prepare(d: &mut Draft<'_>, mut run: Run) {
     let Some(workload) = readable(d, &mut run) else {
         finish_pass(d, run);
         return;
     };
-    if add_finalizer(d) || weight_is_foreign(d, &run) || hide_history(d, &run, workload) || pin_pair(d, &run)
-    {
-        let seconds = run.plan.progress_deadline_seconds;
-        d.wait_until(d.after(run.stage_since, seconds));
-        if d.passed(run.stage_since, seconds) {
-            let wait =
-                d.wait.as_ref().map_or_else(|| "nothing got ready".to_owned(), |wait| wait.message.clone());
-            let message = format!("the canary could not be prepared within {seconds} s: {wait}");
-            d.go_back(&mut run, Outcome::NotProven, "NotPrepared", message);
-        }
+    if add_finalizer(d) || weight_is_foreign(d, &run) || hide_history(d, &run, workload) {
+        prepared_in_time(d, &mut run);
         finish_pass(d, run);
         return;
     }
-    match canary_set(d, &run, workload) {
-        None if changed_set(d, &run).is_some() => {
-            changed(d, &mut run);
-            finish_pass(d, run);
+    let set = canary_set(d, &run, workload);
+    if set.is_none() && changed_set(d, &run).is_some() {
+        changed(d, &mut run);
+        finish_pass(d, run);
+        return;
+    }
+    // Pods come only behind a pair that is pinned: what follows is not written if that fails.
+    let pins = pin_pair(d, &run);
+    match set {
+        None => d.act(render::create_canary(&d.name, &d.namespace, workload, 1)),
+        Some(set) if set.visible_to(workload) => {
+            d.act(render::hide(Lane::Forward, &d.name, workload, set, Role::Canary));
+        }
+        Some(set) if set.replicas == 0 => d.act(render::scale(Lane::Forward, "scale-canary", set, 1)),
+        Some(set)
+            if !pins && set.available > 0 && d.seen.ready_behind(&run.plan.canary_service, &set.name) > 0 =>
+        {
+            run.canary = set.revision(run.canary.commit.clone());
+            run.stage = Stage::Stepping;
+            run.step = 0;
+            run.stage_since = d.now;
+            run.canary_short_since = None;
+            step(d, run);
             return;
         }
-        None => {
-            d.act(render::create_canary(&d.name, &d.namespace, workload, 1));
+        Some(_) => {}
+    }
+    if pins {
+        // The pods' own time begins once the pair leads to them.
+        run.canary_short_since = None;
+        if d.input.rollout.status.as_ref().is_some_and(|status| status.run.is_some()) {
+            d.wait("PinningServices", "the pair of Services is pinned to its two revisions", None);
         }
-        Some(set) => {
-            if set.visible_to(workload) {
-                d.act(render::hide(Lane::Forward, &d.name, workload, set, Role::Canary));
-            } else if set.replicas == 0 {
-                d.act(render::scale(Lane::Forward, "scale-canary", set, 1));
-            }
-            if set.replicas > 0
-                && set.available > 0
-                && d.seen.ready_behind(&run.plan.canary_service, &set.name) > 0
-            {
-                run.canary = set.revision(run.canary.commit.clone());
-                run.stage = Stage::Stepping;
-                run.step = 0;
-                run.stage_since = d.now;
-                run.canary_short_since = None;
-                d.status.run = Some(run);
-                d.wake_within(super::draft::BUSY_WAKE);
-                return;
-            }
-        }
+        prepared_in_time(d, &mut run);
     }
     ready_or_back(d, &mut run, 1);
     finish_pass(d, run);
+}
+
+/// What comes before the canary's first pod may take as long as the workload gives its pods; the run goes back after
+/// that.
+fn prepared_in_time(d: &mut Draft<'_>, run: &mut Run) {
+    let seconds = run.plan.progress_deadline_seconds;
+    d.wait_until(d.after(run.stage_since, seconds));
+    if d.passed(run.stage_since, seconds) {
+        let wait =
+            d.wait.as_ref().map_or_else(|| "nothing got ready".to_owned(), |wait| wait.message.clone());
+        let message = format!("the canary could not be prepared within {seconds} s: {wait}");
+        d.go_back(run, Outcome::NotProven, "NotPrepared", message);
+    }
 }
 
 /// One step: capacity, weight, acknowledgement, settle, evidence, next.

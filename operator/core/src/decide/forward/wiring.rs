@@ -30,7 +30,7 @@ pub(super) fn hide_history(d: &mut Draft<'_>, run: &Run, workload: &Workload) ->
     !others.is_empty()
 }
 
-/// Pins the pair to its two revisions. True when something had to change: pods come only after that.
+/// Pins the pair to its two revisions. True when something had to change.
 pub(super) fn pin_pair(d: &mut Draft<'_>, run: &Run) -> bool {
     let plan = &run.plan;
     let apex = apex_selector(d, run);
@@ -44,9 +44,6 @@ pub(super) fn pin_pair(d: &mut Draft<'_>, run: &Run) -> bool {
             d.act(render::select(Lane::Forward, service, render::pinned(&apex, hash)));
             changed = true;
         }
-    }
-    if changed {
-        d.wait("PinningServices", "the pair of Services is pinned to its two revisions", None);
     }
     changed
 }
