@@ -1,9 +1,9 @@
 //! Executes actions: one write each, bounded, idempotent. Every write of the controller to another object
 //! passes here.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::Value;
 use sluice_core::action::{Action, Kind, Lane, PatchOp, SetWeights, Write};
 use sluice_core::api::MANAGER;
@@ -14,6 +14,7 @@ use crate::client::{ABORT_LIMIT, FORWARD_LIMIT, bounded};
 use crate::context::Context;
 use crate::crash;
 use crate::error::{CallError, CallErrorKind};
+use crate::store::Object;
 use crate::watch::{Key, Watched};
 
 /// How often weights are rendered again when the route moves under the patch.
@@ -22,20 +23,14 @@ const WEIGHT_TRIES: usize = 4;
 /// What came of an action.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Written.
-    Done,
+    /// Written; the object as it is now, unless it was deleted.
+    Done(Option<Box<Object>>),
     /// It was so already.
     Already,
     /// The world moved under it: read again and decide again.
     Moved(String),
     /// Not written.
     Failed(CallError),
-}
-
-impl Outcome {
-    fn is_good(&self) -> bool {
-        matches!(self, Self::Done | Self::Already)
-    }
 }
 
 /// Executes actions in order. Those that return traffic are all tried; the others stop at the first that did not
@@ -53,12 +48,15 @@ pub async fn execute(ctx: &Context, key: &Key, actions: &[Action]) -> Result<Mov
             return Ok(moved);
         }
         let outcome = one(ctx, key, action).await;
-        if matches!(outcome, Outcome::Done) {
+        if matches!(outcome, Outcome::Done(_)) {
             crash::after_step(&key.namespace, action.name);
         }
         match outcome {
-            outcome if outcome.is_good() => {
-                info!(action = action.name, kind = ?action.kind, object = %action.object, outcome = ?outcome, "written");
+            Outcome::Done(_) => {
+                info!(action = action.name, kind = ?action.kind, object = %action.object, outcome = "Done", "written");
+            }
+            Outcome::Already => {
+                info!(action = action.name, kind = ?action.kind, object = %action.object, outcome = "Already", "written");
             }
             Outcome::Moved(why) => {
                 info!(action = action.name, kind = ?action.kind, object = %action.object, why, "moved, decided again");
@@ -71,7 +69,6 @@ pub async fn execute(ctx: &Context, key: &Key, actions: &[Action]) -> Result<Mov
                 warn!(action = action.name, kind = ?action.kind, object = %action.object, %error, "failed");
                 failure.get_or_insert(error);
             }
-            Outcome::Done | Outcome::Already => {}
         }
     }
     failure.map_or(Ok(moved), Err)
@@ -103,10 +100,11 @@ async fn one(ctx: &Context, key: &Key, action: &Action) -> Outcome {
         Lane::Abort => (&ctx.clients.abort, ABORT_LIMIT),
         Lane::Forward | Lane::Tidy => (&ctx.clients.normal, FORWARD_LIMIT),
     };
-    let resource = resource(action.kind);
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &key.namespace, &resource);
+    let kind = watched(action.kind);
+    let api: Api<Object> = Api::namespaced_with(client.clone(), &key.namespace, &kind.resource());
+    let began = Instant::now();
     let what = format!("{} {:?} {}", action.name, action.kind, action.object);
-    let (verb, outcome) = match &action.write {
+    let (verb, mut outcome) = match &action.write {
         Write::Create(body) => ("create", create(&api, &what, limit, body).await),
         Write::Patch(ops) => ("patch", patch(&api, &what, limit, &action.object, ops).await),
         Write::Weights(weights) => {
@@ -116,44 +114,44 @@ async fn one(ctx: &Context, key: &Key, action: &Action) -> Outcome {
         Write::Delete { uid } => ("delete", delete(&api, &what, limit, &action.object, uid).await),
     };
     let code = match &outcome {
-        Outcome::Done | Outcome::Already => 200,
+        Outcome::Done(_) | Outcome::Already => 200,
         Outcome::Moved(_) => 409,
         Outcome::Failed(error) => error.code,
     };
     ctx.metrics.api_request(verb, code);
+    if let Outcome::Done(written) = &mut outcome
+        && let Some(object) = written.take()
+    {
+        // The next pass decides on it, however late the watch is.
+        ctx.stores.wrote(kind, *object, began);
+    }
     outcome
 }
 
-fn resource(kind: Kind) -> kube::api::ApiResource {
+fn watched(kind: Kind) -> Watched {
     match kind {
-        Kind::Deployment => Watched::Deployment.resource(),
-        Kind::ReplicaSet => Watched::ReplicaSet.resource(),
-        Kind::Service => Watched::Service.resource(),
-        Kind::HTTPRoute => Watched::HttpRoute.resource(),
-        Kind::ProgressiveRollout => Watched::Rollout.resource(),
+        Kind::Deployment => Watched::Deployment,
+        Kind::ReplicaSet => Watched::ReplicaSet,
+        Kind::Service => Watched::Service,
+        Kind::HTTPRoute => Watched::HttpRoute,
+        Kind::ProgressiveRollout => Watched::Rollout,
     }
 }
 
-async fn create(api: &Api<DynamicObject>, what: &str, limit: Duration, body: &Value) -> Outcome {
-    let object: DynamicObject = match serde_json::from_value(body.clone()) {
+async fn create(api: &Api<Object>, what: &str, limit: Duration, body: &Value) -> Outcome {
+    let object = match Object::new(body.clone()) {
         Ok(object) => object,
         Err(error) => return Outcome::Moved(error.to_string()),
     };
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     match bounded(what, limit, api.create(&params, &object)).await {
-        Ok(_) => Outcome::Done,
+        Ok(written) => Outcome::Done(Some(Box::new(written))),
         Err(error) if error.is_already_exists() => Outcome::Already,
         Err(error) => Outcome::Failed(error),
     }
 }
 
-async fn patch(
-    api: &Api<DynamicObject>,
-    what: &str,
-    limit: Duration,
-    name: &str,
-    ops: &[PatchOp],
-) -> Outcome {
+async fn patch(api: &Api<Object>, what: &str, limit: Duration, name: &str, ops: &[PatchOp]) -> Outcome {
     if ops.is_empty() {
         return Outcome::Already;
     }
@@ -163,7 +161,7 @@ async fn patch(
     };
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     match bounded(what, limit, api.patch(name, &params, &Patch::Json::<()>(patch))).await {
-        Ok(_) => Outcome::Done,
+        Ok(written) => Outcome::Done(Some(Box::new(written))),
         Err(error) if refused(&error) => Outcome::Failed(error),
         Err(error) => match error.kind {
             CallErrorKind::Conflict | CallErrorKind::Invalid | CallErrorKind::NotFound => {
@@ -176,7 +174,7 @@ async fn patch(
 
 /// Weights are rendered on the route as it is now, since indexes may have moved, and again when it moves.
 async fn set_weights(
-    api: &Api<DynamicObject>,
+    api: &Api<Object>,
     what: &str,
     limit: Duration,
     name: &str,
@@ -190,8 +188,7 @@ async fn set_weights(
             Ok(None) => return Outcome::Moved(format!("HTTPRoute {name} is gone")),
             Err(error) => return Outcome::Failed(error),
         };
-        let value = serde_json::to_value(&route).unwrap_or_default();
-        let ops = match render::weights(&value, wanted) {
+        let ops = match render::weights(&route.value, wanted) {
             Ok(ops) => ops,
             Err(problem) => return Outcome::Moved(problem.to_string()),
         };
@@ -207,11 +204,11 @@ async fn set_weights(
     last
 }
 
-async fn delete(api: &Api<DynamicObject>, what: &str, limit: Duration, name: &str, uid: &str) -> Outcome {
+async fn delete(api: &Api<Object>, what: &str, limit: Duration, name: &str, uid: &str) -> Outcome {
     let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
     match bounded(what, limit, api.delete(name, &params)).await {
-        Ok(_) => Outcome::Done,
+        Ok(_) => Outcome::Done(None),
         Err(error) if error.is_not_found() || error.is_conflict() => Outcome::Already,
         Err(error) => Outcome::Failed(error),
     }
@@ -246,7 +243,7 @@ mod tests {
             Json(answer)
         });
         let client = api_server(Router::new().fallback(methods)).await.normal;
-        let api: Api<DynamicObject> = Api::namespaced_with(client, "shop", &Watched::HttpRoute.resource());
+        let api: Api<Object> = Api::namespaced_with(client, "shop", &Watched::HttpRoute.resource());
         let wanted = SetWeights {
             stable_service: "web-stable".to_owned(),
             canary_service: "web-canary".to_owned(),
@@ -256,7 +253,7 @@ mod tests {
         };
         for (leads, writes) in [(false, 0), (true, 1)] {
             let outcome = set_weights(&api, "set-weights", FORWARD_LIMIT, "web", &wanted, || leads).await;
-            assert_eq!(matches!(outcome, Outcome::Done), leads, "{outcome:?}");
+            assert_eq!(matches!(outcome, Outcome::Done(_)), leads, "{outcome:?}");
             assert_eq!(written.load(Ordering::SeqCst), writes);
         }
     }

@@ -1,7 +1,11 @@
 //! Reads what stands beside a Deployment: autoscalers, and the claims that its pods share.
 //!
-//! They matter before a workload is enrolled and before a run starts, so they are not watched: each is read live
-//! for the decision that needs it.
+//! They matter before a workload is enrolled and before a run starts, so they are not watched: they are read for the
+//! decision that needs them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use kube::api::{ApiResource, ListParams};
 use kube::core::GroupVersionKind;
@@ -11,11 +15,45 @@ use sluice_core::api::{Mode, ProgressiveRollout};
 use sluice_core::observed::Seen;
 use sluice_core::view::shared_claims;
 
+use crate::context::Context;
 use crate::observe::{listed, named};
+
+/// How old a list of autoscalers may be. They are selected by namespace only: rollouts that start together share one.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Autoscalers that were read just now, by namespace.
+#[derive(Default)]
+pub struct Autoscalers(Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Option<List>>>>>);
+
+struct List {
+    asked: Instant,
+    objects: Vec<Value>,
+}
+
+impl Autoscalers {
+    async fn of(&self, client: &Client, namespace: &str) -> Seen<Vec<Value>> {
+        let place = {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // What is old is dropped, unless it is being asked for.
+            let fresh = |list: &Option<List>| list.as_ref().is_some_and(|list| list.asked.elapsed() < FRESH);
+            known.retain(|_, list| list.try_lock().map_or(true, |list| fresh(&list)));
+            known.entry(namespace.to_owned()).or_default().clone()
+        };
+        // Those that start together wait for the one that asks.
+        let mut list = place.lock().await;
+        if let Some(list) = list.as_ref().filter(|list| list.asked.elapsed() < FRESH) {
+            return Seen::Seen(list.objects.clone());
+        }
+        let asked = Instant::now();
+        let answer = autoscalers(client, namespace).await;
+        *list = answer.get().map(|objects| List { asked, objects: objects.clone() });
+        answer
+    }
+}
 
 /// Autoscalers of the namespace, and claims of the Deployment; `None` where they can't matter.
 pub async fn read(
-    client: &Client,
+    ctx: &Context,
     namespace: &str,
     rollout: &ProgressiveRollout,
     deployment: Option<&Value>,
@@ -23,8 +61,9 @@ pub async fn read(
     let Some(deployment) = deployment.filter(|_| matters(rollout)) else {
         return (None, None);
     };
+    let client = &ctx.clients.normal;
     let (autoscalers, claims) =
-        tokio::join!(autoscalers(client, namespace), claims(client, namespace, deployment));
+        tokio::join!(ctx.autoscalers.of(client, namespace), claims(client, namespace, deployment));
     (Some(autoscalers), Some(claims))
 }
 

@@ -10,7 +10,9 @@ use sluice_core::config::Config;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::beside::Autoscalers;
 use crate::client::Clients;
+use crate::events::Events;
 use crate::evidence::EvidenceStore;
 use crate::guardrails::Guardrails;
 use crate::leader::Leader;
@@ -37,16 +39,18 @@ pub struct Context {
     pub evidence: EvidenceStore,
     /// What is known of pods.
     pub pods: PodStore,
+    /// Autoscalers that were read just now.
+    pub autoscalers: Autoscalers,
     /// Metrics.
     pub metrics: Metrics,
     /// Rollouts to look at.
     pub queue: UnboundedSender<Key>,
-    /// Name of this process in events.
-    pub identity: String,
+    /// Events that wait to be written.
+    pub events: Events,
     /// Whether new templates are surely held.
     pub guardrails: Guardrails,
     /// Places for passes that go forward.
-    pub forward: Semaphore,
+    pub forward: Arc<Semaphore>,
     written: Mutex<BTreeMap<Key, Written>>,
     /// Failed passes in a row, by rollout.
     failures: Mutex<BTreeMap<Key, u32>>,
@@ -74,6 +78,8 @@ impl Context {
         queue: UnboundedSender<Key>,
         identity: String,
     ) -> Self {
+        let forward = Arc::new(Semaphore::new(FORWARD_PLACES));
+        let events = Events::start(clients.normal.clone(), identity, forward.clone());
         Self {
             clients,
             stores,
@@ -82,11 +88,12 @@ impl Context {
             releasing,
             evidence: EvidenceStore::default(),
             pods: PodStore::default(),
+            autoscalers: Autoscalers::default(),
             metrics,
             queue,
-            identity,
+            events,
             guardrails: Guardrails::default(),
-            forward: Semaphore::new(FORWARD_PLACES),
+            forward,
             written: Mutex::default(),
             failures: Mutex::default(),
             moves: Mutex::default(),
@@ -94,20 +101,16 @@ impl Context {
     }
 
     /// The rollout as newest known here: from the store, or as this process wrote it since.
-    pub fn newest(&self, key: &Key) -> Option<Result<Arc<ProgressiveRollout>, serde_json::Error>> {
+    pub fn newest(&self, key: &Key) -> Option<Result<Arc<ProgressiveRollout>, String>> {
         let stored = self.stores.rollout(key)?;
         let written = lock(&self.written).get(key).cloned();
         if let Some(written) = written
-            && written.rollout.uid() == stored.uid()
-            && version(written.rollout.resource_version()) > version(stored.resource_version())
+            && written.rollout.uid() == stored.meta.uid
+            && version(written.rollout.resource_version()) > stored.version()
         {
             return Some(Ok(written.rollout));
         }
-        let value = match serde_json::to_value(&*stored) {
-            Ok(value) => value,
-            Err(error) => return Some(Err(error)),
-        };
-        Some(serde_json::from_value(value).map(Arc::new))
+        Some(stored.rollout())
     }
 
     /// Remembers what was written.
@@ -162,7 +165,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// resourceVersions of one kind are comparable numbers (KEP-5504).
+/// As a number: versions of one kind can be compared (KEP-5504).
 fn version(text: Option<String>) -> u128 {
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }

@@ -8,6 +8,7 @@ pub mod context;
 pub mod crash;
 pub mod crds;
 pub mod error;
+pub mod events;
 pub mod evidence;
 pub mod guardrails;
 pub mod http;
@@ -23,6 +24,7 @@ pub mod reconcile;
 pub mod release;
 pub mod report;
 pub mod start;
+pub mod store;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

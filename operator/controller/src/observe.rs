@@ -1,22 +1,29 @@
 //! Reads what a decision needs: from the stores, or live before anything moves forward.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use kube::api::{DynamicObject, ListParams};
-use kube::{Api, Client, ResourceExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::ListParams;
+use kube::{Api, Client};
 use serde_json::Value;
 use sluice_core::api::{LABEL_ROLLOUT, ProgressiveRollout};
 use sluice_core::limits;
 use sluice_core::observed::{Objects, Observed, Seen};
+use sluice_core::view::{PodTrouble, ReplicaSet, Workload, worst_trouble};
 
 use crate::beside;
 use crate::client::bounded;
 use crate::context::Context;
 use crate::error::CallError;
 use crate::pods;
+use crate::store::{Object, of_deployment, of_rollout};
 use crate::watch::{Key, Watched};
 
+/// What a watch told is as it is now for so long.
+const FRESH: Duration = Duration::from_secs(1);
 /// Limit on one live read.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
@@ -44,29 +51,66 @@ impl Names {
 pub fn cached(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Observed {
     let names = Names::of(rollout);
     let namespace = key.namespace.as_str();
-    let deployment = ctx.stores.list(Watched::Deployment, namespace, |o| o.name_any() == names.workload);
-    let owned = |object: &DynamicObject| {
-        object.labels().get(LABEL_ROLLOUT) == Some(&key.name)
-            || object.owner_references().iter().any(|o| o.kind == "Deployment" && o.name == names.workload)
-    };
-    let replica_sets = ctx.stores.list(Watched::ReplicaSet, namespace, owned);
-    let short = replica_sets.get().and_then(|sets| pods::worth_a_look(rollout, sets));
-    let canary_pods = Seen::Seen(short.map(|run| ctx.pods.troubled(key, run)).unwrap_or_default());
-    Observed::read(Objects {
-        deployment: deployment.map(|list| list.into_iter().next()),
+    let stores = &ctx.stores;
+    let owners = [of_rollout(&key.name), of_deployment(&names.workload)];
+    let workload = stores.named(Watched::Deployment, namespace, [&names.workload]);
+    let replica_sets = stores.owned(Watched::ReplicaSet, namespace, &owners).map(|found| {
+        let mut sets: Vec<ReplicaSet> = found.iter().filter_map(|object| object.replica_set()).collect();
+        sets.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
+        sets
+    });
+    let services = stores.named(Watched::Service, namespace, &names.services);
+    let slices = stores.owned(Watched::EndpointSlice, namespace, &names.services[1..]);
+    let routes = stores.named(Watched::HttpRoute, namespace, &names.routes);
+    let mut seen = Observed {
+        workload: workload.map(|found| found.first().and_then(|object| object.workload())),
         replica_sets,
-        services: ctx.stores.list(Watched::Service, namespace, |o| names.services.contains(&o.name_any())),
-        endpoint_slices: ctx.stores.list(Watched::EndpointSlice, namespace, |o| {
-            o.labels()
-                .get("kubernetes.io/service-name")
-                .is_some_and(|name| names.services[1..].contains(name))
-        }),
-        routes: ctx.stores.list(Watched::HttpRoute, namespace, |o| names.routes.contains(&o.name_any())),
-        canary_pods,
+        services: services.map(|found| found.iter().filter_map(|object| object.service()).collect()),
+        endpoints: slices.map(|found| endpoints(&found)),
+        routes: routes.map(|found| found.iter().filter_map(|object| object.route()).collect()),
+        trouble: None,
         rivals: rivals(ctx, key, rollout),
         autoscalers: None,
         claims: None,
-    })
+    };
+    if let Some(run) = pods::worth_a_look(rollout, &seen) {
+        seen.trouble = worst_trouble(&ctx.pods.troubled(key, run));
+    }
+    seen
+}
+
+/// Ready pods behind each Service, over all its EndpointSlices.
+fn endpoints(slices: &[Arc<Object>]) -> Vec<(String, BTreeSet<String>)> {
+    let mut by_service: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for slice in slices {
+        let service = slice.service_name().unwrap_or_default().to_owned();
+        by_service.entry(service).or_default().extend(slice.ready_pods().into_iter().flatten().cloned());
+    }
+    by_service.into_iter().collect()
+}
+
+/// What the preparation of a run is decided on: from the stores, with the Deployment as it is now, since its template is
+/// what the canary gets, and whether it is still held decides whether Services may be pinned. What the watch told just
+/// now is as good as an answer to a question: a run starts with the news of its template. It also needs what stands
+/// beside the Deployment.
+pub async fn for_preparing(
+    ctx: &Context,
+    key: &Key,
+    rollout: &ProgressiveRollout,
+    seen: Observed,
+) -> Observed {
+    let names = std::slice::from_ref(&rollout.spec.workload_ref.name);
+    let told = ctx.stores.named(Watched::Deployment, &key.namespace, names);
+    let told = told.get().and_then(|found| found.first()).filter(|object| object.read_at.elapsed() < FRESH);
+    if let Some(object) = told {
+        let (autoscalers, claims) = beside::read(ctx, &key.namespace, rollout, Some(&object.value)).await;
+        return seen.with_workload(Seen::Seen(object.workload()), autoscalers, claims);
+    }
+    let deployment = get_all(&ctx.clients.normal, &key.namespace, Watched::Deployment, names).await;
+    let found = deployment.get().and_then(|found| found.first());
+    let (autoscalers, claims) = beside::read(ctx, &key.namespace, rollout, found).await;
+    let workload = deployment.map(|found| found.first().map(Workload::read));
+    seen.with_workload(workload, autoscalers, claims)
 }
 
 /// Live: the rollout and everything that it refers to.
@@ -97,8 +141,8 @@ pub async fn of(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Obser
     let deployment = deployment.map(|list| list.into_iter().next());
     let found = deployment.get().and_then(Option::as_ref);
     let (replica_sets, (autoscalers, claims)) =
-        tokio::join!(replica_sets(client, key, found), beside::read(client, namespace, rollout, found));
-    let mut objects = Objects {
+        tokio::join!(replica_sets(client, key, found), beside::read(ctx, namespace, rollout, found));
+    let mut seen = Observed::read(Objects {
         deployment,
         replica_sets,
         services,
@@ -108,9 +152,9 @@ pub async fn of(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Obser
         rivals: rivals(ctx, key, rollout),
         autoscalers,
         claims,
-    };
-    objects.canary_pods = canary_pods(ctx, key, rollout, &objects).await;
-    Observed::read(objects)
+    });
+    seen.trouble = canary_trouble(ctx, key, rollout, &seen).await;
+    seen
 }
 
 /// Ours by label, the native ones by the Deployment's selector.
@@ -162,23 +206,17 @@ fn selector_text(selector: &Value) -> String {
     parts.join(",")
 }
 
-/// Pods of the canary, only while it lacks some: their own reasons are for people.
-async fn canary_pods(
+/// What keeps pods of the canary from being ready, only while it lacks some: their own reasons are for people.
+async fn canary_trouble(
     ctx: &Context,
     key: &Key,
     rollout: &ProgressiveRollout,
-    objects: &Objects,
-) -> Seen<Vec<Value>> {
-    let Some(run) = objects.replica_sets.get().and_then(|sets| pods::worth_a_look(rollout, sets)) else {
-        return Seen::Seen(Vec::new());
-    };
-    match pods::of_canary(ctx, key, run).await {
-        Ok(found) => {
-            ctx.pods.saw(key, run, &found);
-            Seen::Seen(found)
-        }
-        Err(error) => Seen::Unseen(error.to_string()),
-    }
+    seen: &Observed,
+) -> Option<PodTrouble> {
+    let run = pods::worth_a_look(rollout, seen)?;
+    let found = pods::of_canary(ctx, key, run).await.ok()?;
+    ctx.pods.saw(key, run, &found);
+    worst_trouble(&found)
 }
 
 async fn get_all(client: &Client, namespace: &str, kind: Watched, names: &[String]) -> Seen<Vec<Value>> {
@@ -186,7 +224,7 @@ async fn get_all(client: &Client, namespace: &str, kind: Watched, names: &[Strin
 }
 
 /// Objects by name; one that does not exist is left out.
-pub async fn named(api: Api<DynamicObject>, what: &str, names: &[String]) -> Seen<Vec<Value>> {
+pub async fn named(api: Api<Object>, what: &str, names: &[String]) -> Seen<Vec<Value>> {
     let reads = names.iter().map(|name| {
         let api = api.clone();
         async move { bounded(format!("get {what} {name}"), READ_LIMIT, api.get_opt(name)).await }
@@ -194,7 +232,7 @@ pub async fn named(api: Api<DynamicObject>, what: &str, names: &[String]) -> See
     let mut found = Vec::new();
     for answer in join_all(reads).await {
         match answer {
-            Ok(Some(object)) => found.extend(serde_json::to_value(&object).ok()),
+            Ok(Some(object)) => found.push(object.value),
             Ok(None) => {}
             Err(error) => return Seen::Unseen(error.to_string()),
         }
@@ -208,9 +246,9 @@ async fn list(client: &Client, namespace: &str, kind: Watched, selector: &str) -
 }
 
 /// Objects that the parameters select.
-pub async fn listed(api: Api<DynamicObject>, what: &str, params: &ListParams) -> Seen<Vec<Value>> {
+pub async fn listed(api: Api<Object>, what: &str, params: &ListParams) -> Seen<Vec<Value>> {
     match bounded(format!("list {what}"), READ_LIMIT, api.list(params)).await {
-        Ok(answer) => Seen::Seen(answer.items.iter().filter_map(|o| serde_json::to_value(o).ok()).collect()),
+        Ok(answer) => Seen::Seen(answer.items.into_iter().map(|object| object.value).collect()),
         Err(error) => Seen::Unseen(error.to_string()),
     }
 }
@@ -218,19 +256,18 @@ pub async fn listed(api: Api<DynamicObject>, what: &str, params: &ListParams) ->
 /// Other rollouts of the same workload that came before this one.
 fn rivals(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Vec<String> {
     let age = |created: Option<String>, name: &str| (created.unwrap_or_default(), name.to_owned());
-    let created =
-        |meta: &kube::core::ObjectMeta| meta.creation_timestamp.as_ref().map(|time| time.0.to_string());
+    let created = |meta: &ObjectMeta| meta.creation_timestamp.as_ref().map(|time| time.0.to_string());
     let mine = age(created(&rollout.metadata), &key.name);
     let mut older: Vec<_> = ctx
         .stores
-        .rollouts()
+        .rollouts_near(&key.namespace)
         .into_iter()
         .filter(|other| {
-            other.namespace().as_deref() == Some(key.namespace.as_str())
-                && other.name_any() != key.name
-                && other.data["spec"]["workloadRef"]["name"].as_str() == Some(&rollout.spec.workload_ref.name)
+            other.name() != key.name
+                && other.value["spec"]["workloadRef"]["name"].as_str()
+                    == Some(&rollout.spec.workload_ref.name)
         })
-        .map(|other| age(created(&other.metadata), &other.name_any()))
+        .map(|other| age(created(&other.meta), other.name()))
         .filter(|other| *other < mine)
         .collect();
     older.sort();

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::DynamicObject;
 use serde_json::json;
 use sluice_core::api::{LABEL_HASH, LABEL_MANAGED, LABEL_ROLLOUT, ProgressiveRollout};
 use sluice_core::decide::{Input, decide};
@@ -18,6 +17,7 @@ use tracing::{info, warn};
 use crate::actuate;
 use crate::context::Context;
 use crate::observe;
+use crate::store::Object;
 use crate::watch::{Key, Watched};
 
 /// How often orphans are looked for; one is released when it is seen twice in a row.
@@ -47,10 +47,10 @@ pub async fn watch(ctx: Arc<Context>, stop: CancellationToken) {
 /// Deployments with our label that no rollout names.
 fn orphans(ctx: &Context) -> BTreeSet<Key> {
     let rollouts = ctx.stores.rollouts();
-    let named = |object: &DynamicObject| {
+    let named = |object: &Object| {
         rollouts.iter().any(|rollout| {
             rollout.namespace() == object.namespace()
-                && rollout.data["spec"]["workloadRef"]["name"].as_str() == Some(&object.name_any())
+                && rollout.value["spec"]["workloadRef"]["name"].as_str() == Some(&object.name_any())
         })
     };
     let labelled = ctx.stores.all(Watched::Deployment, |object| {
@@ -63,22 +63,21 @@ fn orphans(ctx: &Context) -> BTreeSet<Key> {
 /// rollout that exists, in `alive`: its ReplicaSets and Services are in use, perhaps in the middle of a run. Without a
 /// trace the rollout has no name, and so nothing that carries one is touched.
 fn belonged_to(
-    deployment: &DynamicObject,
-    sets: &[Arc<DynamicObject>],
-    services: &[Arc<DynamicObject>],
+    deployment: &Object,
+    sets: &[Arc<Object>],
+    services: &[Arc<Object>],
     alive: &BTreeSet<String>,
 ) -> (String, String) {
-    let rollout_of = |object: &DynamicObject| {
-        object.labels().get(LABEL_ROLLOUT).filter(|name| !alive.contains(*name)).cloned()
-    };
+    let rollout_of =
+        |object: &Object| object.labels().get(LABEL_ROLLOUT).filter(|name| !alive.contains(*name)).cloned();
     let uid = deployment.uid().unwrap_or_default();
     let owned = sets
         .iter()
         .filter(|set| set.owner_references().iter().any(|o| o.uid == uid))
         .find_map(|s| rollout_of(s));
-    let labels = &deployment.data["spec"]["template"]["metadata"]["labels"];
-    let selects = |service: &DynamicObject| {
-        let selector = service.data["spec"]["selector"].as_object();
+    let labels = &deployment.value["spec"]["template"]["metadata"]["labels"];
+    let selects = |service: &Object| {
+        let selector = service.value["spec"]["selector"].as_object();
         selector.is_some_and(|selector| {
             selector.iter().all(|(key, value)| key == LABEL_HASH || labels.get(key) == Some(value))
         })
@@ -96,8 +95,8 @@ fn belonged_to(
 
 /// Lets go of one, as if its rollout were being deleted now: history visible, Services un-pinned, label and mark off.
 async fn release(ctx: &Context, key: &Key) -> Result<(), crate::error::CallError> {
-    let near = |object: &DynamicObject| object.namespace().as_deref() == Some(key.namespace.as_str());
-    let labelled = |object: &DynamicObject| near(object) && object.labels().contains_key(LABEL_ROLLOUT);
+    let near = |object: &Object| object.namespace().as_deref() == Some(key.namespace.as_str());
+    let labelled = |object: &Object| near(object) && object.labels().contains_key(LABEL_ROLLOUT);
     let deployments =
         ctx.stores.all(Watched::Deployment, |object| near(object) && object.name_any() == key.name);
     let Some(deployment) = deployments.first() else {
@@ -140,36 +139,24 @@ mod tests {
 
     use super::*;
 
-    fn object(kind: Watched, value: Value) -> Arc<DynamicObject> {
-        let mut object: DynamicObject = serde_json::from_value(value).unwrap();
-        object.types =
-            Some(kube::core::TypeMeta { api_version: "v1".to_owned(), kind: kind.as_str().to_owned() });
-        Arc::new(object)
+    fn object(value: Value) -> Arc<Object> {
+        Arc::new(Object::new(value).unwrap())
     }
 
-    fn deployment(name: &str) -> Arc<DynamicObject> {
-        object(
-            Watched::Deployment,
-            json!({"metadata": {"name": name, "uid": format!("uid-{name}")},
-                "spec": {"template": {"metadata": {"labels": {"app": name}}}}}),
-        )
+    fn deployment(name: &str) -> Arc<Object> {
+        object(json!({"metadata": {"name": name, "uid": format!("uid-{name}")},
+                "spec": {"template": {"metadata": {"labels": {"app": name}}}}}))
     }
 
-    fn set(rollout: &str, deployment: &str) -> Arc<DynamicObject> {
-        object(
-            Watched::ReplicaSet,
-            json!({"metadata": {"name": format!("{deployment}-1"), "labels": {LABEL_ROLLOUT: rollout},
+    fn set(rollout: &str, deployment: &str) -> Arc<Object> {
+        object(json!({"metadata": {"name": format!("{deployment}-1"), "labels": {LABEL_ROLLOUT: rollout},
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment,
-                    "uid": format!("uid-{deployment}")}]}}),
-        )
+                    "uid": format!("uid-{deployment}")}]}}))
     }
 
-    fn stable(rollout: &str, apex: &str, app: &str) -> Arc<DynamicObject> {
-        object(
-            Watched::Service,
-            json!({"metadata": {"name": format!("{apex}-stable"), "labels": {LABEL_ROLLOUT: rollout}},
-                "spec": {"selector": {"app": app, LABEL_HASH: "x"}}}),
-        )
+    fn stable(rollout: &str, apex: &str, app: &str) -> Arc<Object> {
+        object(json!({"metadata": {"name": format!("{apex}-stable"), "labels": {LABEL_ROLLOUT: rollout}},
+                "spec": {"selector": {"app": app, LABEL_HASH: "x"}}}))
     }
 
     fn named(name: &str, apex: &str) -> (String, String) {

@@ -16,6 +16,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::Value;
 use sluice_core::api::{LABEL_HASH, ProgressiveRollout, Run};
+use sluice_core::observed::Observed;
 use sluice_core::view::worst_trouble;
 use tracing::debug;
 
@@ -28,8 +29,11 @@ use crate::watch::{Key, Watched};
 const LIMIT: Duration = Duration::from_secs(5);
 /// Limit on asking when pods were created: an evaluation waits for it.
 const CREATED_LIMIT: Duration = Duration::from_secs(1);
-/// The pods of a canary that lacks some are looked at this often.
+/// The pods of a canary that lacks some are looked at after so long: most pods only need a moment, and many that start
+/// at once need all that the API server has.
 const TROUBLE_INTERVAL: Duration = Duration::from_secs(2);
+/// Each time after twice as long, but at least this often.
+const LONGEST_TROUBLE_INTERVAL: Duration = Duration::from_secs(8);
 /// Creation times are asked for at most this often, however many new pods are named meanwhile.
 const CREATED_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -42,7 +46,10 @@ pub struct PodStore {
 #[derive(Default)]
 struct Entry {
     run_id: String,
+    /// When they were looked at, or when it was found that they are worth it.
     looked_at: Option<Instant>,
+    /// How long after that they are looked at again, once they were.
+    pause: Option<Duration>,
     /// The pod in the worst trouble.
     worst: Option<Value>,
     asked_at: Option<Instant>,
@@ -90,31 +97,26 @@ impl PodStore {
     }
 }
 
-/// The run whose canary's pods are worth a look, given its ReplicaSets: it lacks some, and goes forward.
-pub fn worth_a_look<'a>(rollout: &'a ProgressiveRollout, replica_sets: &[Value]) -> Option<&'a Run> {
+/// The run whose canary's pods are worth a look: it lacks some, and goes forward.
+pub fn worth_a_look<'a>(rollout: &'a ProgressiveRollout, seen: &Observed) -> Option<&'a Run> {
     let run = rollout.status.as_ref()?.run.as_ref().filter(|run| run.going_back.is_none())?;
-    let named = |set: &&Value| set["metadata"]["name"].as_str() == Some(run.canary.replica_set.as_str());
-    let set = replica_sets.iter().find(named)?;
-    let wanted = set["spec"]["replicas"].as_i64().unwrap_or(0);
-    let available = set["status"]["availableReplicas"].as_i64().unwrap_or(0);
-    (available < wanted).then_some(run)
+    let set = seen.replica_set(&run.canary.replica_set)?;
+    (set.available < set.replicas).then_some(run)
 }
 
 /// Looks at the pods of a canary that lacks some, beside the pass: nothing waits for it, and a new trouble wakes the
 /// rollout.
-pub fn look(ctx: &Arc<Context>, key: &Key, rollout: &ProgressiveRollout) {
-    let named = |name: String| {
-        let run = rollout.status.as_ref().and_then(|status| status.run.as_ref());
-        run.is_some_and(|run| run.canary.replica_set == name)
-    };
-    let sets = ctx.stores.list(Watched::ReplicaSet, &key.namespace, |object| named(object.name_any()));
-    let Some(run) = sets.get().and_then(|sets| worth_a_look(rollout, sets)).cloned() else {
+pub fn look(ctx: &Arc<Context>, key: &Key, rollout: &ProgressiveRollout, seen: &Observed) {
+    let Some(run) = worth_a_look(rollout, seen).cloned() else {
         return;
     };
     let due = ctx.pods.with(key, &run, |entry| {
-        let due = entry.looked_at.is_none_or(|at| at.elapsed() >= TROUBLE_INTERVAL);
+        let since = entry.looked_at.get_or_insert_with(Instant::now);
+        let pause = entry.pause.unwrap_or(TROUBLE_INTERVAL);
+        let due = since.elapsed() >= pause;
         if due {
-            entry.looked_at = Some(Instant::now());
+            *since = Instant::now();
+            entry.pause = Some((pause * 2).min(LONGEST_TROUBLE_INTERVAL));
         }
         due
     });
@@ -145,10 +147,8 @@ pub async fn of_canary(ctx: &Context, key: &Key, run: &Run) -> Result<Vec<Value>
 /// When each pod of a run was created, as far as known. Asks only when an EndpointSlice names a pod that is not known.
 pub async fn created(ctx: &Context, key: &Key, run: &Run) -> BTreeMap<String, Timestamp> {
     let services = [&run.plan.stable_service, &run.plan.canary_service];
-    let slices = ctx.stores.list(Watched::EndpointSlice, &key.namespace, |object| {
-        object.labels().get("kubernetes.io/service-name").is_some_and(|name| services.contains(&name))
-    });
-    let named = pods_of(slices.get().map(Vec::as_slice).unwrap_or_default());
+    let slices = ctx.stores.owned(Watched::EndpointSlice, &key.namespace, &services.map(Clone::clone));
+    let named = pods_of(slices.get().into_iter().flatten().map(|slice| &slice.value));
     let (known, due) = ctx.pods.with(key, run, |entry| {
         let new = named.iter().any(|name| !entry.created.contains_key(name));
         let due = new && entry.asked_at.is_none_or(|at| at.elapsed() >= CREATED_INTERVAL);
@@ -181,8 +181,8 @@ pub async fn created(ctx: &Context, key: &Key, run: &Run) -> BTreeMap<String, Ti
 }
 
 /// Names of the pods in EndpointSlices, ready or not.
-fn pods_of(slices: &[Value]) -> Vec<String> {
-    let endpoints = slices.iter().filter_map(|slice| slice["endpoints"].as_array()).flatten();
+fn pods_of<'a>(slices: impl Iterator<Item = &'a Value>) -> Vec<String> {
+    let endpoints = slices.filter_map(|slice| slice["endpoints"].as_array()).flatten();
     endpoints.filter_map(|endpoint| endpoint["targetRef"]["name"].as_str()).map(ToOwned::to_owned).collect()
 }
 
@@ -190,6 +190,7 @@ fn pods_of(slices: &[Value]) -> Vec<String> {
 mod tests {
     use serde_json::json;
     use sluice_core::api::{ProgressiveRolloutSpec, ProgressiveRolloutStatus};
+    use sluice_core::observed::{Objects, Seen};
 
     use super::*;
 
@@ -238,12 +239,28 @@ mod tests {
 
     #[test]
     fn only_a_canary_that_lacks_pods_is_looked_at() {
-        let set = |replicas: i64, available: i64| json!({"metadata": {"name": "web-2"}, "spec": {"replicas": replicas}, "status": {"availableReplicas": available}});
+        let seen = |sets: &[(i64, i64)]| {
+            let set = |(replicas, available): &(i64, i64)| {
+                json!({"metadata": {"name": "web-2"}, "spec": {"replicas": replicas},
+                    "status": {"availableReplicas": available}})
+            };
+            Observed::read(Objects {
+                deployment: Seen::Seen(None),
+                replica_sets: Seen::Seen(sets.iter().map(set).collect()),
+                services: Seen::Seen(Vec::new()),
+                endpoint_slices: Seen::Seen(Vec::new()),
+                routes: Seen::Seen(Vec::new()),
+                canary_pods: Seen::Seen(Vec::new()),
+                rivals: Vec::new(),
+                autoscalers: None,
+                claims: None,
+            })
+        };
         let busy = rollout(Some(run("1-a")));
-        assert!(worth_a_look(&busy, &[set(2, 1)]).is_some());
-        assert!(worth_a_look(&busy, &[set(2, 2)]).is_none());
-        assert!(worth_a_look(&busy, &[]).is_none());
-        assert!(worth_a_look(&rollout(None), &[set(2, 1)]).is_none());
+        assert!(worth_a_look(&busy, &seen(&[(2, 1)])).is_some());
+        assert!(worth_a_look(&busy, &seen(&[(2, 2)])).is_none());
+        assert!(worth_a_look(&busy, &seen(&[])).is_none());
+        assert!(worth_a_look(&rollout(None), &seen(&[(2, 1)])).is_none());
     }
 
     #[test]
@@ -253,6 +270,6 @@ mod tests {
             json!({"endpoints": null}),
             json!({"endpoints": [{"addresses": ["10.0.0.1"]}]}),
         ];
-        assert_eq!(pods_of(&slices), ["a", "b"]);
+        assert_eq!(pods_of(slices.iter()), ["a", "b"]);
     }
 }

@@ -1,24 +1,20 @@
 //! One pass: observe, decide, and act.
 //!
 //! What only returns traffic acts on the stores at once. Everything else is decided a second time on live
-//! objects; its status is written first, by compare-and-swap, so that two controllers never both go forward and
-//! a crash leaves a record of what was intended.
+//! objects, of which a run that nobody meets yet needs the Deployment alone; its status is written first, by
+//! compare-and-swap, so that two controllers never both go forward and a crash leaves a record of what was intended.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, PostParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Resource, ResourceExt};
-use sluice_core::action::EventKind;
 use sluice_core::api::{ProgressiveRollout, ProgressiveRolloutStatus, Waiting};
 use sluice_core::check;
 use sluice_core::decide::{Decision, Input, decide};
 use sluice_core::observed::Observed;
 use sluice_core::verdict::Verdict;
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, error, info_span, warn};
 
 use crate::actuate::Moved;
 use crate::client::{ABORT_LIMIT, FORWARD_LIMIT, bounded};
@@ -35,8 +31,6 @@ const BACK_RETRY: Duration = Duration::from_millis(200);
 const VIOLATION_RETRY: Duration = Duration::from_secs(5);
 /// A watch delivers what somebody else wrote after about this long.
 const CONFLICT_RETRY: Duration = Duration::from_millis(50);
-/// Longest note of an event in bytes, as the API server has it.
-const NOTE_LIMIT: usize = 1024;
 /// A status that differs only in numbers for people is written at most this often.
 const DISPLAY_INTERVAL: Duration = Duration::from_secs(2);
 /// One that differs only in what the evidence remembers, while nobody would see a change, at most this often. What a
@@ -90,7 +84,7 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
     }
     let verdict = ctx.evidence.verdict(key);
     let seen = observe::cached(ctx, key, &rollout);
-    pods::look(ctx, key, &rollout);
+    pods::look(ctx, key, &rollout, &seen);
     let first = decide(input(ctx, &rollout, &seen, &verdict));
     if first.actions.is_empty() && !needs_write(ctx, key, &rollout, &first) {
         report::metrics(ctx, key, &first.status);
@@ -100,6 +94,20 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
         return Ok(soon(ctx, go_back(ctx, key, &rollout, first).await));
     }
     let _place = ctx.forward.acquire().await;
+    if first.only_prepares(rollout.status.as_ref()) {
+        // A status alone is safe by its compare-and-swap.
+        let starts = rollout.status.as_ref().is_none_or(|status| status.run.is_none());
+        if first.actions.is_empty() && !starts {
+            let live = input(ctx, &rollout, &seen, &verdict);
+            return go_forward(ctx, key, &live, first).await;
+        }
+        let seen = observe::for_preparing(ctx, key, &rollout, seen).await;
+        let live = input(ctx, &rollout, &seen, &verdict);
+        let second = decide(live);
+        if second.only_prepares(rollout.status.as_ref()) {
+            return go_forward(ctx, key, &live, second).await;
+        }
+    }
     let Some((rollout, seen)) = observe::live(ctx, key).await? else {
         return Ok(None);
     };
@@ -110,15 +118,29 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
         return Ok(soon(ctx, go_back(ctx, key, &rollout, second).await));
     }
     enrol_only_behind_guardrails(ctx, &rollout, &mut second);
-    if !allowed(ctx, &live, &second) {
+    go_forward(ctx, key, &live, second).await
+}
+
+/// Records what was decided, by compare-and-swap, and does it.
+async fn go_forward(
+    ctx: &Context,
+    key: &Key,
+    input: &Input<'_>,
+    decision: Decision,
+) -> Result<Option<Duration>, CallError> {
+    if !allowed(ctx, input, &decision) {
         return Ok(Some(VIOLATION_RETRY));
     }
-    if needs_write(ctx, key, &rollout, &second) {
-        write_status(ctx, key, &rollout, &second, FORWARD_LIMIT).await?;
+    if needs_write(ctx, key, input.rollout, &decision) {
+        match write_status(ctx, key, input.rollout, &decision, FORWARD_LIMIT).await {
+            // Somebody wrote meanwhile: decide again on the newer object, once it is here.
+            Err(error) if error.is_conflict() => return Ok(Some(CONFLICT_RETRY)),
+            other => other?,
+        }
     }
-    let moved = actuate::execute(ctx, key, &second.actions).await?;
-    report::metrics(ctx, key, &second.status);
-    Ok(Some(again(ctx, key, moved, second.wake)))
+    let moved = actuate::execute(ctx, key, &decision.actions).await?;
+    report::metrics(ctx, key, &decision.status);
+    Ok(Some(again(ctx, key, moved, decision.wake)))
 }
 
 /// An enrolled workload whose next template is not held would be a broken promise: the enrolment waits instead.
@@ -281,37 +303,8 @@ async fn write_status(
     crash::after_status(&key.namespace, &before, &decision.status);
     report::transitions(ctx, key, &before, &decision.status);
     ctx.wrote(key, written);
-    publish(ctx, rollout, decision).await;
+    ctx.events.tell(rollout, &decision.events);
     Ok(())
-}
-
-/// Events are for people: one that can't be written is logged, and nothing waits for it.
-async fn publish(ctx: &Context, rollout: &ProgressiveRollout, decision: &Decision) {
-    if decision.events.is_empty() {
-        return;
-    }
-    let reporter = Reporter { controller: "sluice".to_owned(), instance: Some(ctx.identity.clone()) };
-    let recorder = Recorder::new(ctx.clients.normal.clone(), reporter);
-    let reference: ObjectReference = rollout.object_ref(&());
-    for event in &decision.events {
-        info!(rollout = %rollout.name_any(), reason = event.reason, message = %event.message, "event");
-        let end = event.message.floor_char_boundary(NOTE_LIMIT);
-        let note = event.message[..end].to_owned();
-        let wire = Event {
-            type_: match event.kind {
-                EventKind::Normal => EventType::Normal,
-                EventKind::Warning => EventType::Warning,
-            },
-            reason: event.reason.to_owned(),
-            note: Some(note),
-            action: event.reason.to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = bounded("publish event", FORWARD_LIMIT, recorder.publish(&wire, &reference)).await
-        {
-            warn!(%error, "an event was not written");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use sluice_core::api::{FINALIZER, Phase, ProgressiveRollout};
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::client::{FORWARD_LIMIT, bounded};
 use crate::context::Context;
 use crate::error::CallError;
+use crate::store::Object;
 use crate::watch::{Key, Watched};
 
 /// Pause between two looks.
@@ -115,7 +116,7 @@ pub async fn wait(ctx: &Arc<Context>, timeout: Duration) -> Result<usize, Releas
 /// Why ProgressiveRollouts can't be listed; `None` when the cluster does not know the kind.
 async fn unlisted(client: &Client, namespaces: &[String]) -> Option<String> {
     let resource = Watched::Rollout.resource();
-    let apis: Vec<(String, Api<DynamicObject>)> = match namespaces {
+    let apis: Vec<(String, Api<Object>)> = match namespaces {
         [] => vec![("in all namespaces".to_owned(), Api::all_with(client.clone(), &resource))],
         some => some
             .iter()
@@ -135,7 +136,7 @@ async fn unlisted(client: &Client, namespaces: &[String]) -> Option<String> {
 }
 
 /// What a rollout still waits for; `None` when it has let go of everything.
-fn holds(newest: &Result<Arc<ProgressiveRollout>, serde_json::Error>) -> Option<String> {
+fn holds(newest: &Result<Arc<ProgressiveRollout>, String>) -> Option<String> {
     let rollout = match newest {
         Ok(rollout) => rollout,
         Err(error) => return Some(format!("it can't be read by this version of the controller: {error}")),
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_rollout_that_can_not_be_read_is_not_taken_for_released() {
-        let read = |value| serde_json::from_value::<ProgressiveRollout>(value).map(Arc::new);
+        let read = |value| Object::new(value).unwrap().rollout();
         let foreign = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "ProgressiveRollout", "metadata": {"name": "web"},
             "spec": {"workloadRef": {"name": "web"}, "routing": {"service": "web", "routes": [{"name": "web"}]}, "mode": "Later"}});
         assert!(

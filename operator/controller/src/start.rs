@@ -162,6 +162,7 @@ pub async fn run(args: Run) -> Result<(), StartError> {
     if worker.await.is_err() {
         warn!("the queue ended badly");
     }
+    ctx.events.finish().await;
     if lost {
         return Err(StartError::LostLeadership);
     }
@@ -222,6 +223,7 @@ pub async fn release(args: Release) -> Result<(), StartError> {
     let outcome = uninstall::wait(&ctx, args.timeout).await;
     stop.cancel();
     let _ = worker.await;
+    ctx.events.finish().await;
     ctx.leader.resign().await;
     outcome?;
     Ok(())

@@ -1,16 +1,16 @@
 //! Every input of the controller: one stream per kind into a store, and from there to the rollouts it concerns.
 //!
-//! Foreign objects stay dynamic, so that a field that our types don't know neither stops a stream nor gets lost.
+//! Foreign objects stay raw, so that a field that our types don't know neither stops a stream nor gets lost.
 //! A stream that fails says why: its kind is then unseen, and nothing moves forward on it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use futures::StreamExt;
 use jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::ApiResource;
 use kube::core::GroupVersionKind;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{WatchStreamExt, reflector, watcher};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
 use sluice_core::api::LABEL_ROLLOUT;
@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
 use crate::panics::essential;
+use crate::store::{Object, Store};
 
 /// Watches end and start again after this long, so that a dead connection is noticed.
 const WATCH_TIMEOUT_SECONDS: u32 = 60;
@@ -86,9 +87,10 @@ struct Stream {
 
 /// One kind in one namespace, or in all of them. Each part is seen or unseen by itself: one that is not listed yet
 /// must not look empty because another one is.
+#[derive(Clone)]
 struct Part {
     namespace: Option<String>,
-    store: Store<DynamicObject>,
+    store: Store,
     /// Why it is not seen now; `None` when it is.
     trouble: Arc<Mutex<Option<String>>>,
 }
@@ -120,13 +122,8 @@ pub struct Key {
 
 impl Key {
     /// The key of an object.
-    pub fn of(object: &DynamicObject) -> Self {
+    pub fn of(object: &Object) -> Self {
         Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
-    }
-
-    /// As the queue wants it.
-    pub fn reference(&self) -> ObjectRef<DynamicObject> {
-        ObjectRef::new_with(&self.name, Watched::Rollout.resource()).within(&self.namespace)
     }
 }
 
@@ -148,20 +145,20 @@ impl Stores {
             };
             let mut parts = Vec::new();
             for namespace in covered {
-                let api: Api<DynamicObject> = match &namespace {
+                let api: Api<Object> = match &namespace {
                     Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
                     None => Api::all_with(client.clone(), &resource),
                 };
                 let trouble = Arc::new(Mutex::new(Some("not listed yet".to_owned())));
-                let writer = reflector::store::Writer::new(resource.clone());
-                parts.push(Part { namespace, store: writer.as_reader(), trouble: trouble.clone() });
-                runs.push((kind, api, writer, trouble));
+                let part = Part { namespace, store: Store::new(kind), trouble };
+                parts.push(part.clone());
+                runs.push((kind, api, part));
             }
             streams.push(Stream { kind, parts });
         }
         let all = Self { streams: Arc::new(streams) };
-        for (kind, api, writer, trouble) in runs {
-            let work = follow(kind, api, writer, trouble, all.clone(), metrics.clone(), queue.clone());
+        for (kind, api, part) in runs {
+            let work = follow(kind, api, part, all.clone(), metrics.clone(), queue.clone());
             essential("watch", work);
         }
         all
@@ -171,45 +168,78 @@ impl Stores {
         self.streams.iter().find(|stream| stream.kind == kind)
     }
 
-    /// Objects of a kind in a namespace that `keep` wants.
-    pub fn list(
+    /// What `find` finds of a kind in a namespace.
+    fn find(
         &self,
         kind: Watched,
         namespace: &str,
-        keep: impl Fn(&DynamicObject) -> bool,
-    ) -> Seen<Vec<Value>> {
+        find: impl Fn(&Store) -> Vec<Arc<Object>>,
+    ) -> Seen<Vec<Arc<Object>>> {
         let Some(stream) = self.stream(kind) else {
             return Seen::Unseen("not watched".to_owned());
         };
-        let covering: Vec<&Part> = stream.parts.iter().filter(|part| part.covers(namespace)).collect();
-        if covering.is_empty() {
+        let covering = || stream.parts.iter().filter(|part| part.covers(namespace));
+        if covering().next().is_none() {
             return Seen::Unseen(format!("namespace {namespace} is not watched"));
         }
-        if let Some(why) = covering.iter().find_map(|part| part.trouble()) {
+        if let Some(why) = covering().find_map(Part::trouble) {
             return Seen::Unseen(why);
         }
-        let found = covering.iter().flat_map(|part| {
-            part.store.state_filter(|object| object.namespace().as_deref() == Some(namespace) && keep(object))
-        });
-        Seen::Seen(found.filter_map(|object| serde_json::to_value(&*object).ok()).collect())
+        Seen::Seen(covering().flat_map(|part| find(&part.store)).collect())
+    }
+
+    /// Objects of a kind with these names; one that does not exist is left out.
+    pub fn named<'a>(
+        &self,
+        kind: Watched,
+        namespace: &str,
+        names: impl IntoIterator<Item = &'a String> + Clone,
+    ) -> Seen<Vec<Arc<Object>>> {
+        self.find(kind, namespace, |store| {
+            names.clone().into_iter().filter_map(|name| store.get(namespace, name)).collect()
+        })
+    }
+
+    /// Objects of a kind that belong to one of these.
+    pub fn owned(&self, kind: Watched, namespace: &str, owners: &[String]) -> Seen<Vec<Arc<Object>>> {
+        self.find(kind, namespace, |store| store.owned(namespace, owners))
+    }
+
+    /// Puts in what this process wrote, in a call that began then.
+    pub fn wrote(&self, kind: Watched, object: Object, began: Instant) {
+        let Some(stream) = self.stream(kind) else {
+            return;
+        };
+        let namespace = object.namespace().unwrap_or_default();
+        if let Some(part) = stream.parts.iter().find(|part| part.covers(&namespace)) {
+            part.store.wrote(object, began);
+        }
     }
 
     /// Objects of a kind in all watched namespaces that `keep` wants.
-    pub fn all(&self, kind: Watched, keep: impl Fn(&DynamicObject) -> bool) -> Vec<Arc<DynamicObject>> {
+    pub fn all(&self, kind: Watched, keep: impl Fn(&Object) -> bool) -> Vec<Arc<Object>> {
         let parts = self.stream(kind).map(|stream| stream.parts.as_slice()).unwrap_or_default();
-        parts.iter().flat_map(|part| part.store.state_filter(&keep)).collect()
+        parts.iter().flat_map(|part| part.store.all()).filter(|object| keep(object)).collect()
     }
 
     /// All rollouts.
-    pub fn rollouts(&self) -> Vec<Arc<DynamicObject>> {
-        self.stream(Watched::Rollout)
-            .map(|stream| stream.parts.iter().flat_map(|part| part.store.state()).collect())
-            .unwrap_or_default()
+    pub fn rollouts(&self) -> Vec<Arc<Object>> {
+        self.all(Watched::Rollout, |_| true)
+    }
+
+    /// Rollouts of a namespace.
+    pub fn rollouts_near(&self, namespace: &str) -> Vec<Arc<Object>> {
+        let parts = self.stream(Watched::Rollout).map(|stream| stream.parts.as_slice()).unwrap_or_default();
+        parts
+            .iter()
+            .filter(|part| part.covers(namespace))
+            .flat_map(|part| part.store.near(namespace))
+            .collect()
     }
 
     /// One rollout.
-    pub fn rollout(&self, key: &Key) -> Option<Arc<DynamicObject>> {
-        self.stream(Watched::Rollout)?.parts.iter().find_map(|part| part.store.get(&key.reference()))
+    pub fn rollout(&self, key: &Key) -> Option<Arc<Object>> {
+        self.stream(Watched::Rollout)?.parts.iter().find_map(|part| part.store.get(&key.namespace, &key.name))
     }
 
     /// Whether a kind is listed in every watched namespace.
@@ -218,83 +248,81 @@ impl Stores {
     }
 
     /// Which rollouts an object concerns.
-    fn concerned(&self, kind: Watched, object: &DynamicObject) -> Vec<Key> {
+    fn concerned(&self, kind: Watched, object: &Object) -> Vec<Key> {
         if kind == Watched::Rollout {
             return vec![Key::of(object)];
         }
-        let namespace = object.namespace().unwrap_or_default();
+        let namespace = object.meta.namespace.as_deref().unwrap_or_default();
         let names = names_of(kind, object);
-        let concerns = |rollout: &&Arc<DynamicObject>| {
-            if rollout.namespace().as_deref() != Some(namespace.as_str()) {
-                return false;
-            }
-            let spec = &rollout.data["spec"];
-            let is = |pointer: &str| {
-                spec.pointer(pointer)
-                    .and_then(Value::as_str)
-                    .is_some_and(|name| names.iter().any(|n| n == name))
-            };
+        let concerns = |rollout: &&Arc<Object>| {
+            let spec = &rollout.value["spec"];
+            let is = |name: &Value| name.as_str().is_some_and(|name| names.contains(&name));
             match kind {
                 Watched::Rollout => true,
-                Watched::Deployment => is("/workloadRef/name"),
+                Watched::Deployment => is(&spec["workloadRef"]["name"]),
                 Watched::ReplicaSet => {
-                    is("/workloadRef/name") || object.labels().get(LABEL_ROLLOUT) == Some(&rollout.name_any())
+                    is(&spec["workloadRef"]["name"]) || object.label(LABEL_ROLLOUT) == Some(rollout.name())
                 }
                 Watched::Service | Watched::EndpointSlice => {
-                    let apex = spec.pointer("/routing/service").and_then(Value::as_str).unwrap_or_default();
-                    let pair = [apex.to_owned(), limits::stable_service(apex), limits::canary_service(apex)];
-                    names.iter().any(|name| pair.contains(name))
+                    let apex = spec["routing"]["service"].as_str().unwrap_or_default();
+                    names.iter().any(|name| {
+                        *name == apex
+                            || *name == limits::stable_service(apex)
+                            || *name == limits::canary_service(apex)
+                    })
                 }
                 Watched::HttpRoute => {
-                    let routes = spec.pointer("/routing/routes").and_then(Value::as_array);
-                    routes.into_iter().flatten().any(|route| {
-                        route["name"].as_str().is_some_and(|name| names.iter().any(|n| n == name))
-                    })
+                    let routes = spec["routing"]["routes"].as_array();
+                    routes.into_iter().flatten().any(|route| is(&route["name"]))
                 }
             }
         };
-        self.rollouts().iter().filter(concerns).map(|rollout| Key::of(rollout)).collect()
+        self.rollouts_near(namespace).iter().filter(concerns).map(|rollout| Key::of(rollout)).collect()
     }
 }
 
 /// The names by which a rollout may refer to an object.
-fn names_of(kind: Watched, object: &DynamicObject) -> Vec<String> {
+fn names_of(kind: Watched, object: &Object) -> Vec<&str> {
     match kind {
-        Watched::ReplicaSet => object
-            .owner_references()
-            .iter()
-            .filter(|o| o.kind == "Deployment")
-            .map(|o| o.name.clone())
-            .collect(),
-        Watched::EndpointSlice => {
-            object.labels().get("kubernetes.io/service-name").cloned().into_iter().collect()
-        }
-        _ => vec![object.name_any()],
+        Watched::ReplicaSet => object.owning_deployments().collect(),
+        Watched::EndpointSlice => object.service_name().into_iter().collect(),
+        _ => vec![object.name()],
     }
 }
 
 async fn follow(
     kind: Watched,
-    api: Api<DynamicObject>,
-    writer: reflector::store::Writer<DynamicObject>,
-    trouble: Arc<Mutex<Option<String>>>,
+    api: Api<Object>,
+    part: Part,
     stores: Stores,
     metrics: Metrics,
     queue: UnboundedSender<Key>,
 ) {
     let config = watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS);
-    let stream = watcher(api, config).default_backoff().modify(|object: &mut DynamicObject| {
-        // managedFields are most of an object's bytes, and nothing here reads them.
-        object.managed_fields_mut().clear();
-    });
-    let mut stream = std::pin::pin!(stream.reflect(writer));
-    let set = |state: Option<String>| *trouble.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    let mut stream = std::pin::pin!(watcher(api, config).default_backoff());
+    let set = |state: Option<String>| *part.trouble.lock().unwrap_or_else(PoisonError::into_inner) = state;
     while let Some(event) = stream.next().await {
         metrics.stream_event(kind.as_str(), Timestamp::now());
         let object = match event {
-            Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => object,
-            Ok(watcher::Event::InitApply(_) | watcher::Event::Init) => continue,
+            Ok(watcher::Event::Apply(object)) => {
+                let object = Arc::new(object);
+                part.store.changed(object.clone());
+                object
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                part.store.gone(&object);
+                Arc::new(object)
+            }
+            Ok(watcher::Event::Init) => {
+                part.store.begin_list();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                part.store.list_one(object);
+                continue;
+            }
             Ok(watcher::Event::InitDone) => {
+                part.store.end_list();
                 set(None);
                 debug!(stream = kind.as_str(), "listed");
                 for rollout in stores.rollouts() {
@@ -306,7 +334,7 @@ async fn follow(
                 // A store that was filled stays usable; live reads decide before anything moves forward.
                 let message = crate::error::innermost(&error);
                 warn!(stream = kind.as_str(), error = %message, "watch failed, it is tried again");
-                if trouble.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+                if part.trouble().is_some() {
                     set(Some(message));
                 }
                 continue;
@@ -325,20 +353,20 @@ mod tests {
 
     use super::*;
 
-    fn object(kind: Watched, namespace: &str, name: &str, data: Value) -> DynamicObject {
-        let mut object = DynamicObject::new(name, &kind.resource()).within(namespace);
-        object.data = data;
-        object
+    fn object(namespace: &str, name: &str, labels: Value, spec: Value) -> Object {
+        let meta = json!({"namespace": namespace, "name": name, "uid": name, "labels": labels});
+        Object::new(json!({"metadata": meta, "spec": spec})).unwrap()
     }
 
     /// A part that is listed with these objects, or not listed yet.
-    fn part(kind: Watched, namespace: Option<&str>, listed: Option<Vec<DynamicObject>>) -> Part {
-        let mut writer = reflector::store::Writer::new(kind.resource());
-        let store = writer.as_reader();
+    fn part(kind: Watched, namespace: Option<&str>, listed: Option<Vec<Object>>) -> Part {
+        let store = Store::new(kind);
         let trouble = listed.is_none().then(|| "not listed yet".to_owned());
+        store.begin_list();
         for object in listed.into_iter().flatten() {
-            writer.apply_watcher_event(&watcher::Event::Apply(object));
+            store.list_one(object);
         }
+        store.end_list();
         Part { namespace: namespace.map(ToOwned::to_owned), store, trouble: Arc::new(Mutex::new(trouble)) }
     }
 
@@ -348,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_namespace_that_is_not_listed_yet_is_unseen_though_another_is() {
-        let web = object(Watched::Deployment, "a", "web", json!({}));
+        let web = object("a", "web", json!({}), json!({}));
         let stores = stores(
             Watched::Deployment,
             vec![
@@ -356,8 +384,10 @@ mod tests {
                 part(Watched::Deployment, Some("b"), None),
             ],
         );
-        let list = |namespace| stores.list(Watched::Deployment, namespace, |_| true);
-        assert_eq!(list("a").get().map(Vec::len), Some(1));
+        let list = |namespace| {
+            stores.named(Watched::Deployment, namespace, [&"web".to_owned()]).map(|found| found.len())
+        };
+        assert_eq!(list("a"), Seen::Seen(1));
         assert_eq!(list("b"), Seen::Unseen("not listed yet".to_owned()));
         assert_eq!(list("c"), Seen::Unseen("namespace c is not watched".to_owned()));
         assert!(!stores.ready(Watched::Deployment));
@@ -365,12 +395,12 @@ mod tests {
 
     #[test]
     fn a_change_concerns_the_rollouts_that_name_the_object() {
-        let spec = json!({"spec": {"workloadRef": {"name": "web"}, "routing": {"service": "front", "routes": [{"name": "site"}]}}});
-        let rollout = object(Watched::Rollout, "a", "guard", spec);
+        let spec = json!({"workloadRef": {"name": "web"}, "routing": {"service": "front", "routes": [{"name": "site"}]}});
+        let rollout = object("a", "guard", json!({}), spec);
         let stores = stores(Watched::Rollout, vec![part(Watched::Rollout, None, Some(vec![rollout]))]);
-        let concerned = |kind: Watched, namespace: &str, name: &str| {
-            !stores.concerned(kind, &object(kind, namespace, name, json!({}))).is_empty()
-        };
+        let labelled =
+            |namespace: &str, name: &str, labels: Value| object(namespace, name, labels, json!({}));
+        let concerned = |kind: Watched, object: &Object| stores.concerned(kind, object).len();
         for (kind, name) in [
             (Watched::Deployment, "web"),
             (Watched::Service, "front"),
@@ -378,16 +408,16 @@ mod tests {
             (Watched::Service, "front-canary"),
             (Watched::HttpRoute, "site"),
         ] {
-            assert!(concerned(kind, "a", name), "{kind:?} {name}");
-            assert!(!concerned(kind, "b", name), "{kind:?} {name} of another namespace");
-            assert!(!concerned(kind, "a", "other"), "{kind:?} other");
+            let named = |namespace: &str, name: &str| concerned(kind, &labelled(namespace, name, json!({})));
+            assert_eq!(named("a", name), 1, "{kind:?} {name}");
+            assert_eq!(named("b", name), 0, "{kind:?} {name} of another namespace");
+            assert_eq!(named("a", "other"), 0, "{kind:?} other");
         }
-        let mut slice = object(Watched::EndpointSlice, "a", "front-canary-x7k", json!({}));
-        assert!(stores.concerned(Watched::EndpointSlice, &slice).is_empty(), "no label, no Service");
-        slice.labels_mut().insert("kubernetes.io/service-name".to_owned(), "front-canary".to_owned());
-        assert_eq!(stores.concerned(Watched::EndpointSlice, &slice).len(), 1);
-        let mut set = object(Watched::ReplicaSet, "a", "web-1", json!({}));
-        set.labels_mut().insert(LABEL_ROLLOUT.to_owned(), "guard".to_owned());
-        assert_eq!(stores.concerned(Watched::ReplicaSet, &set).len(), 1);
+        let slice =
+            |labels: Value| concerned(Watched::EndpointSlice, &labelled("a", "front-canary-x7k", labels));
+        assert_eq!(slice(json!({})), 0, "no label, no Service");
+        assert_eq!(slice(json!({"kubernetes.io/service-name": "front-canary"})), 1);
+        let set = labelled("a", "web-1", json!({LABEL_ROLLOUT: "guard"}));
+        assert_eq!(concerned(Watched::ReplicaSet, &set), 1);
     }
 }
