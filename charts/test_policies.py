@@ -201,6 +201,10 @@ class Policies(unittest.TestCase):
         patch = '{"metadata":{"annotations":{"sluice.dev/held":null}}}'
         told = shop("patch", "deployment", "rel-status", "--subresource=status", "--type=merge", "-p", patch, user=GITOPS, fails=True)
         self.assertIn("is held; see kubectl -n shop get progressiverollout", told.stderr)
+        # Status with the mark passes, as the native controller's must; it takes nothing else along.
+        patch = '{"metadata":{"labels":{"sluice.dev/managed":null}},"spec":{"paused":false},"status":{"observedGeneration":1}}'
+        shop("patch", "deployment", "rel-status", "--subresource=status", "--type=merge", "-p", patch, user=GITOPS)
+        self.assertEqual(state("rel-status"), HELD)
         for _ in range(3):  # a GitOps loop
             shop("apply", "--server-side", "--force-conflicts", "-f", "-", given=manifest("rel-status", "v2", False, False), user=GITOPS)
             self.assertEqual(state("rel-status"), HELD)
