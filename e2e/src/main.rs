@@ -78,6 +78,10 @@ enum Command {
         /// How many
         #[arg(long, default_value_t = 100)]
         rollouts: usize,
+        /// Let Kubernetes' own controllers send as much as they can, instead of what they are limited to by default:
+        /// then the machine's CPU is the limit
+        #[arg(long)]
+        unthrottled: bool,
     },
 }
 
@@ -124,8 +128,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     let run_dir = cli.run_dir.map_or_else(default_run_dir, |folder| folder.join(own_part));
     let work = async {
         let mut options = Options::new(&run_dir);
-        if matches!(cli.command, Command::BenchFleet { .. }) {
+        if let Command::BenchFleet { unthrottled, .. } = cli.command {
             options.scrape_interval = bench::fleet::INTERVAL;
+            options.client_qps = options.client_qps.filter(|_| unthrottled);
         }
         options.images = default_images().into_iter().chain(cli.image).collect();
         let cluster = Cluster::start(options).await?;
@@ -155,8 +160,8 @@ async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
             bench::harm::run(cluster, repetitions).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Demo { report } => demo::run(cluster, &report).await.map(|()| ExitCode::SUCCESS),
-        Command::BenchFleet { rollouts } => {
-            bench::fleet::run(cluster, rollouts).await.map(|()| ExitCode::SUCCESS)
+        Command::BenchFleet { rollouts, unthrottled } => {
+            bench::fleet::run(cluster, rollouts, unthrottled).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Cluster { command } => match command.split_first() {
             Some((program, arguments)) => {

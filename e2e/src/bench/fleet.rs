@@ -51,6 +51,8 @@ const ACCOUNT: &str = "system:serviceaccount:sluice-system:sluice";
 struct Report {
     /// Rollouts.
     n: usize,
+    /// Whether Kubernetes' own controllers could send as much as they can, instead of their default limits.
+    unthrottled: bool,
     /// From the first patch of a template until every canary pod of the first step is available.
     canary_seconds: f64,
     /// From the first POST of a ReplicaSet until the pod of each is available.
@@ -206,7 +208,7 @@ struct Fleet<'a> {
 }
 
 /// Runs it with `n` rollouts and writes the report.
-pub async fn run(cluster: &Cluster, n: usize) -> Result<()> {
+pub async fn run(cluster: &Cluster, n: usize, unthrottled: bool) -> Result<()> {
     ensure!(n > 0, "--rollouts must be at least 1");
     let evaluation = format!("evaluationIntervalSeconds={}", INTERVAL.as_secs());
     let world = World::install(cluster, &["--set", &evaluation, "--set", "logLevel=info"]).await?;
@@ -232,7 +234,7 @@ pub async fn run(cluster: &Cluster, n: usize) -> Result<()> {
         n.min(NAMESPACES)
     );
     fleet.enrol().await?;
-    let report = fleet.measure(&world).await?;
+    let report = fleet.measure(&world, unthrottled).await?;
     super::report("fleet", &report)?;
     ensure!(report.lost_aborts == 0, "{} aborts were lost", report.lost_aborts);
     ensure!(
@@ -275,7 +277,7 @@ impl Fleet<'_> {
         self.merge(&self.deployments, member, &note).await
     }
 
-    async fn measure(&self, world: &World<'_>) -> Result<Report> {
+    async fn measure(&self, world: &World<'_>, unthrottled: bool) -> Result<Report> {
         let n = self.members.len();
         let leader = world.leader().await?;
         let reference_seconds = self.reference(&leader).await?;
@@ -377,6 +379,7 @@ impl Fleet<'_> {
         );
         Ok(Report {
             n,
+            unthrottled,
             canary_seconds: rounded(canary_seconds),
             reference_seconds: rounded(reference_seconds),
             ratio: rounded(canary_seconds / reference_seconds),

@@ -33,6 +33,9 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// Scrape and rule evaluation interval of Prometheus.
     pub scrape_interval: Duration,
+    /// Requests per second that each controller of Kubernetes, and the scheduler, may send, with bursts of twice as
+    /// many; `None` leaves them at the defaults that Kubernetes ships (20 and 50, bursts of 30 and 100).
+    pub client_qps: Option<u32>,
     /// Number of fake nodes, `fake-0` and so on.
     pub fake_nodes: usize,
     /// Seed of the injected faults.
@@ -51,6 +54,7 @@ impl Options {
         Self {
             run_dir: run_dir.into(),
             scrape_interval: Duration::from_secs(1),
+            client_qps: Some(UNTHROTTLED_QPS),
             fake_nodes: 2,
             seed: 1,
             images: Vec::new(),
@@ -59,6 +63,9 @@ impl Options {
         }
     }
 }
+
+/// More than Kubernetes' own controllers ever send on a machine that runs the local cluster.
+pub const UNTHROTTLED_QPS: u32 = 300;
 
 /// Files and folders of a running cluster.
 #[derive(Clone, Debug)]

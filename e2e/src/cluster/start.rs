@@ -78,7 +78,7 @@ pub(super) async fn start(options: Options) -> Result<Cluster> {
         }
     }
     let processes = Processes::new(paths.logs.clone())?;
-    let starter = Starter { paths: &paths, processes: &processes };
+    let starter = Starter { paths: &paths, processes: &processes, client_qps: options.client_qps };
 
     if options.external.is_none() {
         starter.etcd()?;
@@ -142,6 +142,7 @@ pub(super) async fn start(options: Options) -> Result<Cluster> {
 }
 
 struct Starter<'a> {
+    client_qps: Option<u32>,
     paths: &'a Paths,
     processes: &'a Processes,
 }
@@ -207,15 +208,21 @@ impl Starter<'_> {
             "--use-service-account-credentials".into(),
             "--leader-elect=false".into(),
             "--bind-address=127.0.0.1".into(),
-            "--kube-api-qps=300".into(),
-            "--kube-api-burst=600".into(),
         ];
-        self.run("kube-controller-manager", args.into(), &[])?;
+        let limits = self
+            .client_qps
+            .into_iter()
+            .flat_map(|qps| [format!("--kube-api-qps={qps}"), format!("--kube-api-burst={}", 2 * qps)]);
+        self.run("kube-controller-manager", args.into_iter().chain(limits).collect(), &[])?;
         let config = self.file("scheduler.yaml");
+        let mut connection = json!({"kubeconfig": kubeconfig});
+        if let Some(qps) = self.client_qps {
+            connection["qps"] = qps.into();
+            connection["burst"] = (2 * qps).into();
+        }
         let text = json!({
             "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
-            "leaderElection": {"leaderElect": false},
-            "clientConnection": {"kubeconfig": kubeconfig, "qps": 300, "burst": 600},
+            "leaderElection": {"leaderElect": false}, "clientConnection": connection,
         });
         fs::write(&config, text.to_string()).context("scheduler configuration")?;
         self.run("kube-scheduler", vec![format!("--config={config}"), "--bind-address=127.0.0.1".into()], &[])

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use kube::ResourceExt;
 use sluice_core::api::ProgressiveRollout;
 use sluice_core::config::Config;
 use tokio::sync::Semaphore;
@@ -18,10 +17,11 @@ use crate::guardrails::Guardrails;
 use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::pods::PodStore;
-use crate::watch::{Key, Stores};
+use crate::store::Object;
+use crate::watch::{Key, Stores, Watched};
 
 /// Passes that go forward at the same time; returning traffic does not wait for a place.
-const FORWARD_PLACES: usize = 32;
+const FORWARD_PLACES: usize = 16;
 
 /// What every pass shares.
 pub struct Context {
@@ -51,18 +51,12 @@ pub struct Context {
     pub guardrails: Guardrails,
     /// Places for passes that go forward.
     pub forward: Arc<Semaphore>,
-    written: Mutex<BTreeMap<Key, Written>>,
+    /// When this process last wrote the status of a rollout.
+    written: Mutex<BTreeMap<Key, Instant>>,
     /// Failed passes in a row, by rollout.
     failures: Mutex<BTreeMap<Key, u32>>,
     /// Passes in a row under which the world moved, by rollout.
     moves: Mutex<BTreeMap<Key, u32>>,
-}
-
-/// A rollout as this process last wrote it: the store may not have it yet.
-#[derive(Clone)]
-struct Written {
-    rollout: Arc<ProgressiveRollout>,
-    at: Instant,
 }
 
 impl Context {
@@ -100,27 +94,20 @@ impl Context {
         }
     }
 
-    /// The rollout as newest known here: from the store, or as this process wrote it since.
+    /// The rollout as newest known here, with what this process wrote.
     pub fn newest(&self, key: &Key) -> Option<Result<Arc<ProgressiveRollout>, String>> {
-        let stored = self.stores.rollout(key)?;
-        let written = lock(&self.written).get(key).cloned();
-        if let Some(written) = written
-            && written.rollout.uid() == stored.meta.uid
-            && version(written.rollout.resource_version()) > stored.version()
-        {
-            return Some(Ok(written.rollout));
-        }
-        Some(stored.rollout())
+        Some(self.stores.rollout(key)?.rollout())
     }
 
-    /// Remembers what was written.
-    pub fn wrote(&self, key: &Key, rollout: ProgressiveRollout) {
-        lock(&self.written).insert(key.clone(), Written { rollout: Arc::new(rollout), at: Instant::now() });
+    /// Remembers a status that was written, in a call that began then.
+    pub fn wrote(&self, key: &Key, rollout: Object, began: Instant) {
+        lock(&self.written).insert(key.clone(), Instant::now());
+        self.stores.wrote(Watched::Rollout, rollout, began);
     }
 
     /// When this process last wrote the status of a rollout.
     pub fn written_at(&self, key: &Key) -> Option<Instant> {
-        lock(&self.written).get(key).map(|written| written.at)
+        lock(&self.written).get(key).copied()
     }
 
     /// Forgets a rollout that is gone.
@@ -163,9 +150,4 @@ impl Context {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Entries are inserted whole: a panic elsewhere leaves nothing half-done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// As a number: versions of one kind can be compared (KEP-5504).
-fn version(text: Option<String>) -> u128 {
-    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }

@@ -29,11 +29,9 @@ use crate::watch::{Key, Watched};
 const LIMIT: Duration = Duration::from_secs(5);
 /// Limit on asking when pods were created: an evaluation waits for it.
 const CREATED_LIMIT: Duration = Duration::from_secs(1);
-/// The pods of a canary that lacks some are looked at after so long: most pods only need a moment, and many that start
-/// at once need all that the API server has.
-const TROUBLE_INTERVAL: Duration = Duration::from_secs(2);
-/// Each time after twice as long, but at least this often.
-const LONGEST_TROUBLE_INTERVAL: Duration = Duration::from_secs(8);
+/// The pods of a canary that lacks some are looked at this often, and first after so long: most pods only need a moment,
+/// and many that start at once need all that the API server has.
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(4);
 /// Creation times are asked for at most this often, however many new pods are named meanwhile.
 const CREATED_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -48,8 +46,6 @@ struct Entry {
     run_id: String,
     /// When they were looked at, or when it was found that they are worth it.
     looked_at: Option<Instant>,
-    /// How long after that they are looked at again, once they were.
-    pause: Option<Duration>,
     /// The pod in the worst trouble.
     worst: Option<Value>,
     asked_at: Option<Instant>,
@@ -112,11 +108,9 @@ pub fn look(ctx: &Arc<Context>, key: &Key, rollout: &ProgressiveRollout, seen: &
     };
     let due = ctx.pods.with(key, &run, |entry| {
         let since = entry.looked_at.get_or_insert_with(Instant::now);
-        let pause = entry.pause.unwrap_or(TROUBLE_INTERVAL);
-        let due = since.elapsed() >= pause;
+        let due = since.elapsed() >= TROUBLE_INTERVAL;
         if due {
             *since = Instant::now();
-            entry.pause = Some((pause * 2).min(LONGEST_TROUBLE_INTERVAL));
         }
         due
     });

@@ -20,7 +20,8 @@ use crate::actuate::Moved;
 use crate::client::{ABORT_LIMIT, FORWARD_LIMIT, bounded};
 use crate::context::Context;
 use crate::error::CallError;
-use crate::watch::Key;
+use crate::store::Object;
+use crate::watch::{Key, Watched};
 use crate::{actuate, crash, observe, pods, report};
 
 /// Longest wait between two passes of a rollout that fails.
@@ -289,20 +290,22 @@ async fn write_status(
     decision: &Decision,
     limit: Duration,
 ) -> Result<(), CallError> {
-    let mut next = rollout.clone();
-    next.status = Some(decision.status.clone());
-    next.metadata.managed_fields = None;
+    let before = rollout.status.clone().unwrap_or_default();
+    let next = ProgressiveRollout { status: Some(decision.status.clone()), ..rollout.clone() };
+    let next = serde_json::to_value(next)
+        .and_then(Object::new)
+        .map_err(|error| CallError::from_kube("write status", kube::Error::SerdeError(error)))?;
     let client = if limit == ABORT_LIMIT { &ctx.clients.abort } else { &ctx.clients.normal };
-    let api: Api<ProgressiveRollout> = Api::namespaced(client.clone(), &key.namespace);
+    let api: Api<Object> = Api::namespaced_with(client.clone(), &key.namespace, &Watched::Rollout.resource());
     let params =
         PostParams { field_manager: Some(sluice_core::api::MANAGER.to_owned()), ..PostParams::default() };
+    let began = Instant::now();
     let written = bounded("write status", limit, api.replace_status(&key.name, &params, &next)).await;
     ctx.metrics.api_request("update", written.as_ref().map_or_else(|error| error.code, |_| 200));
     let written = written?;
-    let before = rollout.status.clone().unwrap_or_default();
     crash::after_status(&key.namespace, &before, &decision.status);
     report::transitions(ctx, key, &before, &decision.status);
-    ctx.wrote(key, written);
+    ctx.wrote(key, written, began);
     ctx.events.tell(rollout, &decision.events);
     Ok(())
 }
