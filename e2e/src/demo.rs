@@ -184,6 +184,12 @@ fn check(scenarios: &[Scenario]) -> Result<()> {
         ensure!(found.outcome == outcome, "{name} ended {} ({}), not {outcome}", found.outcome, found.reason);
         ensure!(found.pods_restarted == 0, "{name}: {} tested pods were not kept", found.pods_restarted);
     }
+    for name in ["good-human", "good-genai", "quarantine", "revert", "controller-down"] {
+        let found = of(name)?;
+        // Five standard deviations of the injected baseline.
+        let noise = 5.0 * (found.client.failed as f64 - found.excess_failed).max(1.0).sqrt();
+        ensure!(found.excess_failed <= noise, "{name}: {:.1} requests failed too many", found.excess_failed);
+    }
     let (human, assisted) = (of("bad-human")?, of("bad-genai")?);
     ensure!(
         assisted.max_weight_percent < human.max_weight_percent,
@@ -255,7 +261,9 @@ async fn quarantine(n: &Narrator, app: &App<'_>, image: &str) -> Result<Scenario
     ensure!(served == 0, "{served} requests met the rejected image");
     ensure!(status.run_count == play.runs && status.phase == Phase::Rejected, "{}", line(&status));
     let reason = status.waiting.map(|w| w.reason).unwrap_or_default();
-    Ok(play.without_run("quarantine", "Held", &reason, app, counts))
+    let held = status.held.context("no template is held")?;
+    let scenario = play.without_run("quarantine", "Held", &reason, app, counts);
+    Ok(Scenario { provenance: held.provenance.as_str(), ..scenario })
 }
 
 /// Git returns to the stable template: nothing runs, nothing restarts.
@@ -335,11 +343,16 @@ impl Play {
         let seconds_total = self.started.elapsed().as_secs_f64();
         let record = app.status().await?.history.first().cloned().context("no run is recorded")?;
         let counts = app.load.snapshot().since(&self.before);
+        let promoted = record.outcome.as_str() == "Promoted";
+        ensure!(
+            !promoted || self.tested.is_some(),
+            "{name}: promoted, and nobody saw which pods were tested"
+        );
         let pods_restarted = match &self.tested {
             Some((hash, tested)) => tested.difference(&app.pods_of(hash).await?).count(),
             None => 0,
         };
-        if record.outcome.as_str() == "Promoted" {
+        if promoted {
             app.kubectl(&["rollout", "status", &format!("deployment/{NAME}"), "--timeout=30s"]).await?;
         }
         let exposed = record.exposed_since.zip(record.exposed_until);

@@ -149,8 +149,8 @@ impl Cluster {
     pub async fn not_found(&self, name: &str) -> Failure {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource());
         let what = format!("ProgressiveRollout {name:?} not found in namespace {:?}.", self.namespace);
-        let Ok(found) = api.list(&ListParams::default().fields(&format!("metadata.name={name}"))).await
-        else {
+        let params = ListParams::default().fields(&format!("metadata.name={name}"));
+        let Ok(Ok(found)) = tokio::time::timeout(ASIDE_LIMIT, api.list(&params)).await else {
             return Failure::new(format!(
                 "{what} You may not look into all namespaces: choose another one with -n."
             ));
@@ -299,8 +299,13 @@ impl Cluster {
     /// Names of all namespaces, for completion.
     pub async fn namespaces(&self) -> Vec<String> {
         let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
-        let found = api.list_metadata(&ListParams::default()).await;
-        found.into_iter().flat_map(|list| list.items).filter_map(|item| item.metadata.name).collect()
+        let found = tokio::time::timeout(ASIDE_LIMIT, api.list_metadata(&ListParams::default())).await;
+        found
+            .into_iter()
+            .flatten()
+            .flat_map(|list| list.items)
+            .filter_map(|item| item.metadata.name)
+            .collect()
     }
 }
 

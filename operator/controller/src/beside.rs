@@ -27,7 +27,8 @@ pub struct Autoscalers(Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Option<List
 
 struct List {
     asked: Instant,
-    objects: Vec<Value>,
+    /// A failure is shared too: else those that wait would ask one after the other, as long as each takes.
+    answer: Seen<Vec<Value>>,
 }
 
 impl Autoscalers {
@@ -39,14 +40,15 @@ impl Autoscalers {
             known.retain(|_, list| list.try_lock().map_or(true, |list| fresh(&list)));
             known.entry(namespace.to_owned()).or_default().clone()
         };
-        // Those that start together wait for the one that asks.
+        // Those that start together wait for the one that asks, and take its answer.
+        let came = Instant::now();
         let mut list = place.lock().await;
-        if let Some(list) = list.as_ref().filter(|list| list.asked.elapsed() < FRESH) {
-            return Seen::Seen(list.objects.clone());
+        if let Some(list) = list.as_ref().filter(|list| list.asked >= came || list.asked.elapsed() < FRESH) {
+            return list.answer.clone();
         }
         let asked = Instant::now();
         let answer = autoscalers(client, namespace).await;
-        *list = answer.get().map(|objects| List { asked, objects: objects.clone() });
+        *list = Some(List { asked, answer: answer.clone() });
         answer
     }
 }

@@ -19,8 +19,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub const ABORT_LIMIT: Duration = Duration::from_secs(2);
 /// Limit on one call that goes forward or tidies up.
 pub const FORWARD_LIMIT: Duration = Duration::from_secs(5);
-/// Silence on a connection after which it is dead. Longer than the longest watch (290 s, and the watcher's own
-/// 5 s of patience): single calls have the shorter limits above.
+/// Silence on a connection after which it is dead. Longer than the longest watch that an API server may make of ours
+/// (290 s and 5 s of patience; we ask for 60 s): single calls have the shorter limits above.
 const READ_TIMEOUT: Duration = Duration::from_secs(320);
 /// Limit on a stalled write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);

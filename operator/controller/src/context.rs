@@ -20,8 +20,9 @@ use crate::pods::PodStore;
 use crate::store::Object;
 use crate::watch::{Key, Stores, Watched};
 
-/// Passes that go forward at the same time; returning traffic does not wait for a place.
-const FORWARD_PLACES: usize = 16;
+/// Passes that go forward at the same time; returning traffic does not wait for a place. Few, since they come in order: of
+/// many rollouts that start at once all have their pods on the way before the first asks for traffic.
+const FORWARD_PLACES: usize = 8;
 
 /// What every pass shares.
 pub struct Context {

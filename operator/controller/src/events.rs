@@ -86,6 +86,7 @@ async fn write_all(
     forward: Arc<Semaphore>,
     stop: CancellationToken,
 ) {
+    let recorder = Recorder::new(client, reporter);
     loop {
         let told = tokio::select! {
             biased;
@@ -98,17 +99,17 @@ async fn write_all(
         while forward.available_permits() == 0 && told.at.elapsed() < YIELD_LIMIT && !stop.is_cancelled() {
             tokio::time::sleep(YIELD_LOOK).await;
         }
-        write(&client, &reporter, &told, FORWARD_LIMIT).await;
+        write(&recorder, &told, FORWARD_LIMIT).await;
     }
     events.close();
     let end = Instant::now() + FINISH_LIMIT;
     while let Some(told) = events.recv().await {
         let left = end.saturating_duration_since(Instant::now());
-        write(&client, &reporter, &told, left.min(FORWARD_LIMIT)).await;
+        write(&recorder, &told, left.min(FORWARD_LIMIT)).await;
     }
 }
 
-async fn write(client: &Client, reporter: &Reporter, told: &Told, limit: Duration) {
+async fn write(recorder: &Recorder, told: &Told, limit: Duration) {
     let Told { reference, event, .. } = told;
     let end = event.message.floor_char_boundary(NOTE_LIMIT);
     let wire = Wire {
@@ -121,7 +122,6 @@ async fn write(client: &Client, reporter: &Reporter, told: &Told, limit: Duratio
         action: event.reason.to_owned(),
         secondary: None,
     };
-    let recorder = Recorder::new(client.clone(), reporter.clone());
     if let Err(error) = bounded("publish event", limit, recorder.publish(&wire, reference)).await {
         warn!(rollout = ?reference.name, reason = event.reason, %error, "an event was not written");
     }

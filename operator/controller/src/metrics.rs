@@ -66,6 +66,8 @@ pub struct RolloutSnapshot {
     pub stable_samples: f64,
     /// One entry per guard.
     pub guards: Vec<GuardSnapshot>,
+    /// Why the run stands still now, and since when.
+    pub waiting: Option<(&'static str, Timestamp)>,
     /// When the pass ended.
     pub reconciled_at: Timestamp,
 }
@@ -198,7 +200,7 @@ impl Metrics {
         self.inner.rollouts.lock().remove(key);
     }
 
-    /// The rollout stood still for `held` because of `reason`.
+    /// The rollout stood still for `held` because of `reason`, and does not any more. While it does, the snapshot says so.
     pub fn held(&self, key: &RolloutKey, reason: &'static str, held: Duration) {
         *self
             .inner
@@ -344,6 +346,17 @@ struct Entry {
     route_overwrites: u64,
 }
 
+impl Entry {
+    /// Seconds of each reason, with those of the wait that lasts.
+    fn hold_seconds(&self, now: Timestamp) -> BTreeMap<&'static str, f64> {
+        let mut held = self.hold_seconds.clone();
+        if let Some((reason, since)) = self.snapshot.as_ref().and_then(|snapshot| snapshot.waiting) {
+            *held.entry(reason).or_default() += now.duration_since(since).as_secs_f64().max(0.0);
+        }
+        held
+    }
+}
+
 impl Rollouts {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<RolloutKey, Entry>> {
         // Every write under the lock is one assignment: a panic elsewhere leaves no half-written entry.
@@ -440,10 +453,11 @@ impl Collector for Rollouts {
         }
         let help = "Time that the rollout stood still";
         let mut metric = encoder.encode_descriptor("hold_seconds", help, None, MetricType::Counter)?;
+        let now = Timestamp::now();
         for (key, entry) in entries.iter() {
-            for (reason, value) in &entry.hold_seconds {
+            for (reason, value) in entry.hold_seconds(now) {
                 let labels = labels_of(key, vec![("reason", reason)]);
-                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(value, None)?;
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
             }
         }
         let help = "Times that somebody else changed our weights on a route";
@@ -489,8 +503,23 @@ mod tests {
                 max: Some(0.02),
                 score: Some(0.7),
             }],
+            waiting: None,
             reconciled_at: Timestamp::from_millisecond(1_700_000_000_500).expect("in range"),
         }
+    }
+
+    #[test]
+    fn a_wait_counts_while_it_lasts_and_not_twice() {
+        let begin = Timestamp::from_second(1_700_000_000).expect("in range");
+        let mut entry = Entry::default();
+        entry.hold_seconds.insert("NoData", 5.0);
+        entry.snapshot = Some(RolloutSnapshot { waiting: Some(("NoData", begin)), ..snapshot() });
+        let after = |seconds| Timestamp::from_second(1_700_000_000 + seconds).expect("in range");
+        assert_eq!(entry.hold_seconds(after(7200))["NoData"], 7205.0);
+        assert_eq!(entry.hold_seconds(after(-1))["NoData"], 5.0, "another machine's clock");
+        entry.hold_seconds.insert("NoData", 7205.0);
+        entry.snapshot = Some(snapshot());
+        assert_eq!(entry.hold_seconds(after(9000))["NoData"], 7205.0);
     }
 
     #[test]

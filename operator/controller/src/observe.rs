@@ -22,8 +22,6 @@ use crate::pods;
 use crate::store::{Object, of_deployment, of_rollout};
 use crate::watch::{Key, Watched};
 
-/// What a watch told is as it is now for so long.
-const FRESH: Duration = Duration::from_secs(1);
 /// Limit on one live read.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
@@ -90,9 +88,7 @@ fn endpoints(slices: &[Arc<Object>]) -> Vec<(String, BTreeSet<String>)> {
 }
 
 /// What the preparation of a run is decided on: from the stores, with the Deployment as it is now, since its template is
-/// what the canary gets, and whether it is still held decides whether Services may be pinned. What the watch told just
-/// now is as good as an answer to a question: a run starts with the news of its template. It also needs what stands
-/// beside the Deployment.
+/// what the canary gets, and whether it is still held decides whether Services may be pinned; and what stands beside it.
 pub async fn for_preparing(
     ctx: &Context,
     key: &Key,
@@ -100,12 +96,6 @@ pub async fn for_preparing(
     seen: Observed,
 ) -> Observed {
     let names = std::slice::from_ref(&rollout.spec.workload_ref.name);
-    let told = ctx.stores.named(Watched::Deployment, &key.namespace, names);
-    let told = told.get().and_then(|found| found.first()).filter(|object| object.read_at.elapsed() < FRESH);
-    if let Some(object) = told {
-        let (autoscalers, claims) = beside::read(ctx, &key.namespace, rollout, Some(&object.value)).await;
-        return seen.with_workload(Seen::Seen(object.workload()), autoscalers, claims);
-    }
     let deployment = get_all(&ctx.clients.normal, &key.namespace, Watched::Deployment, names).await;
     let found = deployment.get().and_then(|found| found.first());
     let (autoscalers, claims) = beside::read(ctx, &key.namespace, rollout, found).await;

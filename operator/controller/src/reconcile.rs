@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::api::{Api, PostParams};
+use sluice_core::action::{Event, EventKind};
 use sluice_core::api::{ProgressiveRollout, ProgressiveRolloutStatus, Waiting};
 use sluice_core::check;
 use sluice_core::decide::{Decision, Input, decide};
@@ -96,12 +97,6 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
     }
     let _place = ctx.forward.acquire().await;
     if first.only_prepares(rollout.status.as_ref()) {
-        // A status alone is safe by its compare-and-swap.
-        let starts = rollout.status.as_ref().is_none_or(|status| status.run.is_none());
-        if first.actions.is_empty() && !starts {
-            let live = input(ctx, &rollout, &seen, &verdict);
-            return go_forward(ctx, key, &live, first).await;
-        }
         let seen = observe::for_preparing(ctx, key, &rollout, seen).await;
         let live = input(ctx, &rollout, &seen, &verdict);
         let second = decide(live);
@@ -219,6 +214,9 @@ fn allowed(ctx: &Context, input: &Input<'_>, decision: &Decision) -> bool {
     let found = check::violations(input, decision);
     for violation in &found {
         error!(%violation, "the decision breaks an invariant and is not carried out; please report it");
+        let message = format!("{violation}; this is not carried out, please report it");
+        let event = Event { kind: EventKind::Warning, reason: "InvariantViolated", message };
+        ctx.events.tell(input.rollout, &[event]);
     }
     if !found.is_empty() {
         ctx.metrics.reconcile_failed("InvariantViolated");

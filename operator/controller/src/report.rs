@@ -46,6 +46,7 @@ pub fn metrics(ctx: &Context, key: &Key, status: &ProgressiveRolloutStatus) {
                 score: guard.score_permille.map(|score| score as f64 / 1000.0),
             })
             .collect(),
+        waiting: status.waiting.as_ref().filter(|_| run.is_some()).map(|w| (hold(&w.reason), w.since)),
         reconciled_at: Timestamp::now(),
     };
     ctx.metrics.set_rollout(&RolloutKey::new(&key.namespace, &key.name), snapshot);

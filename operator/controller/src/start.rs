@@ -212,15 +212,17 @@ pub async fn release(args: Release) -> Result<(), StartError> {
     let Parts { ctx, changes } = prepare(&args.common, &metrics, false, true).await?;
     uninstall::stop_controller(&ctx, &args.deployment).await.map_err(uninstall::ReleaseError::from)?;
     info!("waits for the controller's Lease");
-    if tokio::time::timeout(args.timeout, ctx.leader.acquired()).await.is_err() {
-        warn!("the Lease was not free in time");
+    // The Job's deadline covers one timeout: waiting for the Lease and for the rollouts share it.
+    let begin = tokio::time::Instant::now();
+    if tokio::time::timeout(args.timeout / 2, ctx.leader.acquired()).await.is_err() {
+        warn!("the Lease was not free in time; traffic returns to stable without it");
     }
     for rollout in ctx.stores.rollouts() {
         let _ = ctx.queue.send(Key::of(&rollout));
     }
     essential("evidence", evidence::poll(ctx.clone(), Providers::new(metrics.clone()), stop.clone()));
     let worker = essential("queue", work(ctx.clone(), changes, Health::default(), metrics, stop.clone()));
-    let outcome = uninstall::wait(&ctx, args.timeout).await;
+    let outcome = uninstall::wait(&ctx, args.timeout.saturating_sub(begin.elapsed())).await;
     stop.cancel();
     let _ = worker.await;
     ctx.events.finish().await;

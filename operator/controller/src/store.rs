@@ -28,8 +28,6 @@ pub struct Object {
     pub meta: ObjectMeta,
     /// The whole object, without `managedFields`: they are most of its bytes, and nothing here reads them.
     pub value: Value,
-    /// When the API server told it to this process.
-    pub read_at: Instant,
     view: OnceLock<View>,
 }
 
@@ -53,17 +51,12 @@ impl Object {
     fn of_fields(fields: Map<String, Value>) -> Result<Self, serde_json::Error> {
         let value = Value::Object(fields);
         let meta = value.get("metadata").map(ObjectMeta::deserialize).transpose()?.unwrap_or_default();
-        Ok(Self { meta, value, read_at: Instant::now(), view: OnceLock::new() })
+        Ok(Self { meta, value, view: OnceLock::new() })
     }
 
     /// As a number: versions of one kind can be compared (KEP-5504).
     pub fn version(&self) -> u128 {
         self.meta.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
-    }
-
-    /// Whether it is in this namespace.
-    pub fn is_in(&self, namespace: &str) -> bool {
-        self.meta.namespace.as_deref() == Some(namespace)
     }
 
     /// Its name.
@@ -231,11 +224,11 @@ pub struct Store {
 #[derive(Default)]
 struct Inner {
     objects: Index,
-    /// The list under way, if one is.
-    listing: Option<Index>,
-    listed_at: Option<Instant>,
-    /// The newest version that the watch has told.
+    /// The newest version that the list, or the watch after it, has told.
     told: u128,
+    listed_at: Option<Instant>,
+    /// The list under way, if one is, and its newest version.
+    listing: Option<(Index, u128)>,
 }
 
 /// Objects by namespace, then by name; and their names by what they belong to.
@@ -326,21 +319,21 @@ impl Store {
 
     /// A new list begins; what is known stays until it is complete.
     pub fn begin_list(&self) {
-        self.write().listing = Some(Index::default());
+        self.write().listing = Some(<(Index, u128)>::default());
     }
 
     /// One object of the list.
     pub fn list_one(&self, object: Object) {
         let mut inner = self.write();
-        inner.told = inner.told.max(object.version());
-        let kind = self.kind;
-        inner.listing.get_or_insert_default().put(kind, Arc::new(object));
+        let (objects, told) = inner.listing.get_or_insert_default();
+        *told = (*told).max(object.version());
+        objects.put(self.kind, Arc::new(object));
     }
 
     /// The list is complete: it is what there is.
     pub fn end_list(&self) {
         let mut inner = self.write();
-        inner.objects = inner.listing.take().unwrap_or_default();
+        (inner.objects, inner.told) = inner.listing.take().unwrap_or_default();
         inner.listed_at = Some(Instant::now());
     }
 
@@ -349,8 +342,8 @@ impl Store {
         let mut inner = self.write();
         inner.told = inner.told.max(object.version());
         let known = inner.objects.get(object.meta.namespace.as_deref().unwrap_or_default(), object.name());
-        // What this process wrote since may be newer.
-        if known.is_none_or(|known| known.uid() != object.uid() || known.version() <= object.version()) {
+        // What this process wrote since may be newer, also under a name that was taken before.
+        if known.is_none_or(|known| known.version() <= object.version()) {
             inner.objects.put(self.kind, object);
         }
     }
@@ -365,11 +358,11 @@ impl Store {
         }
     }
 
-    /// Puts in what this process wrote, in a call that began then. What the watch has told already is not put in
-    /// again: it may have been deleted since.
+    /// Puts in what this process wrote, in a call that began then. What the watch has told already, or a list that ended
+    /// since may have known, is not put in again: it may have been deleted since. A list under way replaces it.
     pub fn wrote(&self, object: Object, began: Instant) {
         let mut inner = self.write();
-        let listed_since = inner.listed_at.is_none_or(|at| at >= began) || inner.listing.is_some();
+        let listed_since = inner.listed_at.is_none_or(|at| at >= began);
         if !listed_since && object.version() > inner.told {
             let object = Arc::new(object);
             let namespace = object.meta.namespace.as_deref().unwrap_or_default();
@@ -474,6 +467,29 @@ mod tests {
         other.meta.uid = Some("other".to_owned());
         store.gone(&other);
         assert_eq!(version(&store, "web-1"), Some(9));
+    }
+
+    #[test]
+    fn late_news_of_an_old_object_does_not_hide_the_new_one_of_its_name() {
+        let store = listed(vec![set("web-1", 5, "web")]);
+        let mut new = set("web-1", 9, "web");
+        new.meta.uid = Some("new".to_owned());
+        store.wrote(new, Instant::now() + Duration::from_millis(1));
+        store.changed(Arc::new(set("web-1", 7, "web")));
+        store.gone(&set("web-1", 8, "web"));
+        assert_eq!(version(&store, "web-1"), Some(9));
+    }
+
+    #[test]
+    fn what_was_written_while_a_list_is_under_way_is_known_until_the_list_is_complete() {
+        let store = listed(vec![set("web-1", 5, "web")]);
+        let began = Instant::now() + Duration::from_millis(1);
+        store.begin_list();
+        store.list_one(set("web-0", 20, "web"));
+        store.wrote(set("web-1", 8, "web"), began);
+        assert_eq!(version(&store, "web-1"), Some(8), "lists may fail for long");
+        store.end_list();
+        assert_eq!(version(&store, "web-1"), None, "the list did not have it any more");
     }
 
     #[test]

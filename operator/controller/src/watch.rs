@@ -256,6 +256,8 @@ impl Stores {
         let names = names_of(kind, object);
         let concerns = |rollout: &&Arc<Object>| {
             let spec = &rollout.value["spec"];
+            // A run under way keeps the routing that it started with.
+            let plan = &rollout.value["status"]["run"]["plan"];
             let is = |name: &Value| name.as_str().is_some_and(|name| names.contains(&name));
             match kind {
                 Watched::Rollout => true,
@@ -264,16 +266,17 @@ impl Stores {
                     is(&spec["workloadRef"]["name"]) || object.label(LABEL_ROLLOUT) == Some(rollout.name())
                 }
                 Watched::Service | Watched::EndpointSlice => {
-                    let apex = spec["routing"]["service"].as_str().unwrap_or_default();
-                    names.iter().any(|name| {
-                        *name == apex
-                            || *name == limits::stable_service(apex)
-                            || *name == limits::canary_service(apex)
-                    })
+                    let of = |apex: &str| {
+                        [apex.to_owned(), limits::stable_service(apex), limits::canary_service(apex)]
+                    };
+                    let apexes = [&spec["routing"]["service"], &plan["service"]];
+                    let wanted = apexes.into_iter().filter_map(Value::as_str).flat_map(of);
+                    wanted.into_iter().any(|wanted| names.contains(&wanted.as_str()))
                 }
                 Watched::HttpRoute => {
-                    let routes = spec["routing"]["routes"].as_array();
-                    routes.into_iter().flatten().any(|route| is(&route["name"]))
+                    let routes = [&spec["routing"]["routes"], &plan["routes"]];
+                    let routes = routes.into_iter().filter_map(Value::as_array).flatten();
+                    routes.into_iter().any(|route| is(&route["name"]))
                 }
             }
         };
@@ -419,5 +422,23 @@ mod tests {
         assert_eq!(slice(json!({"kubernetes.io/service-name": "front-canary"})), 1);
         let set = labelled("a", "web-1", json!({LABEL_ROLLOUT: "guard"}));
         assert_eq!(concerned(Watched::ReplicaSet, &set), 1);
+    }
+
+    #[test]
+    fn a_run_under_way_is_concerned_by_what_it_started_with() {
+        let mut running = object(
+            "a",
+            "guard",
+            json!({}),
+            json!({"workloadRef": {"name": "web"}, "routing": {"service": "new"}}),
+        );
+        running.value["status"] = json!({"run": {"plan": {"service": "old", "routes": [{"name": "old"}]}}});
+        let stores = stores(Watched::Rollout, vec![part(Watched::Rollout, None, Some(vec![running]))]);
+        for (kind, name) in
+            [(Watched::HttpRoute, "old"), (Watched::Service, "old-canary"), (Watched::Service, "new")]
+        {
+            let found = stores.concerned(kind, &object("a", name, json!({}), json!({})));
+            assert_eq!(found.len(), 1, "{kind:?} {name} of the run under way");
+        }
     }
 }

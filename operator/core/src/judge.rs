@@ -6,9 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{Guard, GuardAction, GuardStatus, Run, Stage};
 use crate::evidence::{
-    Alert, AlertPlan, AlertReport, Arm, EvidenceState, GuardPlan, GuardReport, HoldReason, KnownAlert,
-    Outcome, Poll, Sample, combine, first_firing, known_alerts, observe, observe_alerts, report,
-    report_alerts,
+    Alert, AlertPlan, AlertReport, Arm, DEAD_PATH, EvidenceState, GuardPlan, GuardReport, HoldReason,
+    KnownAlert, Outcome, Poll, Sample, combine, first_firing, known_alerts, observe, observe_alerts,
+    path_is_alive, report, report_alerts,
 };
 use crate::verdict::{AlertsAtRest, Verdict, Why};
 
@@ -151,7 +151,11 @@ pub fn at_rest(guards: &[Guard], poll: Option<&Poll>, before: &Verdict) -> Verdi
     let Some(poll) = poll else {
         return Verdict::default();
     };
-    match &poll.answer {
+    let answer = match &poll.answer {
+        Ok(alerts) => dead_path(guards, alerts).map_or(Ok(alerts), Err),
+        Err(trouble) => Err(trouble.clone()),
+    };
+    match answer {
         Ok(alerts) => Verdict {
             firing: firing(guards, Some(poll)),
             at_rest: Some(AlertsAtRest {
@@ -164,12 +168,23 @@ pub fn at_rest(guards: &[Guard], poll: Option<&Poll>, before: &Verdict) -> Verdi
         Err(trouble) => Verdict {
             firing: before.firing.clone(),
             at_rest: Some(AlertsAtRest {
-                trouble: Some(trouble.clone()),
+                trouble: Some(trouble),
                 ..before.at_rest.clone().unwrap_or_default()
             }),
             ..Verdict::default()
         },
     }
+}
+
+/// The guard that decides something and whose watchdog does not fire, in words.
+fn dead_path(guards: &[Guard], alerts: &[Alert]) -> Option<String> {
+    let deciding = guards.iter().filter(|guard| guard.action != GuardAction::Observe);
+    let mut watching = deciding.filter_map(|guard| Some((guard, guard.alert.as_ref()?)));
+    watching.find_map(|(guard, alert)| match path_is_alive(alerts, &alert.watchdog) {
+        Ok(true) => None,
+        Ok(false) => Some(format!("{}: {DEAD_PATH}", guard.name)),
+        Err(unusable) => Some(format!("{}: {unusable}", guard.name)),
+    })
 }
 
 /// The alert that fires under a guard that decides something, in words. Matchers are checked before a spec is accepted;
@@ -223,7 +238,7 @@ fn alert_plans(run: &Run, interval_seconds: i32) -> Vec<AlertPlan> {
             action: guard.action,
             matchers: alert.matchers.clone(),
             min_firing_seconds: alert.min_firing_seconds,
-            watchdog: Vec::new(),
+            watchdog: alert.watchdog.clone(),
             known: run.known_alerts.clone(),
             exposure_start: run.exposed_since,
             canary_hash: Some(run.canary.hash.clone()),
@@ -265,6 +280,7 @@ fn alert_status(alert: &AlertReport) -> GuardStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::AlertMatcher;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_767_225_600 + second).unwrap()
@@ -289,6 +305,25 @@ mod tests {
 
     fn poll(second: i64, answer: Result<Vec<Alert>, String>) -> Poll {
         Poll { at: at(second), answer, silences: Vec::new() }
+    }
+
+    #[test]
+    fn a_watchdog_that_does_not_fire_is_trouble_before_a_run_too() {
+        let mut guards = guards("Abort");
+        let dog: Vec<AlertMatcher> =
+            serde_json::from_value(serde_json::json!([{"label": "alertname", "value": "Watchdog"}])).unwrap();
+        guards[1].alert.as_mut().unwrap().watchdog = dog;
+        let look = |state: &str| {
+            let alerts = vec![alert("Watchdog", "none", 0, state)];
+            at_rest(&guards, Some(&poll(60, Ok(alerts))), &Verdict::default()).at_rest.unwrap()
+        };
+        assert_eq!((look("active").read_at, look("active").trouble), (Some(at(60)), None));
+        let silent = look("suppressed");
+        assert_eq!(silent.read_at, None);
+        assert!(silent.trouble.unwrap().starts_with("pages: the watchdog alert is not firing"));
+        guards[1].action = GuardAction::Observe;
+        let verdict = at_rest(&guards, Some(&poll(60, Ok(Vec::new()))), &Verdict::default());
+        assert_eq!(verdict.at_rest.unwrap().trouble, None, "it decides nothing");
     }
 
     #[test]

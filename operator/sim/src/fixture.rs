@@ -126,7 +126,7 @@ fn guards() -> Vec<Guard> {
         alert,
     };
     let matcher = AlertMatcher { label: "app".to_owned(), op: MatchOp::Equal, value: NAME.to_owned() };
-    let alert = AlertGuard { matchers: vec![matcher], min_firing_seconds: 0 };
+    let alert = AlertGuard { matchers: vec![matcher], min_firing_seconds: 0, watchdog: Vec::new() };
     vec![guard("errors", Some(ErrorRatioGuard::default()), None), guard("pages", None, Some(alert))]
 }
 

@@ -111,7 +111,7 @@ impl Context {
     }
 }
 
-/// Writes to stdout. A reader that went away is no error of ours, but nothing more can be said.
+/// Writes to stdout. A reader that went away ends the command: nobody would see what it goes on to say.
 pub fn write(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -166,7 +166,7 @@ impl Failure {
         Self::Down(if error.is_timeout() {
             format!("{address}: no answer within {} s", auth::TOTAL_TIMEOUT.as_secs())
         } else if error.is_connect() {
-            format!("{address}: can't connect: {cause}")
+            format!("{address}: can't connect: {cause}; is its url right, and may the controller reach it?")
         } else {
             format!("{address}: the connection broke: {cause}")
         })

@@ -125,7 +125,7 @@ impl Prometheus {
     fn refused(&self, promql: &str, error: &str) -> Failure {
         // The reason first: messages are cut at their end.
         Failure::Refused(format!(
-            "{} refuses the query: {error}; the query: {}",
+            "{} refuses the query: {error}; correct metric, codeLabel or matchers of the guard; the query: {}",
             self.address,
             excerpt(promql, 300)
         ))

@@ -115,4 +115,10 @@ pub struct AlertGuard {
     #[serde(default)]
     #[schemars(range(min = 0, max = 3600))]
     pub min_firing_seconds: i32,
+    /// All of these must match one alert that fires all the time, such as the Watchdog of kube-prometheus, at most 16. When
+    /// none does, nothing shows that alerts arrive: the rollout holds, as when the source does not answer. Default none:
+    /// silence is taken for health.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub watchdog: Vec<AlertMatcher>,
 }

@@ -39,7 +39,8 @@ pub struct ProgressiveRolloutSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("workloadRef is immutable: delete this ProgressiveRollout and create one for the other workload"))]
     pub workload_ref: WorkloadRef,
     /// What the change that is being shipped declares about itself. A template that it does not describe has
-    /// provenance Unknown. It counts when a run starts; a run under way keeps the plan it started with.
+    /// provenance Unknown. It counts when a run starts. During a run it can only
+    /// tighten the plan: a riskier provenance applies at once, a milder one to the next run.
     #[serde(default)]
     pub change: Change,
     /// How traffic is divided between stable and canary. A run under way keeps what it started with.

@@ -92,8 +92,8 @@ pub(super) fn step(d: &mut Draft<'_>) {
 
 /// Un-hides history, un-pins the pair, takes label and mark off. True when there was something to do.
 pub(super) fn restore(d: &mut Draft<'_>, workload: &Workload) -> bool {
-    // Label and mark first: an un-hidden ReplicaSet must never be revived under a hold that nobody manages.
-    // A paused Deployment keeps its pause, so nothing rolls.
+    // Label and mark go last: until then nothing new rolls, and when it may, the native controller finds all its history.
+    // A paused Deployment keeps its pause.
     let mut acted = false;
     let hidden: Vec<_> = d
         .seen

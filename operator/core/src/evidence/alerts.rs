@@ -205,6 +205,19 @@ pub fn first_firing(alerts: &[Alert], matchers: &[AlertMatcher]) -> Result<Optio
     Ok(firing.map(describe))
 }
 
+/// What to say when [`path_is_alive`] is false.
+pub const DEAD_PATH: &str = "the watchdog alert is not firing, so nothing shows that alerts arrive: does Prometheus reach this Alertmanager?";
+
+/// Whether the alert that always fires is there; true when none is asked for.
+///
+/// # Errors
+/// A sentence that names the matcher whose expression is not valid.
+pub fn path_is_alive(alerts: &[Alert], watchdog: &[AlertMatcher]) -> Result<bool, String> {
+    let matchers = Matchers::compile(watchdog)?;
+    let fires = |a: &Alert| matchers.matches(&a.labels) && a.status.state != SourceState::Suppressed;
+    Ok(watchdog.is_empty() || alerts.iter().any(fires))
+}
+
 /// Takes in one look at the source. A look that is not newer than the last one changes nothing.
 pub fn observe_alerts(state: &mut AlertGuardState, poll: &Poll, plan: &AlertPlan, now: Timestamp) {
     let at = poll.at.min(now);
@@ -212,9 +225,10 @@ pub fn observe_alerts(state: &mut AlertGuardState, poll: &Poll, plan: &AlertPlan
         return;
     }
     state.last_seen = Some(at);
+    let known = poll.answer.as_deref().unwrap_or_default();
     let compiled =
-        Matchers::compile(&plan.matchers).and_then(|m| Ok((m, Matchers::compile(&plan.watchdog)?)));
-    let (alerts, (matchers, watchdog)) = match (&poll.answer, compiled) {
+        Matchers::compile(&plan.matchers).and_then(|m| Ok((m, path_is_alive(known, &plan.watchdog)?)));
+    let (alerts, (matchers, alive)) = match (&poll.answer, compiled) {
         (Ok(alerts), Ok(compiled)) => (alerts, compiled),
         (answer, compiled) => {
             state.failed_polls = state.failed_polls.saturating_add(1);
@@ -234,8 +248,6 @@ pub fn observe_alerts(state: &mut AlertGuardState, poll: &Poll, plan: &AlertPlan
     if state.tripped {
         return;
     }
-    let alive = plan.watchdog.is_empty()
-        || alerts.iter().any(|a| watchdog.matches(&a.labels) && a.status.state != SourceState::Suppressed);
     match view {
         View { firing: Some((since, message)), trips, .. } => {
             set(state, AlertState::Firing, since, message);
@@ -243,10 +255,7 @@ pub fn observe_alerts(state: &mut AlertGuardState, poll: &Poll, plan: &AlertPlan
             // Only an abort is never taken back: a guard that holds is clear again when its alert is.
             state.tripped = trips && plan.action == GuardAction::Abort;
         }
-        _ if !alive => {
-            let message = "the watchdog alert is not firing, so nothing shows that alerts arrive";
-            set(state, AlertState::SourceMissing, at, message.into());
-        }
+        _ if !alive => set(state, AlertState::SourceMissing, at, DEAD_PATH.to_owned()),
         View { silenced: Some(message), .. } => set(state, AlertState::Silenced, at, message),
         View { existing: Some(message), .. } => set(state, AlertState::PreExisting, at, message),
         View { .. } => set(state, AlertState::Clear, at, String::new()),

@@ -19,8 +19,8 @@ pub mod wealth;
 mod tests;
 
 pub use alerts::{
-    AlertGuardState, AlertPlan, AlertReport, AlertState, KnownAlert, first_firing, known_alerts,
-    observe_alerts, report_alerts,
+    AlertGuardState, AlertPlan, AlertReport, AlertState, DEAD_PATH, KnownAlert, first_firing, known_alerts,
+    observe_alerts, path_is_alive, report_alerts,
 };
 pub use bet::{Counts, Tolerance, ln_factor, ln_factor_one_sample, upper_bound};
 pub use classify::{Class, CodePoint, by_code, classify};

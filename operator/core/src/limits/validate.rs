@@ -72,8 +72,12 @@ fn guard_problems(field: &str, guards: &[Guard]) -> Vec<String> {
         if guard.error_ratio.is_some() == guard.alert.is_some() {
             found.push(format!("{field}[{name}]: set exactly one of errorRatio and alert"));
         }
-        if let Some(Err(problem)) = guard.alert.as_ref().map(|alert| check_matchers(&alert.matchers)) {
-            found.push(format!("{field}[{name}].alert.matchers: {problem}"));
+        if let Some(alert) = &guard.alert {
+            for (list, matchers) in [("matchers", &alert.matchers), ("watchdog", &alert.watchdog)] {
+                if let Err(problem) = check_matchers(matchers) {
+                    found.push(format!("{field}[{name}].alert.{list}: {problem}"));
+                }
+            }
         }
     }
     let judges = guards.iter().any(|g| g.error_ratio.is_some() && g.action == GuardAction::Abort);
@@ -102,7 +106,7 @@ mod tests {
     fn alert(value: &str) -> Guard {
         let matcher =
             AlertMatcher { label: "alertname".to_owned(), op: MatchOp::Matches, value: value.to_owned() };
-        let alert = AlertGuard { matchers: vec![matcher], min_firing_seconds: 0 };
+        let alert = AlertGuard { matchers: vec![matcher], min_firing_seconds: 0, watchdog: Vec::new() };
         Guard { error_ratio: None, alert: Some(alert), ..ratio("alerts") }
     }
 

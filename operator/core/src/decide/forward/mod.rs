@@ -10,7 +10,7 @@ mod wiring;
 
 use crate::action::Lane;
 use crate::api::{FINALIZER, Outcome, Run, RunKind, Stage};
-use crate::render::{self, Role};
+use crate::render;
 use crate::view::Workload;
 
 use super::draft::Draft;
@@ -49,9 +49,6 @@ pub(super) fn prepare(d: &mut Draft<'_>, mut run: Run) {
     let pins = pin_pair(d, &run);
     match set {
         None => d.act(render::create_canary(&d.name, &d.namespace, workload, 1)),
-        Some(set) if set.visible_to(workload) => {
-            d.act(render::hide(Lane::Forward, &d.name, workload, set, Role::Canary));
-        }
         Some(set) if set.replicas == 0 => d.act(render::scale(Lane::Forward, "scale-canary", set, 1)),
         Some(set)
             if !pins && set.available > 0 && d.seen.ready_behind(&run.plan.canary_service, &set.name) > 0 =>
