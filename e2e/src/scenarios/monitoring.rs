@@ -1,10 +1,12 @@
 //! The evidence fails, or speaks: a Prometheus that goes away and comes back, one that was never there, a query it
-//! refuses, and alerts that are the revision's fault or not. Less evidence never means more trust.
+//! refuses, an Alertmanager that hangs, and alerts that are the revision's fault or not. Less evidence never means more
+//! trust.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use sluice_core::api::{
     ConditionStatus, ConditionType, Outcome, Phase, ProgressiveRolloutStatus, Provenance,
@@ -14,6 +16,7 @@ use super::Scenario;
 use super::expect::{
     LOOK, RUN, SOON, at_rest, clean, ended, event, kept, no_failures, outcome, served, serving, tested,
 };
+use crate::cluster::process::Processes;
 use crate::cluster::{ADDRESSES, Cluster, until};
 use crate::workload::{Fault, Select};
 use crate::world::{App, AppSpec, World};
@@ -25,6 +28,7 @@ pub fn scenarios() -> Vec<Scenario> {
         shared!(guards_that_cannot_be_asked_expose_nobody_and_end_not_proven),
         shared!(alerts_count_when_they_are_the_revisions_own),
         alone!(prometheus_outage_holds_good_and_bad_and_promotes_only_the_good),
+        alone!(hanging_alertmanager_delays_no_abort),
     ]
 }
 
@@ -192,4 +196,65 @@ async fn prometheus_outage_holds_good_and_bad_and_promotes_only_the_good(world: 
     kept(&good, &tested.0, &tested.1).await?;
     at_rest(&bad, Phase::Rejected).await?;
     no_failures(&good, &begin, "of the good change during the outage").map(drop)
+}
+
+/// A process that accepts connections and says nothing, until this is dropped.
+struct Hanging<'a>(&'a Processes, &'static str);
+
+impl<'a> Hanging<'a> {
+    fn new(processes: &'a Processes, name: &'static str) -> Result<Self> {
+        processes.signal(name, Signal::STOP)?;
+        Ok(Self(processes, name))
+    }
+}
+
+impl Drop for Hanging<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.signal(self.1, Signal::CONT) {
+            println!("{} was left hanging: {error:#}", self.1);
+        }
+    }
+}
+
+/// One source that accepts connections and says nothing must not keep questions to the other waiting.
+async fn hanging_alertmanager_delays_no_abort(world: &World<'_>) -> Result<()> {
+    /// What the evidence takes with both sources, and no more.
+    const AT_ONCE: Duration = Duration::from_secs(8);
+    let namespace = "alertmanager-hangs";
+    let rollout = json!({"guards": [
+        {"name": "error-rate", "errorRatio": {}},
+        {"name": "pages", "alert": {"matchers": [{"label": "namespace", "value": namespace}]}},
+    ]});
+    let app = serving(world, AppSpec { rollout, ..clean(namespace) }).await?;
+    let second = app.spec.image("2");
+    app.ship(&second, Provenance::Human).await?;
+    app.wait_weight(10, RUN).await?;
+    let monitoring = &world.cluster.monitoring;
+    let asked = async || -> Result<f64> {
+        let sum = monitoring.sum("sum(sluice_provider_requests_total{provider=\"prometheus\"})").await?;
+        sum.context("Sluice's own metrics are not scraped")
+    };
+    let hanging = Hanging::new(&world.cluster.processes, "alertmanager")?;
+    let (since, before) = (Instant::now(), asked().await?);
+    // A question to it is under way by now.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    ensure!(app.weights().await? == (90, 10), "the bad canary would not stand at 10 %");
+    world.cluster.workload.inject(Select::image(namespace, &second), Fault::errors(500));
+    until("nobody meets the bad canary any more", AT_ONCE, LOOK, || async {
+        let before = served(&app, &second);
+        let weights = app.weights().await?;
+        ensure!(weights == (100, 0), "weights {weights:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let more = served(&app, &second) - before;
+        ensure!(more == 0, "{more} requests met it");
+        Ok(())
+    })
+    .await?;
+    tokio::time::sleep(Duration::from_secs(6).saturating_sub(since.elapsed())).await;
+    // One in 5 s if the questions waited for each other, else one a second, less what is not scraped yet.
+    let (seconds, more) = (since.elapsed().as_secs_f64(), asked().await? - before);
+    ensure!(more >= seconds / 2.0, "Prometheus was asked {more} times in {seconds:.1} s");
+    drop(hanging);
+    outcome(&ended(&app, 0, RUN).await?, Outcome::Rejected, "GuardTripped")?;
+    at_rest(&app, Phase::Rejected).await.map(drop)
 }

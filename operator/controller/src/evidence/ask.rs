@@ -1,0 +1,160 @@
+//! One question to one source: which provider a rollout asks, with which Secret, for what. Whatever goes wrong is an
+//! answer too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use sluice_core::api::{
+    ErrorRatioGuard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, RatioSource, Run,
+};
+use sluice_core::evidence::{DataState, Outcome, Poll, Sample, Trouble};
+
+use crate::client::bounded;
+use crate::context::Context;
+use crate::pods;
+use crate::providers::auth::SecretData;
+use crate::providers::queries::{PodsQuery, RatioQuery, TraefikQuery, ask};
+use crate::providers::{ProviderKey, Providers};
+use crate::watch::Key;
+
+/// Limit on reading the Secret of a provider.
+const SECRET_LIMIT: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Prometheus,
+    Alertmanager,
+}
+
+/// The rollout's own provider with its namespace's Secret, else the installation's with that of the controller.
+fn choose(ctx: &Context, key: &Key, rollout: &ProgressiveRollout, kind: Kind) -> Option<ProviderKey> {
+    let (own, installed) = match kind {
+        Kind::Prometheus => (&rollout.spec.prometheus, &ctx.config.prometheus),
+        Kind::Alertmanager => (&rollout.spec.alertmanager, &ctx.config.alertmanager),
+    };
+    let own = own.clone().map(|config| (key.namespace.clone(), config));
+    own.or_else(|| installed.clone().map(|config| (ctx.clients.namespace.clone(), config)))
+}
+
+/// The providers that these rollouts would ask.
+pub(super) fn in_use<'a>(ctx: &Context, keys: impl Iterator<Item = &'a Key>) -> BTreeSet<ProviderKey> {
+    let mut used = BTreeSet::new();
+    for key in keys {
+        if let Some(Ok(rollout)) = ctx.newest(key) {
+            let kinds = [Kind::Prometheus, Kind::Alertmanager];
+            used.extend(kinds.into_iter().filter_map(|kind| choose(ctx, key, &rollout, kind)));
+        }
+    }
+    used
+}
+
+/// Asks for one rollout.
+pub(super) struct Asker<'a> {
+    pub ctx: &'a Context,
+    pub providers: &'a Providers,
+    pub key: &'a Key,
+    pub rollout: &'a ProgressiveRollout,
+}
+
+impl Asker<'_> {
+    /// The alerts that fire now.
+    pub async fn alerts(&self) -> Arc<Poll> {
+        let unanswered = |message: String| {
+            Arc::new(Poll { at: Timestamp::now(), answer: Err(message), silences: Vec::new() })
+        };
+        let Some((namespace, config)) = choose(self.ctx, self.key, self.rollout, Kind::Alertmanager) else {
+            return unanswered(
+                "no Alertmanager is configured: set spec.alertmanager.url or the chart's alertmanager.url"
+                    .to_owned(),
+            );
+        };
+        let secret = match self.secret(&namespace, &config).await {
+            Ok(secret) => secret,
+            Err(message) => return unanswered(message),
+        };
+        match self.providers.alertmanager(&namespace, &config, &secret) {
+            // All rollouts of one Alertmanager share an answer that is younger than half an interval.
+            Ok(source) => {
+                let seconds = f64::from(self.ctx.config.evaluation_interval_seconds.max(1));
+                source.poll(Duration::from_secs_f64(seconds / 2.0)).await
+            }
+            Err(error) => unanswered(error.to_string()),
+        }
+    }
+
+    /// The counters of a guard.
+    pub async fn sample(
+        &self,
+        run: &Run,
+        ratio: &ErrorRatioGuard,
+        created: &BTreeMap<String, Timestamp>,
+    ) -> Sample {
+        let at = Timestamp::now();
+        let trouble = |trouble: Trouble| Sample { at, outcome: Outcome::Trouble(trouble) };
+        let Some((namespace, config)) = choose(self.ctx, self.key, self.rollout, Kind::Prometheus) else {
+            return trouble(crate::providers::prometheus::not_configured());
+        };
+        let secret = match self.secret(&namespace, &config).await {
+            Ok(secret) => secret,
+            Err(message) => return trouble(Trouble::new(DataState::QueryError, message)),
+        };
+        match self.providers.prometheus(&namespace, &config, &secret) {
+            Ok(prometheus) => ask(&prometheus, &query(self.key, run, ratio, created), at).await,
+            Err(error) => trouble(error.into()),
+        }
+    }
+
+    /// When the pods of a run were created, if a guard counts by pod.
+    pub async fn created(&self, run: &Run) -> BTreeMap<String, Timestamp> {
+        let by_pod = run.plan.guards.iter().filter_map(|guard| guard.error_ratio.as_ref());
+        match by_pod.map(|ratio| ratio.source).any(|source| source == RatioSource::Pods) {
+            true => pods::created(self.ctx, self.key, run).await,
+            false => BTreeMap::new(),
+        }
+    }
+
+    /// The Secret that a provider refers to; not read when it refers to none.
+    async fn secret(&self, namespace: &str, config: &ProviderConfig) -> Result<SecretData, String> {
+        let refers = config.ca_key.is_some()
+            || config.bearer_token_key.is_some()
+            || config.basic_user_key.is_some()
+            || config.headers.iter().any(|header| header.value_key.is_some());
+        if !refers {
+            return Ok(SecretData::default());
+        }
+        let api: Api<Secret> = Api::namespaced(self.ctx.clients.normal.clone(), namespace);
+        let read = bounded(
+            format!("get Secret {namespace}/{PROVIDER_SECRET}"),
+            SECRET_LIMIT,
+            api.get_opt(PROVIDER_SECRET),
+        );
+        read.await.map(|secret| SecretData::from(secret.as_ref())).map_err(|error| error.to_string())
+    }
+}
+
+/// Which series belong to which arm. The arms stay those of the run: after promotion both Services lead to the
+/// new revision.
+fn query(key: &Key, run: &Run, ratio: &ErrorRatioGuard, created: &BTreeMap<String, Timestamp>) -> RatioQuery {
+    match ratio.source {
+        RatioSource::Pods => RatioQuery::Pods(PodsQuery {
+            namespace: key.namespace.clone(),
+            stable: vec![run.stable.replica_set.clone()],
+            canary: vec![run.canary.replica_set.clone()],
+            metric: ratio.metric.clone(),
+            code_label: ratio.code_label.clone(),
+            matchers: ratio.matchers.clone(),
+            created: created.clone(),
+        }),
+        RatioSource::Traefik => RatioQuery::Traefik(TraefikQuery {
+            namespace: key.namespace.clone(),
+            routes: run.plan.routes.iter().map(|route| route.name.clone()).collect(),
+            promoted: run.released,
+            stable_service: run.plan.stable_service.clone(),
+            canary_service: run.plan.canary_service.clone(),
+        }),
+    }
+}

@@ -1,0 +1,78 @@
+//! What is known of each rollout: its evidence, and the verdict that passes read.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sluice_core::api::Run;
+use sluice_core::evidence::EvidenceState;
+use sluice_core::judge::Quiet;
+use sluice_core::verdict::Verdict;
+
+use crate::watch::Key;
+
+/// Verdicts by rollout.
+#[derive(Default)]
+pub struct EvidenceStore {
+    entries: Mutex<BTreeMap<Key, Entry>>,
+}
+
+/// What is known of one rollout.
+#[derive(Clone, Default)]
+pub(super) struct Entry {
+    /// UID of the rollout: one that is created again may have a run of the same name.
+    pub uid: String,
+    pub run_id: String,
+    pub state: EvidenceState,
+    pub quiet: Option<Quiet>,
+    pub verdict: Verdict,
+}
+
+impl Entry {
+    /// What is known of a run before its next judgement: by this process, or what status remembers.
+    pub fn of(known: Option<Self>, uid: &str, run: &Run) -> Self {
+        known.filter(|entry| entry.uid == uid && entry.run_id == run.id).unwrap_or_else(|| Self {
+            uid: uid.to_owned(),
+            run_id: run.id.clone(),
+            state: run.evidence.clone().unwrap_or_default(),
+            ..Self::default()
+        })
+    }
+}
+
+impl EvidenceStore {
+    /// The newest verdict on a rollout; an empty one when there is none.
+    pub fn verdict(&self, key: &Key) -> Verdict {
+        self.lock().get(key).map(|entry| entry.verdict.clone()).unwrap_or_default()
+    }
+
+    /// Whether the run must go back.
+    pub fn wants_back(&self, key: &Key) -> bool {
+        self.lock().get(key).is_some_and(|entry| entry.verdict.abort.is_some())
+    }
+
+    /// Forgets a rollout.
+    pub fn forget(&self, key: &Key) {
+        self.lock().remove(key);
+    }
+
+    /// Keeps what is about these rollouts, by their UIDs.
+    pub(super) fn retain(&self, known: &BTreeMap<Key, String>) {
+        self.lock().retain(|key, entry| known.get(key) == Some(&entry.uid));
+    }
+
+    /// Replaces what is known of a rollout, unless there is nothing to say; whether it did. One at a time: of two
+    /// answers neither is judged without the other, and none after its rollout was forgotten.
+    pub(super) fn update(&self, key: &Key, next: impl FnOnce(Option<Entry>) -> Option<Entry>) -> bool {
+        let mut entries = self.lock();
+        let Some(next) = next(entries.get(key).cloned()) else {
+            return false;
+        };
+        entries.insert(key.clone(), next);
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
+        // Entries are inserted whole: a panic elsewhere leaves nothing half-done.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
