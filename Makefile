@@ -67,8 +67,8 @@ bench-harm: prepare ## The two bad changes 20 times each (REPEAT=20): mean exces
 bench-abort: prepare ## 10 aborts: from the deciding scrape to weight 0 in the router
 	@$(E2E) bench-abort
 
-bench-fleet: prepare ## N rollouts at once (N=100): time to the first step, to abort, API requests, CPU, memory
-	@$(E2E) bench-fleet --rollouts $(N)
+bench-fleet: prepare ## N rollouts at once (N=100, UNTHROTTLED=1): time to the first step, to abort, requests, CPU, memory
+	@$(E2E) bench-fleet --rollouts $(N) $(if $(UNTHROTTLED),--unthrottled)
 
 fmt: ## Format the sources
 	$(CARGO) fmt --all

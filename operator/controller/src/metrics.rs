@@ -514,7 +514,7 @@ mod tests {
         let mut entry = Entry::default();
         entry.hold_seconds.insert("NoData", 5.0);
         entry.snapshot = Some(RolloutSnapshot { waiting: Some(("NoData", begin)), ..snapshot() });
-        let after = |seconds| Timestamp::from_second(1_700_000_000 + seconds).expect("in range");
+        let after = |seconds: i64| Timestamp::from_second(1_700_000_000 + seconds).expect("in range");
         assert_eq!(entry.hold_seconds(after(7200))["NoData"], 7205.0);
         assert_eq!(entry.hold_seconds(after(-1))["NoData"], 5.0, "another machine's clock");
         entry.hold_seconds.insert("NoData", 7205.0);

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::leader::Leader;
 use crate::metrics::Metrics;
+use crate::store::Object;
 use crate::testing::{api_server, serve};
 use crate::watch::{Stores, Watched};
 
@@ -257,7 +258,8 @@ async fn an_answer_after_the_end_of_its_run_leaves_nothing() {
     app.alertmanager.hang(true);
     let meanwhile = async {
         until("both are asked", 5, || app.asked() == (1, 1)).await;
-        ctx.wrote(&app.key, app.ended());
+        let ended = Object::new(serde_json::to_value(app.ended()).unwrap()).unwrap();
+        ctx.wrote(&app.key, ended, std::time::Instant::now());
         app.prometheus.hang(false);
         app.alertmanager.hang(false);
     };

@@ -306,7 +306,7 @@ mod tests {
                 400,
                 syntax,
                 QueryError,
-                r#"refuses the query: 1:5: parse error: unexpected ")"; the query: sum by (pod) (x)"#,
+                r#"refuses the query: 1:5: parse error: unexpected ")"; correct metric, codeLabel or matchers of the guard; the query: sum by (pod) (x)"#,
             ),
             (
                 422,
