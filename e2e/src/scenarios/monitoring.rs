@@ -165,6 +165,13 @@ async fn prometheus_outage_holds_good_and_bad_and_promotes_only_the_good(world: 
     let (second, third) = (good.spec.image("2"), bad.spec.image("3"));
     tokio::try_join!(good.ship(&second, Provenance::Human), bad.ship(&third, Provenance::Human))?;
     tokio::try_join!(good.wait_weight(10, RUN), bad.wait_weight(10, RUN))?;
+    // Mid-way: Prometheus has found the new pods, which takes it seconds.
+    let counts = async |app: &App<'_>| {
+        let counted =
+            |status: &ProgressiveRolloutStatus| status.guards.iter().any(|g| g.canary_requests > Some(0));
+        app.wait("its requests are counted", SOON, counted).await
+    };
+    tokio::try_join!(counts(&good), counts(&bad))?;
 
     world.cluster.processes.kill("prometheus").await?;
     world.cluster.workload.inject(Select::image("outage-bad", &third), Fault::errors(200));

@@ -86,7 +86,6 @@ async fn write_all(
     forward: Arc<Semaphore>,
     stop: CancellationToken,
 ) {
-    let recorder = Recorder::new(client, reporter);
     loop {
         let told = tokio::select! {
             biased;
@@ -99,17 +98,17 @@ async fn write_all(
         while forward.available_permits() == 0 && told.at.elapsed() < YIELD_LIMIT && !stop.is_cancelled() {
             tokio::time::sleep(YIELD_LOOK).await;
         }
-        write(&recorder, &told, FORWARD_LIMIT).await;
+        write(&client, &reporter, &told, FORWARD_LIMIT).await;
     }
     events.close();
     let end = Instant::now() + FINISH_LIMIT;
     while let Some(told) = events.recv().await {
         let left = end.saturating_duration_since(Instant::now());
-        write(&recorder, &told, left.min(FORWARD_LIMIT)).await;
+        write(&client, &reporter, &told, left.min(FORWARD_LIMIT)).await;
     }
 }
 
-async fn write(recorder: &Recorder, told: &Told, limit: Duration) {
+async fn write(client: &Client, reporter: &Reporter, told: &Told, limit: Duration) {
     let Told { reference, event, .. } = told;
     let end = event.message.floor_char_boundary(NOTE_LIMIT);
     let wire = Wire {
@@ -122,6 +121,9 @@ async fn write(recorder: &Recorder, told: &Told, limit: Duration) {
         action: event.reason.to_owned(),
         secondary: None,
     };
+    // One for each event: a recorder that lives on counts a second event of the same reason into the first one's series,
+    // and its message, with other numbers, is lost.
+    let recorder = Recorder::new(client.clone(), reporter.clone());
     if let Err(error) = bounded("publish event", limit, recorder.publish(&wire, reference)).await {
         warn!(rollout = ?reference.name, reason = event.reason, %error, "an event was not written");
     }
