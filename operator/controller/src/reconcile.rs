@@ -124,6 +124,10 @@ async fn go_forward(
     input: &Input<'_>,
     decision: Decision,
 ) -> Result<Option<Duration>, CallError> {
+    // A run that starts here has no name before.
+    if let Some(run) = &decision.status.run {
+        tracing::Span::current().record("run", run.id.as_str());
+    }
     if !allowed(ctx, input, &decision) {
         return Ok(Some(VIOLATION_RETRY));
     }
