@@ -125,7 +125,8 @@ async fn go_forward(
     decision: Decision,
 ) -> Result<Option<Duration>, CallError> {
     // A run that starts here has no name before.
-    if let Some(run) = &decision.status.run {
+    let began = input.rollout.status.as_ref().is_none_or(|status| status.run.is_none());
+    if let Some(run) = decision.status.run.as_ref().filter(|_| began) {
         tracing::Span::current().record("run", run.id.as_str());
     }
     if !allowed(ctx, input, &decision) {
