@@ -72,6 +72,8 @@ struct Watch<'a> {
     drawn: usize,
     /// Key of the last line or document that was printed.
     printed: Option<String>,
+    /// The last line that was printed, without its time.
+    line: Option<Line>,
     /// Why the connection is lost, if it is.
     lost: Option<String>,
 }
@@ -93,6 +95,7 @@ impl<'a> Watch<'a> {
             seen,
             drawn: 0,
             printed: None,
+            line: None,
             lost: None,
         }
     }
@@ -181,8 +184,13 @@ impl<'a> Watch<'a> {
         } else {
             let key = view::change_key(&look);
             if self.printed.as_ref() != Some(&key) {
-                self.context.print(&[view::change_line(&look)])?;
                 self.printed = Some(key);
+                // Not all that changes is in the line.
+                let line = view::change_line(&look);
+                if self.line.as_ref() != Some(&line) {
+                    self.context.print(&[view::time(&look).join(line.clone())])?;
+                    self.line = Some(line);
+                }
             }
         }
         let Progress::Over(code, text) = progress else {

@@ -41,13 +41,18 @@ pub fn change_key(look: &Look<'_>) -> String {
     format!("{phase} {reason} {run:?} {guards:?} {live:?} {:?}", look.seen.unseen())
 }
 
-/// The state in one line, with its time.
+/// The time before a line.
+pub fn time(look: &Look<'_>) -> Line {
+    Line::default().add(Role::Dim, look.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// The state in one line.
 pub fn change_line(look: &Look<'_>) -> Line {
     let status = look.seen.status();
     let (role, phase) = head::phase(look, &status);
     let phase = phase.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut line = Line::default().add(Role::Dim, look.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-    line = line.plain(format!("  {}/{}  ", look.seen.namespace(), look.seen.name())).add(role, phase);
+    let place = format!("  {}/{}  ", look.seen.namespace(), look.seen.name());
+    let mut line = Line::default().plain(place).add(role, phase);
     if let Some(run) = &status.run {
         line = line.plain(format!("  run {} step {}/{}", run.id, run.step + 1, run.plan.steps.len()));
     }

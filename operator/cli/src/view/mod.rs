@@ -15,7 +15,7 @@ use sluice_core::api::{ConditionStatus, ConditionType, Phase, ProgressiveRollout
 use crate::model::{Seen, Standing, fallback_wait, stalled};
 use crate::out::{Line, Role, labelled};
 
-pub use line::{change_key, change_line};
+pub use line::{change_key, change_line, time};
 
 /// From this width on, events stand beside the screen.
 pub const PANE_WIDTH: usize = 110;

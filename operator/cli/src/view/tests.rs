@@ -571,7 +571,8 @@ fn a_line_per_change_counts_no_counter_as_one() {
 #[test]
 fn lines_for_logs() {
     let line = |seen: &Seen| {
-        change_line(&Look { seen, now: now_is(), width: 80, wide: false, call: &call() }).paint(false)
+        let look = Look { seen, now: now_is(), width: 80, wide: false, call: &call() };
+        time(&look).join(change_line(&look)).paint(false)
     };
     let text: Vec<String> = scene::all().iter().map(|(_, seen)| line(seen)).collect();
     insta::assert_snapshot!("lines", text.join("\n"));
