@@ -202,9 +202,9 @@ async fn alerts_that_hang_delay_no_question_to_prometheus_and_close_the_gate() {
     let (before, other) = (hung.asked(), well.asked());
     tokio::time::sleep(Duration::from_millis(4500)).await;
     let (after, others) = (hung.asked(), well.asked());
-    assert!(after.0 - before.0 >= 4, "Prometheus was asked {} times in 4.5 s", after.0 - before.0);
+    assert!(after.0 - before.0 >= 3, "Prometheus was asked {} times in 4.5 s", after.0 - before.0);
     assert_eq!(after.1 - before.1, 1, "one question at a time to a source that hangs");
-    assert!(others.0 - other.0 >= 4 && others.1 - other.1 >= 4, "another run: {other:?}, then {others:?}");
+    assert!(others.0 - other.0 >= 3 && others.1 - other.1 >= 3, "another run: {other:?}, then {others:?}");
     until("the gate closes", 10, || !hung.verdict(&ctx).gate_open).await;
     let verdict = hung.verdict(&ctx);
     assert_eq!(verdict.holds.first().map(|why| why.reason.as_str()), Some("AlertSourceMissing"));
@@ -220,7 +220,7 @@ async fn counters_that_hang_delay_no_look_at_the_alerts_and_close_the_gate() {
     let before = app.asked();
     tokio::time::sleep(Duration::from_millis(4500)).await;
     let after = app.asked();
-    assert!(after.1 - before.1 >= 4, "alerts were looked at {} times in 4.5 s", after.1 - before.1);
+    assert!(after.1 - before.1 >= 3, "alerts were looked at {} times in 4.5 s", after.1 - before.1);
     assert_eq!(after.0 - before.0, 1, "one question at a time to a source that hangs");
     until("the gate closes", 5, || !app.verdict(&ctx).gate_open).await;
     let verdict = app.verdict(&ctx);
@@ -286,5 +286,7 @@ async fn an_answer_from_before_a_run_does_not_replace_its_verdict() {
         tokio::join!(during, release);
     };
     tokio::join!(look(&ctx, &providers, &asking, &app.key, &rest), meanwhile);
-    assert_eq!(app.verdict(&ctx).run_id, "1-a");
+    let verdict = app.verdict(&ctx);
+    assert_eq!(verdict.run_id, "1-a");
+    assert!(verdict.quiet.is_some(), "what was counted is lost");
 }
