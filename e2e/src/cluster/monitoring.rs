@@ -70,7 +70,7 @@ impl Monitoring {
     }
 
     /// Pods by their own address with the labels `namespace` and `pod`, as the common charts have them; Traefik; and
-    /// Sluice's own pods, which are known by their port.
+    /// Sluice's own pods, which are known by their port, with the labels of their series as the chart's monitors say.
     fn config(&self) -> String {
         let interval = format!("{}ms", self.scrape_interval.as_millis());
         let pods = |job: &str, keep: &str, port: &str| {
@@ -98,7 +98,8 @@ rule_files: [{rules}/*.yaml]
 alerting:
   alertmanagers: [{{static_configs: [{{targets: ['127.0.0.1:9093']}}]}}]
 scrape_configs:
-{fake}{sluice}- job_name: traefik
+{fake}{sluice}  honor_labels: true
+- job_name: traefik
   static_configs: [{{targets: ['127.0.0.1:8898']}}]
 ",
             rules = self.dir.join("rules").display(),

@@ -5,12 +5,16 @@
 
 pub mod bad_input;
 pub mod canary;
+pub mod cli;
 pub mod expect;
 pub mod installation;
 pub mod kill;
 pub mod lifecycle;
 pub mod local_cluster;
 pub mod monitoring;
+pub mod observe;
+pub mod telemetry;
+pub mod traefik;
 pub mod traffic;
 pub mod writers;
 
@@ -73,6 +77,9 @@ pub fn all() -> Vec<Scenario> {
     all.extend(traffic::scenarios());
     all.extend(monitoring::scenarios());
     all.extend(writers::scenarios());
+    all.extend(cli::scenarios());
+    all.extend(observe::scenarios());
+    all.extend(traefik::scenarios());
     all.extend(bad_input::scenarios());
     all.extend(lifecycle::scenarios());
     all.extend(installation::scenarios());
