@@ -81,10 +81,12 @@ pub fn transitions(
         && let Some(back) = &run.going_back
     {
         let was = before.run.as_ref().filter(|old| old.id == run.id).and_then(|old| old.going_back.as_ref());
-        if was.is_none()
-            && let Some(exposed) = run.exposed_since
-        {
-            ctx.metrics.detected(between(exposed, back.since));
+        if was.is_none() {
+            if let Some(exposed) = run.exposed_since {
+                ctx.metrics.detected(between(exposed, back.since));
+            }
+            // On the way back the counts begin anew.
+            ctx.metrics.harmed_requests(harm(after));
         }
         if back.verified_at.is_some() && was.is_none_or(|old| old.verified_at.is_none()) {
             ctx.metrics.abort_verified(between(back.since, back.verified_at.unwrap_or(back.since)));
@@ -103,15 +105,16 @@ pub fn transitions(
         Provenance::as_str(record.provenance),
         between(record.started_at, record.ended_at),
     );
-    if record.outcome == Outcome::Promoted {
-        return;
-    }
-    let harm = before.guards.first().and_then(|guard| {
+}
+
+/// Failed canary requests beyond stable's ratio in this step, by the first guard.
+fn harm(status: &ProgressiveRolloutStatus) -> f64 {
+    let beyond = status.guards.first().and_then(|guard| {
         let (n, x) = (guard.canary_requests? as f64, guard.canary_failed? as f64);
         let (sn, sx) = (guard.stable_requests? as f64, guard.stable_failed? as f64);
         Some((x - n * sx / sn.max(1.0)).max(0.0))
     });
-    ctx.metrics.harmed_requests(harm.unwrap_or(0.0));
+    beyond.unwrap_or(0.0)
 }
 
 fn outcome(outcome: Outcome) -> &'static str {

@@ -177,7 +177,7 @@ impl Metrics {
         self.inner.run_duration.get_or_create(&OutcomeLabel { outcome }).observe(took.as_secs_f64());
     }
 
-    /// Failed canary requests beyond stable's own ratio, counted when a run ends.
+    /// Failed canary requests beyond stable's own ratio, counted when a run is taken back.
     pub fn harmed_requests(&self, count: f64) {
         if count.is_finite() && count > 0.0 {
             self.inner.harmed.inc_by(count);
@@ -243,7 +243,7 @@ impl Inner {
         r.register("run_duration_seconds", "Time from hold to the end of the run", self.run_duration.clone());
         r.register(
             "harmed_requests",
-            "Failed canary requests beyond stable's own error ratio, in runs that ended",
+            "Failed canary requests beyond stable's own error ratio, in runs that were taken back",
             self.harmed.clone(),
         );
         r.register(
