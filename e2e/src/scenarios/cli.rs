@@ -147,7 +147,8 @@ async fn cli_follows_pauses_and_resumes_a_run_until_it_is_promoted(world: &World
     let person = person.end().await?.with(0)?;
     followed(&app, &person, &["10%", "Paused: ", "50%", "100%"], &promoted)?;
     let pipeline = pipeline.end().await?.with(0)?;
-    followed(&app, &pipeline, &["HELD", "10%", "50%", "100%"], &promoted)?;
+    // A declared template is held and started in one write.
+    followed(&app, &pipeline, &["preparing", "10%", "50%", "100%"], &promoted)?;
     ensure!(pipeline.err.contains(&commit[..7]), "it does not say what it waits for: {}", pipeline.err);
     at_rest(&app, Phase::Idle).await?;
     cli(&app, &["status", NAME]).await?.with(0)?;
