@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::json;
-use sluice_core::api::{Outcome, Stage};
+use sluice_core::api::{Outcome, Provenance, Stage};
 use sluice_core::decide::Decision;
 use support::{Scene, endpoint_slice, events, going_back, lines};
 
@@ -47,6 +47,30 @@ fn a_canary_is_prepared_in_order() {
     scene.evidence(0.0, false);
     let decision = scene.pass();
     assert_eq!(lines(&decision.actions), ["forward set-weights web 5%"]);
+}
+
+/// What the shell may decide on its stores: the preparation, until somebody is to meet the canary.
+#[test]
+fn only_what_nobody_meets_is_only_preparation() {
+    let prepares = |scene: &Scene| scene.decide().only_prepares(Some(&scene.status()));
+    let mut scene = Scene::held("app:2").declared(Provenance::Human);
+    assert!(prepares(&scene), "the start, with its pins and its first pod");
+    scene.pass();
+    assert!(prepares(&scene));
+    let (stable, canary) = (scene.run().stable.hash, scene.run().canary.hash);
+    scene.pin(&stable, &canary);
+    scene.canary_pods(1);
+    scene.pass();
+    assert!(prepares(&scene), "it is ready, and nothing was evaluated yet");
+    scene.evidence(0.0, false);
+    assert_eq!(lines(&scene.decide().actions), ["forward set-weights web 5%"]);
+    assert!(!prepares(&scene), "a weight is asked for");
+    let mut scene = Scene::exposed();
+    assert!(!prepares(&scene), "somebody meets it");
+    let run = scene.run().id;
+    scene.request(&format!("abort/{run}"));
+    assert!(!prepares(&scene), "the way back");
+    assert!(!prepares(&Scene::enrolled()), "no run");
 }
 
 #[test]

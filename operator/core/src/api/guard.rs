@@ -57,7 +57,8 @@ pub struct ErrorRatioGuard {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200), regex(pattern = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
     pub metric: Option<String>,
-    /// Label of that counter that holds the HTTP status code, at most 100 characters. Default `code`.
+    /// Label of that counter that holds the HTTP status code, at most 100 characters. Default the first of `code`,
+    /// `status` and `status_code` that the series have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100), regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$"))]
     pub code_label: Option<String>,
@@ -66,8 +67,9 @@ pub struct ErrorRatioGuard {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
     pub matchers: Option<String>,
-    /// Absolute limit of the canary's error ratio in parts per million, 1 to 1000000 (50000 is 5 %). It counts
-    /// besides the comparison with stable, whichever trips first. Default none: only the comparison counts.
+    /// Absolute limit of the canary's error ratio in parts per million, 1 to 1000000 (50000 is 5 %). Half of the
+    /// guard's budget of false aborts goes to it: it finds a canary that is above the limit and also worse than stable.
+    /// Default none: only the comparison counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_ppm: Option<i32>,

@@ -30,7 +30,7 @@ pub struct ProviderConfig {
     #[schemars(length(max = 8), inner(length(min = 1, max = 500), regex(pattern = r"^https?://")))]
     pub peers: Vec<String>,
     /// Key whose value is a bundle of PEM certificates. Only servers signed by one of them are trusted then.
-    /// Default: the certificates of the system that the controller runs on.
+    /// Default: the public CAs of the controller's image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub ca_key: Option<String>,

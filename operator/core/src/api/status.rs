@@ -52,7 +52,7 @@ pub struct ProgressiveRolloutStatus {
     /// Runs that were ever started on this object.
     #[serde(default)]
     pub run_count: i64,
-    /// Revisions that were promoted and watched, newest first, at most 10: returning to one is a revert.
+    /// Revisions that were promoted and watched, newest first, at most 10: applying one again is a return, in one step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub good: Vec<Revision>,
     /// Revisions that were rejected, newest first, at most 20: they can't run again without `retry`.
