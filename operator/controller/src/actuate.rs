@@ -48,15 +48,14 @@ pub async fn execute(ctx: &Context, key: &Key, actions: &[Action]) -> Result<Mov
             return Ok(moved);
         }
         let outcome = one(ctx, key, action).await;
-        if matches!(outcome, Outcome::Done(_)) {
+        let done = matches!(outcome, Outcome::Done(_));
+        if done {
             crash::after_step(&key.namespace, action.name);
         }
         match outcome {
-            Outcome::Done(_) => {
-                info!(action = action.name, kind = ?action.kind, object = %action.object, outcome = "Done", "written");
-            }
-            Outcome::Already => {
-                info!(action = action.name, kind = ?action.kind, object = %action.object, outcome = "Already", "written");
+            Outcome::Done(_) | Outcome::Already => {
+                let outcome = if done { "Done" } else { "Already" };
+                info!(action = action.name, kind = ?action.kind, object = %action.object, outcome, "written");
             }
             Outcome::Moved(why) => {
                 info!(action = action.name, kind = ?action.kind, object = %action.object, why, "moved, decided again");

@@ -137,7 +137,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::client::{Clients, install_crypto};
+    use crate::testing::api_server;
 
     fn rollout() -> ProgressiveRollout {
         serde_json::from_value(json!({
@@ -160,12 +160,7 @@ mod tests {
             taken.lock().unwrap().push(event["reason"].as_str().unwrap_or_default().to_owned());
             Json(event)
         });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(take)).await });
-        install_crypto();
-        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
-        (Clients::from_config(config).unwrap().normal, written)
+        (api_server(Router::new().fallback(take)).await.normal, written)
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ use crate::client::bounded;
 use crate::context::Context;
 use crate::error::CallError;
 use crate::pods;
-use crate::store::{Object, of_deployment, of_rollout};
+use crate::store::{LABEL_SERVICE, Object, of_deployment, of_rollout};
 use crate::watch::{Key, Watched};
 
 /// Limit on one live read.
@@ -121,7 +121,7 @@ pub async fn of(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Obser
     let client = &ctx.clients.normal;
     let namespace = key.namespace.as_str();
     let names = Names::of(rollout);
-    let selector = format!("kubernetes.io/service-name in ({},{})", names.services[1], names.services[2]);
+    let selector = format!("{LABEL_SERVICE} in ({},{})", names.services[1], names.services[2]);
     let (deployment, services, slices, routes) = tokio::join!(
         get_all(client, namespace, Watched::Deployment, std::slice::from_ref(&names.workload)),
         get_all(client, namespace, Watched::Service, &names.services),

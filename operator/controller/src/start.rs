@@ -177,15 +177,7 @@ async fn wait_warm(ctx: &Context, health: &Health, changes: &mut mpsc::Unbounded
     const PATIENCE: Duration = Duration::from_secs(10);
     let started = tokio::time::Instant::now();
     while started.elapsed() < PATIENCE {
-        let kinds = [
-            Watched::Rollout,
-            Watched::Deployment,
-            Watched::ReplicaSet,
-            Watched::Service,
-            Watched::EndpointSlice,
-            Watched::HttpRoute,
-        ];
-        if kinds.into_iter().all(|kind| ctx.stores.ready(kind)) {
+        if Watched::ALL.into_iter().all(|kind| ctx.stores.ready(kind)) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

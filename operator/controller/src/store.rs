@@ -19,7 +19,7 @@ use sluice_core::view::{ReplicaSet, Route, Service, Workload, ready_pods};
 use crate::watch::Watched;
 
 /// Label of an EndpointSlice with the name of its Service.
-const LABEL_SERVICE: &str = "kubernetes.io/service-name";
+pub const LABEL_SERVICE: &str = "kubernetes.io/service-name";
 
 /// An object of any kind, raw, and what the core reads of it.
 #[derive(Clone, Debug)]

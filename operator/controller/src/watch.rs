@@ -44,7 +44,8 @@ pub enum Watched {
 }
 
 impl Watched {
-    const ALL: [Self; 6] = [
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
         Self::Rollout,
         Self::Deployment,
         Self::ReplicaSet,

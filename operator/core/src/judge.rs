@@ -4,7 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::{Guard, GuardAction, GuardStatus, Run, Stage};
+use crate::api::{AlertGuard, Guard, GuardAction, GuardStatus, Run, Stage};
 use crate::evidence::{
     Alert, AlertPlan, AlertReport, Arm, DEAD_PATH, EvidenceState, GuardPlan, GuardReport, HoldReason,
     KnownAlert, Outcome, Poll, Sample, combine, first_firing, known_alerts, observe, observe_alerts,
@@ -176,11 +176,15 @@ pub fn at_rest(guards: &[Guard], poll: Option<&Poll>, before: &Verdict) -> Verdi
     }
 }
 
+/// Guards that watch alerts and decide something.
+fn watching(guards: &[Guard]) -> impl Iterator<Item = (&Guard, &AlertGuard)> {
+    let deciding = guards.iter().filter(|guard| guard.action != GuardAction::Observe);
+    deciding.filter_map(|guard| Some((guard, guard.alert.as_ref()?)))
+}
+
 /// The guard that decides something and whose watchdog does not fire, in words.
 fn dead_path(guards: &[Guard], alerts: &[Alert]) -> Option<String> {
-    let deciding = guards.iter().filter(|guard| guard.action != GuardAction::Observe);
-    let mut watching = deciding.filter_map(|guard| Some((guard, guard.alert.as_ref()?)));
-    watching.find_map(|(guard, alert)| match path_is_alive(alerts, &alert.watchdog) {
+    watching(guards).find_map(|(guard, alert)| match path_is_alive(alerts, &alert.watchdog) {
         Ok(true) => None,
         Ok(false) => Some(format!("{}: {DEAD_PATH}", guard.name)),
         Err(unusable) => Some(format!("{}: {unusable}", guard.name)),
@@ -190,9 +194,7 @@ fn dead_path(guards: &[Guard], alerts: &[Alert]) -> Option<String> {
 /// The alert that fires under a guard that decides something, in words. Matchers are checked before a spec is accepted;
 /// one that can't be used would let everything pass, so it says so instead.
 fn watched(guards: &[Guard], alerts: &[Alert]) -> Option<String> {
-    let deciding = guards.iter().filter(|guard| guard.action != GuardAction::Observe);
-    let watching = deciding.filter_map(|guard| Some((guard, guard.alert.as_ref()?)));
-    watching.into_iter().find_map(|(guard, alert)| match first_firing(alerts, &alert.matchers) {
+    watching(guards).find_map(|(guard, alert)| match first_firing(alerts, &alert.matchers) {
         Ok(firing) => firing.map(|what| format!("{}: {what}", guard.name)),
         Err(unusable) => Some(format!("{}: {unusable}", guard.name)),
     })

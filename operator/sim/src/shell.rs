@@ -2,8 +2,8 @@
 //!
 //! A pass decides on the caches. If all that is to be done returns traffic, it is done at once, on what the
 //! caches show, and status follows. Otherwise the objects are read again and decided on again (while nobody meets the
-//! canary, the Deployment alone); unless that, too, only returns traffic, status is written first, by compare-and-swap; then the actions, in order, until one does
-//! not succeed.
+//! canary, the Deployment alone); unless that, too, only returns traffic, status is written first, by compare-and-swap;
+//! then the actions, in order, until one does not succeed.
 
 use jiff::Timestamp;
 use sluice_core::action::{Action, Kind, Lane, PatchOp, Write};

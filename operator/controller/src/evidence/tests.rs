@@ -20,15 +20,6 @@ use crate::store::Object;
 use crate::testing::{api_server, serve};
 use crate::watch::{Stores, Watched};
 
-const KINDS: [Watched; 6] = [
-    Watched::Rollout,
-    Watched::Deployment,
-    Watched::ReplicaSet,
-    Watched::Service,
-    Watched::EndpointSlice,
-    Watched::HttpRoute,
-];
-
 /// A source: how often it was asked, and whether it keeps its answers to itself.
 struct Told {
     asked: AtomicUsize,
@@ -168,7 +159,8 @@ async fn controller(apps: &[&App]) -> (Arc<Context>, UnboundedReceiver<Key>) {
     let leader = Leader::alone(metrics.clone());
     let ctx = Context::new(clients, stores, leader, config, false, metrics, sender, "test".to_owned());
     until("the rollouts are listed", 5, || {
-        ctx.stores.rollouts().len() == apps.len() && KINDS.into_iter().all(|kind| ctx.stores.ready(kind))
+        ctx.stores.rollouts().len() == apps.len()
+            && Watched::ALL.into_iter().all(|kind| ctx.stores.ready(kind))
     })
     .await;
     while queue.try_recv().is_ok() {}
