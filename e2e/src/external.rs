@@ -86,19 +86,15 @@ pub fn run_outside() -> Result<Option<ExitCode>> {
         std::fs::read_to_string(&path).with_context(|| format!("E2E_KUBECONFIG={}", path.display()))?;
     let (config, context, server) = select(&text, path.parent().unwrap_or(Path::new(".")))?;
     confirm(&context, &server, &mut std::io::stdin().lock())?;
-    let folder = tempdir()?;
+    // Only this user can enter it: the kubeconfig in it holds credentials.
+    let folder = tempfile::Builder::new()
+        .prefix("sluice-e2e-")
+        .permissions(std::fs::Permissions::from_mode(0o700))
+        .tempdir()
+        .context("folder of the run")?;
+    let folder = folder.path();
     std::fs::write(folder.join("kubeconfig"), config.to_string()).context("kubeconfig of the run")?;
-    let done = tokio::runtime::Runtime::new()?.block_on(outside(&folder, &server));
-    let _ = std::fs::remove_dir_all(&folder);
-    done.map(Some)
-}
-
-/// A folder that only this user can enter: the kubeconfig in it holds credentials.
-fn tempdir() -> Result<PathBuf> {
-    let folder = std::env::temp_dir().join(format!("sluice-e2e-{}", std::process::id()));
-    std::fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
-    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).context("folder of the run")?;
-    Ok(folder)
+    tokio::runtime::Runtime::new()?.block_on(outside(folder, &server)).map(Some)
 }
 
 /// The kubeconfig reduced to its current context and turned to the relay, the context's name, the server's host and

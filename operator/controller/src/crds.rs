@@ -53,13 +53,13 @@ mod tests {
 
     #[test]
     fn a_file_that_differs_is_named() {
-        let dir = std::env::temp_dir().join(format!("sluice-crds-{}", std::process::id()));
-        write(&dir, false).unwrap();
-        write(&dir, true).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        write(dir, false).unwrap();
+        write(dir, true).unwrap();
         let path = dir.join("sluice.dev_progressiverollouts.yaml");
         std::fs::write(&path, "kind: Other").unwrap();
-        let error = write(&dir, true).unwrap_err().to_string();
-        std::fs::remove_dir_all(&dir).unwrap();
+        let error = write(dir, true).unwrap_err().to_string();
         assert!(
             error.contains("sluice.dev_progressiverollouts.yaml") && error.contains("make crds"),
             "{error}"

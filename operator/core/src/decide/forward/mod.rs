@@ -23,7 +23,7 @@ pub(super) use wiring::apex_selector;
 use canary::{capacity, changed, overloaded, ready_or_back};
 use gate::{may_advance, may_rise};
 use weight::{keep_weight, overwritten, weight_is_foreign, weight_is_live};
-use wiring::{hide_history, pin_pair, unpinned};
+use wiring::{PINNING, hide_history, pin_pair, unpinned};
 
 /// What waits for an input that can't be read.
 const CANNOT_READ: &str = "CannotRead";
@@ -67,7 +67,7 @@ pub(super) fn prepare(d: &mut Draft<'_>, mut run: Run) {
         // The pods' own time begins once the pair leads to them.
         run.canary_short_since = None;
         if d.input.rollout.status.as_ref().is_some_and(|status| status.run.is_some()) {
-            d.wait("PinningServices", "the pair of Services is pinned to its two revisions", None);
+            d.wait(PINNING, "the pair of Services is pinned to its two revisions", None);
         }
         prepared_in_time(d, &mut run);
     }
@@ -105,7 +105,7 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
         overwritten(d, run);
         return;
     }
-    if unpinned(d, &run) {
+    if unpinned(d, &mut run) {
         finish_pass(d, run);
         return;
     }

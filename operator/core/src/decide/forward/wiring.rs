@@ -3,11 +3,14 @@
 use serde_json::Map;
 
 use crate::action::Lane;
-use crate::api::{LABEL_HASH, Run};
+use crate::api::{LABEL_HASH, Outcome, Run};
 use crate::render::{self, Role};
 use crate::view::{ReplicaSet, Workload};
 
 use super::super::draft::Draft;
+
+/// What waits for the pair's Services to lead to their revisions.
+pub(super) const PINNING: &str = "PinningServices";
 
 /// During a run the only ReplicaSet that the Deployment sees is stable's. True when something had to be hidden.
 pub(super) fn hide_history(d: &mut Draft<'_>, run: &Run, workload: &Workload) -> bool {
@@ -49,8 +52,8 @@ pub(super) fn pin_pair(d: &mut Draft<'_>, run: &Run) -> bool {
 }
 
 /// Somebody took the pin off stable's Service: canary pods would get a share of its traffic, whatever the weight. True
-/// when it has to be put back.
-pub(super) fn unpinned(d: &mut Draft<'_>, run: &Run) -> bool {
+/// when it has to be put back. One that can't be put back ends the run: its traffic is not what the weight says.
+pub(super) fn unpinned(d: &mut Draft<'_>, run: &mut Run) -> bool {
     let apex = apex_selector(d, run);
     let Some(service) = d.seen.service(&run.plan.stable_service).filter(|s| s.pinned().is_none()) else {
         return false;
@@ -58,7 +61,13 @@ pub(super) fn unpinned(d: &mut Draft<'_>, run: &Run) -> bool {
     d.act(render::select(Lane::Forward, service, render::pinned(&apex, &run.stable.hash)));
     let message =
         format!("Service {} lost its pin to {}; it is pinned again", service.name, run.stable.replica_set);
-    d.wait("PinningServices", message, None);
+    let since = d.waits_since(PINNING);
+    let seconds = run.plan.no_data_seconds;
+    if d.passed(since, seconds) {
+        d.go_back(run, Outcome::NotProven, "PinLost", format!("{message}, without success for {seconds} s"));
+    } else {
+        d.wait(PINNING, message, Some(d.after(since, seconds)));
+    }
     true
 }
 

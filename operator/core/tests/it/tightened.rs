@@ -1,10 +1,7 @@
 //! A provenance that is declared riskier in the middle of a run.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{Scene, events, going_back, lines};
 use sluice_core::api::{GoingBack, Outcome, Provenance, RiskClass, Stage};
-use support::{Scene, events, going_back, lines};
 
 fn weights(scene: &Scene) -> Vec<i32> {
     scene.run().plan.steps.iter().map(|step| step.weight_percent).collect()

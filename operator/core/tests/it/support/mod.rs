@@ -1,7 +1,6 @@
 //! A small world for stories about one decision: objects as JSON, a clock that stands still, and words to change both.
 //!
 //! Nothing here carries actions out; the simulator does that.
-#![allow(dead_code, clippy::unwrap_used)] // each test binary uses its own part
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ use sluice_core::digest;
 use sluice_core::observed::{Objects, Observed, Seen};
 use sluice_core::render;
 use sluice_core::verdict::Verdict;
-use sluice_core::view::{ReplicaSet, Workload};
+use sluice_core::view::{Workload};
 
 /// Name of the workload, the rollout, the apex Service and the route.
 pub const WEB: &str = "web";
@@ -397,10 +396,6 @@ impl Scene {
     /// What the workload and its ReplicaSets look like to a decision.
     pub fn workload_view(&self) -> Workload {
         Workload::read(self.deployment.as_ref().unwrap())
-    }
-
-    pub fn replica_set_views(&self) -> Vec<ReplicaSet> {
-        self.replica_sets.iter().map(ReplicaSet::read).collect()
     }
 }
 

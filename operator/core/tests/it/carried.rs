@@ -1,11 +1,8 @@
 //! A canary that lost pods under traffic: the weight falls to what the ready ones can carry.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{Scene, endpoint_slice, events, going_back, lines};
 use serde_json::json;
 use sluice_core::api::{Outcome, WeightIntent};
-use support::{Scene, endpoint_slice, events, going_back, lines};
 
 /// In the step at 50 % of four pods: two canary pods are needed.
 fn at_half() -> Scene {

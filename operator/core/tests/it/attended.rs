@@ -1,14 +1,11 @@
 //! Time in which no controller ran: whose deadlines move by it, whose do not, and that every wait ends all the same.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{Scene, events, going_back, lines};
 use proptest::prelude::*;
 use serde_json::json;
 use sluice_core::api::{Outcome, Stage};
 use sluice_core::decide::Decision;
 use sluice_core::verdict::Why;
-use support::{Scene, events, going_back, lines};
 
 const MINUTE: i64 = 60;
 /// Five bakes of the first step of class R1.
@@ -94,7 +91,11 @@ fn what_protects_clients_does_not_move() {
             |s| s.replica_sets[0]["status"]["availableReplicas"] = json!(2),
             "StableShort",
         ),
-        ("something that can't be read", |s| s.unseen = vec![support::Unreadable::Services], "CannotRead"),
+        (
+            "something that can't be read",
+            |s| s.unseen = vec![crate::support::Unreadable::Services],
+            "CannotRead",
+        ),
         ("no data", |s| s.verdict.no_data = Some((s.now, "Prometheus does not answer".to_owned())), "NoData"),
     ];
     for (what, begins, reason) in cases {
@@ -122,7 +123,8 @@ fn what_protects_clients_does_not_move() {
         run.released = true;
     });
     scene.route_shows(0);
-    scene.slices[0] = support::endpoint_slice("web-stable", &scene.run().canary.replica_set, support::PODS);
+    scene.slices[0] =
+        crate::support::endpoint_slice("web-stable", &scene.run().canary.replica_set, crate::support::PODS);
     scene.pass_without_invariants();
     let since = scene.run().stage_since;
     scene.unattended(20 * MINUTE);

@@ -1,15 +1,12 @@
 //! Laws that hold for every status, in whatever order things happen: kstatus, size, and silence when nothing changes.
 //!
 //! Actions are not carried out here, as if every write were refused: what is decided must still make sense.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{INPUTS, Scene, Unreadable, events, lines, restarted, template, waiting_pod};
 use proptest::prelude::*;
 use serde_json::json;
 use sluice_core::api::{Mode, Outcome, Plan, Provenance, Stage};
 use sluice_core::verdict::Why;
-use support::{INPUTS, Scene, Unreadable, events, lines, restarted, template, waiting_pod};
 
 /// Something that happens between two passes.
 #[derive(Clone, Debug)]

@@ -1,11 +1,8 @@
 //! Break-glass counts only where the policies accepted it: everybody who may edit can write its annotation.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{Scene, events, lines};
 use serde_json::json;
 use sluice_core::api::{Phase, Stage};
-use support::{Scene, events, lines};
 
 fn reason(scene: &mut Scene) {
     scene.workload()["metadata"]["annotations"]["sluice.dev/break-glass"] = json!("INC-1");
@@ -53,7 +50,7 @@ fn with_the_label_off_a_held_template_is_let_go() {
     assert_eq!(events(&decision), ["BreakGlass"]);
     // The same reason again is no licence.
     scene.workload()["metadata"]["labels"]["sluice.dev/managed"] = json!("true");
-    scene.apply(support::template("app:3"));
+    scene.apply(crate::support::template("app:3"));
     let again = scene.pass();
     assert_eq!(again.status.phase, Phase::Held);
 }

@@ -1,12 +1,9 @@
 //! Mode Observe: a native roll is judged, and nothing is held, whatever a person asks for.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{PODS, Scene, events, lines, replica_set, template};
 use serde_json::json;
 use sluice_core::api::{Mode, Outcome, RunKind};
 use sluice_core::verdict::{Verdict, Why};
-use support::{PODS, Scene, events, lines, replica_set, template};
 
 /// A native roll to `app:2` that is half done.
 fn rolling() -> Scene {

@@ -1,13 +1,12 @@
 //! Going back: decided first, whatever can't be read, and never taken back.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{
+    INPUTS, Scene, Unreadable, events, going_back, lines, template, waiting_pod, write_weights,
+};
 use serde_json::json;
 use sluice_core::action::{Lane, Write};
 use sluice_core::api::{Outcome, Stage};
 use sluice_core::verdict::Why;
-use support::{INPUTS, Scene, Unreadable, events, going_back, lines, template, waiting_pod, write_weights};
 
 /// The guard tripped.
 fn tripped(scene: &mut Scene) {
@@ -72,7 +71,7 @@ fn without_evidence_or_grounds_nothing_goes_back() {
 fn an_abort_never_waits_for_ready_stable_pods_for_ever() {
     let mut scene = Scene::exposed();
     tripped(&mut scene);
-    scene.slices[0] = support::endpoint_slice("web-stable", "gone", 0);
+    scene.slices[0] = crate::support::endpoint_slice("web-stable", "gone", 0);
     assert_eq!(lines(&scene.pass().actions), Vec::<String>::new(), "a Service without pods gets no traffic");
     scene.later(10);
     assert_eq!(lines(&scene.pass().actions), ["abort set-weights web 0%"], "but not for long");

@@ -1,13 +1,10 @@
 //! What keeps a held template from starting: an alert that fires already, or not knowing whether one does.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{Scene, events, lines, stalled, template};
 use serde_json::json;
 use sluice_core::api::{GuardAction, Outcome, Provenance};
 use sluice_core::decide::Decision;
 use sluice_core::verdict::{AlertsAtRest, Verdict};
-use support::{Scene, events, lines, stalled, template};
 
 /// Five bakes of the first step of class R1.
 const LIMIT: i64 = 3000;

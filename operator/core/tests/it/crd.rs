@@ -1,5 +1,4 @@
 //! The CustomResourceDefinition as the API server and `kubectl explain` see it.
-#![allow(clippy::unwrap_used)]
 
 use kube::CustomResourceExt;
 use serde_json::Value;

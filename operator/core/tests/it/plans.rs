@@ -1,11 +1,8 @@
 //! From what is declared to a plan: provenance, class, steps, and how a declaration finds its template.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{Scene, events, template};
 use serde_json::json;
 use sluice_core::api::{Plan, Provenance, StepSpec};
-use support::{Scene, events, template};
 
 fn words(plan: &Plan) -> String {
     let steps: Vec<String> =

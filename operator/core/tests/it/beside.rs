@@ -1,14 +1,11 @@
 //! What stands beside a Deployment: volumes that two revisions can't share refuse it, an autoscaler that counts the
 //! canary's pods is told of and stops nothing.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{Scene, events, lines, stalled, template};
 use serde_json::{Value, json};
 use sluice_core::api::{Condition, ConditionStatus, ConditionType, Provenance};
 use sluice_core::decide::Decision;
 use sluice_core::observed::Seen;
-use support::{Scene, events, lines, stalled, template};
 
 fn claim(mode: &str) -> Value {
     json!({"metadata": {"name": "data"}, "spec": {"accessModes": [mode]}})

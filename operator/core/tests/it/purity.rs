@@ -1,7 +1,5 @@
 //! The core links nothing that could look at a clock, a socket or a cluster by itself.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::Path;
 use std::process::Command;
 

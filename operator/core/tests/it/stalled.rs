@@ -1,12 +1,9 @@
 //! Everything that stops for a person says what to do, once, and touches nothing.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{INPUTS, Scene, Unreadable, events, lines, restarted, service, stalled, template};
 use serde_json::{Value, json};
 use sluice_core::api::{Outcome, Provenance, StepSpec};
 use sluice_core::config::ClassRow;
-use support::{INPUTS, Scene, Unreadable, events, lines, restarted, service, stalled, template};
 
 /// A rollout that is not in order, and why.
 fn cases() -> Vec<(&'static str, Scene)> {
@@ -253,9 +250,9 @@ fn weights_of_somebody_else_are_told_once_however_often_the_write_is_refused() {
 fn a_rejected_template_that_goes_live_is_told_once() {
     let mut scene = ended(Outcome::Rejected, "GuardTripped", "errors");
     // Deleted and created again: nothing holds that.
-    scene.deployment = Some(support::deployment("app:2"));
+    scene.deployment = Some(crate::support::deployment("app:2"));
     scene.workload()["metadata"]["labels"]["sluice.dev/managed"] = json!("true");
-    scene.replica_sets = vec![support::replica_set("app:2", support::PODS)];
+    scene.replica_sets = vec![crate::support::replica_set("app:2", crate::support::PODS)];
     let told: Vec<usize> = (0..4)
         .map(|_| {
             let decision = scene.pass();

@@ -1,12 +1,9 @@
 //! Going forward: what a step waits for, for how long, and where each wait ends.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{Scene, endpoint_slice, events, going_back, lines};
 use serde_json::json;
 use sluice_core::api::{Outcome, Provenance, Stage};
 use sluice_core::decide::Decision;
-use support::{Scene, endpoint_slice, events, going_back, lines};
 
 const HOUR: i64 = 3600;
 
@@ -197,7 +194,7 @@ fn pods_that_never_get_ready_end_the_run_with_their_own_reason() {
         scene.pods = vec![match reason {
             "Unschedulable" => json!({"metadata": {"name": "web-canary-pod00"}, "status": {"conditions": [
                 {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}]}}),
-            waiting => support::waiting_pod(waiting, "Back-off pulling image"),
+            waiting => crate::support::waiting_pod(waiting, "Back-off pulling image"),
         }];
         let decision = scene.pass();
         assert_eq!((waits(&decision), left(&scene, &decision)), ("CanaryNotReady".to_owned(), 600));
@@ -264,4 +261,39 @@ fn the_deadline_of_a_wait_does_not_move() {
         };
         assert_eq!(deadline(&first), deadline(&second));
     }
+}
+
+/// Without its pin stable's Service has canary pods behind it: the run ends when the pin can't be put back in time.
+#[test]
+fn a_lost_pin_is_put_back_or_ends_the_run() {
+    let mut scene = Scene::exposed();
+    let pinned = scene.services[1].clone();
+    scene.services[1]["spec"]["selector"].as_object_mut().unwrap().remove("pod-template-hash").unwrap();
+    let decision = scene.pass_without_invariants();
+    assert_eq!(lines(&decision.actions), ["forward select-service web-stable"]);
+    assert_eq!(waits(&decision), "PinningServices");
+    let seconds = i64::from(scene.run().plan.no_data_seconds);
+    assert_eq!(left(&scene, &decision), seconds);
+
+    let mut mended = scene.clone();
+    mended.later(seconds - 1);
+    mended.services[1] = pinned;
+    let decision = mended.pass();
+    assert!(
+        going_back(&decision).is_none() && waits(&decision) != "PinningServices",
+        "{:?}",
+        waits(&decision)
+    );
+
+    scene.later(seconds - 1);
+    assert!(going_back(&scene.pass_without_invariants()).is_none());
+    scene.later(1);
+    let decision = scene.pass_without_invariants();
+    let (outcome, reason) = going_back(&decision).unwrap();
+    assert_eq!((outcome, reason.as_str()), (Outcome::NotProven, "PinLost"));
+    let weights: Vec<String> =
+        lines(&decision.actions).into_iter().filter(|l| l.contains("weights")).collect();
+    assert_eq!(weights, ["abort set-weights web 0%"]);
+    let message = &decision.status.run.unwrap().going_back.unwrap().message;
+    assert!(message.contains("web-stable") && message.contains(&format!("{seconds} s")), "{message}");
 }

@@ -1,0 +1,19 @@
+//! What the core decides, seen from outside. One binary: each of its own would be linked by itself.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+mod aborts;
+mod attended;
+mod beside;
+mod carried;
+mod crd;
+mod freed;
+mod laws;
+mod observed;
+mod plans;
+mod purity;
+mod stalled;
+mod starts;
+mod steps;
+mod tightened;
