@@ -10,6 +10,10 @@ FILTER ?=
 N ?= 100
 # How often bench-harm plays each change.
 REPEAT ?= 20
+# Benchmarks measure what is shipped.
+BENCHES := bench-harm bench-abort bench-fleet
+$(BENCHES): PROFILE := --release
+$(BENCHES): E2E := target/release/sluice-e2e
 
 .PHONY: help preflight tools build fmt fmt-check clippy lint deny crds chart drift unit chart-test test test-kill \
 	demo bench-harm bench-abort bench-fleet image clean clean-tools prepare
@@ -20,7 +24,7 @@ help: ## Print the targets
 preflight: ## Name what this machine lacks, and the package that has it
 	@e2e/tools/preflight
 
-tools: preflight ## Fetch and build the tools of the local cluster (5 minutes the first time on 2 cores, then nothing)
+tools: preflight ## Fetch and build the tools of the local cluster (8 minutes the first time on 2 cores, then nothing)
 	@e2e/tools/fetch
 
 build: ## Build everything (debug)
@@ -29,13 +33,13 @@ build: ## Build everything (debug)
 # The Go build of the control plane is the slowest part of a first start: it begins first, cargo beside it.
 prepare: preflight
 	@e2e/tools/fetch & tools=$$!; \
-	$(CARGO) build --workspace --locked; built=$$?; \
+	$(CARGO) build --workspace --locked $(PROFILE); built=$$?; \
 	wait $$tools; fetched=$$?; \
 	[ $$built -eq 0 ] && [ $$fetched -eq 0 ]
 
 demo: ## Good and bad changes on a real local cluster, told as they happen
 	@echo "Starts a local Kubernetes (no root, no Docker), installs Sluice with Helm and plays good and bad changes"
-	@echo "under client load. The first time it builds the tools and the program: 12 to 17 minutes until the first"
+	@echo "under client load. The first time it builds the tools and the program: about 11 minutes until the first"
 	@echo "scenario on 2 cores; later less than 8 minutes for all. The report will be target/demo/report.json."
 	@$(MAKE) --no-print-directory prepare
 	@$(E2E) demo

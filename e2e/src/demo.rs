@@ -123,6 +123,7 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
     );
     let world = World::install(cluster, &[]).await?;
     narrator.say("sluice", "installed by helm: two controllers, one leads");
+    narrator.say("demo", "eight scenarios: five side by side, then three one by one; 4 minutes in all");
 
     let (good_human, good_genai, bad_human, bad_genai, alert) = tokio::try_join!(
         world.app(AppSpec::new("good-human")),
@@ -222,7 +223,7 @@ async fn ship(
     n.say(name, &format!("ships {image}, declared {}", provenance.as_str()));
     app.ship(image, provenance).await?;
     play.follow(n, name, app).await?;
-    play.end(name, app, provenance).await
+    play.end(n, name, app, provenance).await
 }
 
 /// A good image, and an alert that begins to fire while it is exposed.
@@ -235,7 +236,7 @@ async fn alerted(n: &Narrator, app: &App<'_>, image: &str) -> Result<Scenario> {
     app.cluster.monitoring.set_rules(&alert_rule(&app.spec.namespace)).await?;
     play.follow(n, "alert", app).await?;
     app.cluster.monitoring.set_rules("groups: []\n").await?;
-    play.end("alert", app, Provenance::Human).await
+    play.end(n, "alert", app, Provenance::Human).await
 }
 
 /// A rule that fires at once, with the application's namespace as a label.
@@ -300,7 +301,7 @@ async fn controller_down(n: &Narrator, world: &World<'_>, app: &App<'_>) -> Resu
     n.say(name, "nothing of it serves; the controller comes back");
     world.scale_controller(2).await?;
     play.follow(n, name, app).await?;
-    play.end(name, app, Provenance::Human).await
+    play.end(n, name, app, Provenance::Human).await
 }
 
 /// One scenario under way.
@@ -339,7 +340,7 @@ impl Play {
         n.follow(name, app, ended).await.map(drop)
     }
 
-    async fn end(self, name: &str, app: &App<'_>, provenance: Provenance) -> Result<Scenario> {
+    async fn end(self, n: &Narrator, name: &str, app: &App<'_>, provenance: Provenance) -> Result<Scenario> {
         let seconds_total = self.started.elapsed().as_secs_f64();
         let record = app.status().await?.history.first().cloned().context("no run is recorded")?;
         let counts = app.load.snapshot().since(&self.before);
@@ -356,6 +357,16 @@ impl Play {
             app.kubectl(&["rollout", "status", &format!("deployment/{NAME}"), "--timeout=30s"]).await?;
         }
         let exposed = record.exposed_since.zip(record.exposed_until);
+        n.say(
+            name,
+            &format!(
+                "{}, after at most {} % of traffic; {} of {} requests failed",
+                record.outcome.as_str(),
+                record.max_weight_percent,
+                counts.failed,
+                counts.requests
+            ),
+        );
         Ok(Scenario {
             name: name.to_owned(),
             provenance: provenance.as_str(),
@@ -418,4 +429,9 @@ fn table(scenarios: &[Scenario]) {
             s.seconds_total
         );
     }
+    println!(
+        "\nmax %: the largest share of traffic that the new version had. requests, failed: as its clients counted them.\n\
+         excess: failures beyond the 0.2 % that every version of these applications has.\n\
+         exposed: from its first traffic until the router gave it none any more, or until it was promoted."
+    );
 }

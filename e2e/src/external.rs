@@ -154,7 +154,7 @@ fn select(text: &str, base: &Path) -> Result<(Value, String, String)> {
 fn confirm(context: &str, server: &str, input: &mut impl BufRead) -> Result<()> {
     eprint!(
         "E2E_KUBECONFIG selects the context {context} at {server}. The run adds nodes (fake-*, local), CRDs, cluster\n\
-         policies and namespaces there and takes only the nodes away again. Type the context's name to go on: "
+         policies and namespaces there; nodes and namespaces are taken away again. Type the context's name to go on: "
     );
     std::io::stderr().flush().context("terminal")?;
     let mut answer = String::new();

@@ -15,7 +15,7 @@ use sluice_core::api::{
     LABEL_HASH, Phase, ProgressiveRollout, ProgressiveRolloutStatus, Provenance, RunRecord,
 };
 
-use crate::cluster::{Cluster, until};
+use crate::cluster::{Cluster, leftovers, until};
 use crate::load::{Load, Target};
 
 /// Namespace of the installation.
@@ -50,9 +50,14 @@ impl<'a> World<'a> {
     pub async fn helm_install(&self, extra: &[&str]) -> Result<()> {
         let chart = project().join("charts/sluice").display().to_string();
         let values = project().join("e2e/demo/values.yaml").display().to_string();
-        let mut args =
-            vec!["upgrade", "--install", "sluice", &chart, "-n", SLUICE, "--create-namespace", "-f", &values];
+        let mut args = vec!["upgrade", "--install", "sluice", &chart, "-n", SLUICE, "-f", &values];
         args.extend(extra);
+        if self.cluster.is_local() {
+            args.push("--create-namespace");
+        } else {
+            // Made by the run, to be known as its own when it is taken away.
+            self.cluster.make_namespace(SLUICE).await?;
+        }
         self.cluster.helm_run(&args).await.map(drop).context("helm upgrade --install")
     }
 
@@ -173,8 +178,7 @@ impl AppSpec {
     }
 
     fn manifests(&self) -> String {
-        let mut documents =
-            vec![json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})];
+        let mut documents = vec![leftovers::namespace(&self.namespace)];
         documents.push(self.deployment_manifest(&self.image("1")));
         documents.push(json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME, "namespace": self.namespace},

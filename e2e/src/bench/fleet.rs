@@ -250,9 +250,7 @@ impl Fleet<'_> {
         let begin = Instant::now();
         let used = self.members.len().min(NAMESPACES);
         for i in 0..used {
-            let namespace =
-                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("fleet-{i}")}});
-            self.cluster.apply(&namespace.to_string()).await?;
+            self.cluster.make_namespace(&format!("fleet-{i}")).await?;
         }
         self.each(|member| async move { self.cluster.apply(&member.manifests()).await }).await?;
         self.until("every rollout is enrolled and at rest", LIMIT, |fleet| {

@@ -3,6 +3,7 @@
 
 pub mod certs;
 pub mod discovery;
+pub mod leftovers;
 pub mod monitoring;
 pub mod objects;
 pub mod process;
@@ -118,7 +119,6 @@ pub struct Cluster {
     /// Time from the start until the first pods could be created.
     pub started_in: Duration,
     external: bool,
-    nodes: Vec<String>,
     applier: Applier,
     _discovery: Discovery,
 }
@@ -172,6 +172,11 @@ impl Cluster {
         self.applier.apply(yaml).await
     }
 
+    /// A namespace for what the run makes.
+    pub async fn make_namespace(&self, name: &str) -> Result<()> {
+        self.apply(&leftovers::namespace(name).to_string()).await
+    }
+
     /// Applies YAML documents as a person or tool of another name; a conflict is an error.
     pub async fn apply_as(&self, manager: &str, yaml: &str) -> Result<()> {
         self.applier.apply_as(manager, yaml).await
@@ -191,9 +196,9 @@ impl Cluster {
     pub async fn stop(self) {
         self.kubelet.stop().await;
         if self.external {
-            let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(self.client.clone());
-            for name in &self.nodes {
-                let _ = nodes.delete(name, &kube::api::DeleteParams::default()).await;
+            let _ = self.processes.stop("kwok").await;
+            if let Err(error) = leftovers::remove(&self.client).await {
+                eprintln!("not all of the run could be taken away: {error:#}");
             }
         }
         for name in

@@ -10,6 +10,8 @@ use kube::discovery::{ApiCapabilities, ApiResource, Scope, pinned_kind};
 use kube::{Client, ResourceExt};
 use tokio::sync::Mutex;
 
+use super::leftovers::MANAGER;
+
 /// Applies documents; remembers which resource a kind is, so that each costs one request.
 #[derive(Clone)]
 pub struct Applier {
@@ -22,9 +24,9 @@ impl Applier {
         Self { client, kinds: Arc::default() }
     }
 
-    /// Applies all documents as `e2e`, taking over fields of other managers.
+    /// Applies all documents as the run's own manager, taking over fields of other managers.
     pub async fn apply(&self, yaml: &str) -> Result<()> {
-        self.apply_with(&PatchParams::apply("e2e").force(), yaml).await
+        self.apply_with(&PatchParams::apply(MANAGER).force(), yaml).await
     }
 
     /// Applies all documents as the given manager; a conflict is an error.

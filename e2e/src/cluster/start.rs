@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use futures::{FutureExt, TryFutureExt};
 use k8s_openapi::api::core::v1::Node;
@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::certs::{self, Certs};
 use super::discovery::Discovery;
+use super::leftovers;
 use super::monitoring::Monitoring;
 use super::objects::Applier;
 use super::process::{Processes, Spec};
@@ -97,6 +98,10 @@ pub(super) async fn start(options: Options) -> Result<Cluster> {
         .await?;
         if options.external.is_none() {
             starter.controllers(&certs)?;
+        } else {
+            let nodes = (0..options.fake_nodes).map(fake_node).chain([crate::kubelet::NODE.to_owned()]);
+            leftovers::refuse_foreign(&client, &nodes.collect::<Vec<_>>(), crate::world::SLUICE).await?;
+            leftovers::remove(&client).await?;
         }
         starter.kwok()?;
         let applier = Applier::new(client.clone());
@@ -106,7 +111,7 @@ pub(super) async fn start(options: Options) -> Result<Cluster> {
             Kubelet::start(client.clone(), run_dir.join("kubelet"), &certs, options.images.clone()).await?;
         tokio::try_join!(
             async {
-                gateway_crds(&applier, &paths.tools).await?;
+                gateway_crds(&client, &applier, &paths.tools).await?;
                 starter.traefik()
             },
             fake_nodes(&applier, options.fake_nodes),
@@ -133,7 +138,6 @@ pub(super) async fn start(options: Options) -> Result<Cluster> {
         monitoring,
         started_in: begin.elapsed(),
         external: options.external.is_some(),
-        nodes: (0..options.fake_nodes).map(fake_node).chain([crate::kubelet::NODE.to_owned()]).collect(),
         applier,
         _discovery: discovery,
         processes,
@@ -286,7 +290,7 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
     Client::try_from(config).context("client")
 }
 
-async fn gateway_crds(applier: &Applier, tools: &Path) -> Result<()> {
+async fn gateway_crds(client: &Client, applier: &Applier, tools: &Path) -> Result<()> {
     // A cluster that has the Gateway API keeps its version.
     if applier.apply(GATEWAY_CLASS).await.is_ok() {
         return Ok(());
@@ -297,9 +301,13 @@ async fn gateway_crds(applier: &Applier, tools: &Path) -> Result<()> {
     let texts = files.iter().map(|f| fs::read_to_string(f).with_context(|| f.display().to_string()));
     let texts = texts.collect::<Result<Vec<_>>>()?;
     futures::future::try_join_all(texts.iter().map(|t| applier.apply(t))).await?;
-    // Discovery follows the CRDs by a moment.
-    until("the Gateway API is served", Duration::from_secs(20), Duration::from_millis(100), || {
-        applier.apply(GATEWAY_CLASS)
+    // Discovery follows the CRDs by a moment, one after the other.
+    until("the Gateway API is served", Duration::from_secs(20), Duration::from_millis(100), || async {
+        let served = client.list_api_group_resources("gateway.networking.k8s.io/v1").await?;
+        for name in ["gatewayclasses", "gateways", "httproutes"] {
+            ensure!(served.resources.iter().any(|r| r.name == name), "{name} are not served yet");
+        }
+        applier.apply(GATEWAY_CLASS).await
     })
     .await
 }

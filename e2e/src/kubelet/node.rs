@@ -11,10 +11,11 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use super::NODE;
+use crate::cluster::leftovers::MANAGER;
 
 pub(super) async fn register(client: &Client) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let params = PatchParams::apply("process-kubelet").force();
+    let params = PatchParams::apply(MANAGER).force();
     let node = json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": NODE, "labels": {
@@ -61,7 +62,7 @@ pub(super) async fn heartbeat(client: Client) {
                 "renewTime": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string(),
             },
         });
-        let params = PatchParams::apply("process-kubelet").force();
+        let params = PatchParams::apply(MANAGER).force();
         // A lost renewal is made up for by the next.
         let renewed = leases.patch(NODE, &params, &Patch::Apply(lease)).await.is_ok();
         tokio::time::sleep(Duration::from_secs(if renewed { 10 } else { 1 })).await;

@@ -166,8 +166,7 @@ async fn bad_input_stalls_with_a_sentence_and_touches_nothing(world: &World<'_>)
 async fn invalid_fields_are_refused_in_words(world: &World<'_>) -> Result<()> {
     let namespace = "invalid-fields";
     let cluster = world.cluster;
-    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
-    cluster.apply(&object.to_string()).await?;
+    cluster.make_namespace(namespace).await?;
     let spec = clean(namespace);
     let good = spec.rollout_manifest();
     let both = json!([{"name": "two", "errorRatio": {}, "alert": {"matchers": []}}]);

@@ -186,9 +186,7 @@ async fn old_revision_returns_in_its_own_replica_set(world: &World<'_>) -> Resul
     let spec = clean("old-revision");
     let (old, new) = (spec.image("0"), spec.image("1"));
     // Two revisions from before Sluice: the older one stands in the history that it enrols.
-    let namespace =
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": spec.namespace}}).to_string();
-    world.cluster.apply(&namespace).await?;
+    world.cluster.make_namespace(&spec.namespace).await?;
     world.cluster.apply(&spec.deployment_manifest(&old).to_string()).await?;
     let complete = ["-n", &spec.namespace, "rollout", "status", "deployment/shop", "--timeout=40s"];
     world.cluster.kubectl_run(&complete).await?;

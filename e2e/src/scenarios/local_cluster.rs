@@ -49,9 +49,7 @@ pub fn scenarios() -> Vec<Scenario> {
 
 /// A namespace of one scenario, made anew.
 async fn namespace(cluster: &Cluster, name: &str) -> Result<()> {
-    cluster
-        .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}).to_string())
-        .await?;
+    cluster.make_namespace(name).await?;
     until("the namespace has its ServiceAccount", SOON, LOOK, || async {
         let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
             Api::namespaced(cluster.client.clone(), name);

@@ -16,7 +16,7 @@ use sluice_core::digest;
 use sluice_core::observed::{Objects, Observed, Seen};
 use sluice_core::render;
 use sluice_core::verdict::Verdict;
-use sluice_core::view::{Workload};
+use sluice_core::view::Workload;
 
 /// Name of the workload, the rollout, the apex Service and the route.
 pub const WEB: &str = "web";
