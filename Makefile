@@ -89,16 +89,16 @@ deny:
 
 lint: fmt-check clippy deny ## Format, clippy, and what may be among the dependencies
 
-crds: ## Write crds/ from the Rust types, and the chart's generated files
-	$(CARGO) run --quiet --locked -p sluice-controller -- crds crds
+crds: build ## Write crds/ from the Rust types, and the chart's generated files
+	target/debug/sluice-controller crds crds
 	@$(MAKE) --no-print-directory chart
 
 chart:
 	@e2e/tools/fetch
 	@$(TOOLS_PATH) python3 charts/generate.py
 
-drift:
-	$(CARGO) run --quiet --locked -p sluice-controller -- crds --check crds
+drift: build
+	target/debug/sluice-controller crds --check crds
 	@$(TOOLS_PATH) python3 charts/generate.py --check
 
 image: ## An OCI archive of the controller without Docker, and install.yaml beside it
