@@ -28,6 +28,7 @@ pub fn scenarios() -> Vec<Scenario> {
         alone!(two_processes_that_both_lead_do_no_harm),
         alone!(uninstall_mid_way_leaves_ordinary_objects_and_reinstall_adopts_them),
         alone!(deleted_namespace_is_survived_with_break_glass),
+        alone!(defaults_of_the_chart_hold_expose_and_abort),
     ]
 }
 
@@ -253,6 +254,33 @@ async fn uninstall_mid_way_leaves_ordinary_objects_and_reinstall_adopts_them(
         forget(app).await?;
     }
     Ok(())
+}
+
+/// The README's `helm install`, without a value of the demo; the rollout names its Prometheus.
+async fn defaults_of_the_chart_hold_expose_and_abort(world: &World<'_>) -> Result<()> {
+    let prometheus = json!({"prometheus": {"url": world.cluster.addresses.prometheus}});
+    let chart = project().join("charts/sluice").display().to_string();
+    let result = async {
+        world.cluster.helm_run(&["uninstall", "sluice", "-n", SLUICE]).await?;
+        world.cluster.helm_run(&["install", "sluice", &chart, "-n", SLUICE]).await?;
+        settled(world).await?;
+        ensure!(world.cluster.kubelet.running(SLUICE).len() == 2, "two replicas are the default");
+        let app = serving(world, AppSpec { rollout: prometheus, ..clean("defaults") }).await?;
+        let begin = app.load.snapshot();
+        app.ship(&app.spec.image("2"), Provenance::GenAIAssisted).await?;
+        let status = app.wait_weight(1, RUN).await?;
+        let plan = status.run.context("no run")?.plan;
+        let first = plan.steps.first().context("no steps")?;
+        ensure!(first.weight_percent <= 5 && first.bake_seconds >= 600, "not the built-in table: {first:?}");
+        app.request("abort").await?;
+        outcome(&ended(&app, 0, RUN).await?, Outcome::Rejected, "AbortedByUser")?;
+        at_rest(&app, Phase::Rejected).await?;
+        no_failures(&app, &begin, "from the hold to the abort")?;
+        forget(&app).await
+    }
+    .await;
+    installed_again(world).await?;
+    result
 }
 
 /// The hook Job's pod was a process of the node `local` that printed what it did.
