@@ -132,7 +132,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             options.scrape_interval = bench::fleet::INTERVAL;
             options.client_qps = options.client_qps.filter(|_| unthrottled);
         }
-        options.images = default_images().into_iter().chain(cli.image).collect();
+        // The first of a name is taken.
+        options.images = cli.image.into_iter().chain(default_images()).collect();
         let cluster = Cluster::start(options).await?;
         let done = tokio::select! {
             done = play(&cluster, cli.command) => done,
