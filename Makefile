@@ -10,7 +10,8 @@ FILTER ?=
 N ?= 100
 # How often bench-harm plays each change.
 REPEAT ?= 20
-# Benchmarks measure what is shipped.
+# Benchmarks measure what is shipped; a PROFILE of the environment counts for nothing.
+PROFILE :=
 BENCHES := bench-harm bench-abort bench-fleet
 $(BENCHES): PROFILE := --release
 $(BENCHES): E2E := target/release/sluice-e2e

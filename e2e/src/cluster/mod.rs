@@ -195,16 +195,15 @@ impl Cluster {
     /// Stops all pods and processes in order, so that their last log lines are written.
     pub async fn stop(self) {
         self.kubelet.stop().await;
-        if self.external {
-            let _ = self.processes.stop("kwok").await;
-            if let Err(error) = leftovers::remove(&self.client).await {
-                eprintln!("not all of the run could be taken away: {error:#}");
-            }
-        }
         for name in
             ["traefik", "prometheus", "alertmanager", "kwok", "kube-scheduler", "kube-controller-manager"]
         {
             let _ = self.processes.stop(name).await;
+        }
+        if self.external
+            && let Err(error) = leftovers::remove(&self.client).await
+        {
+            eprintln!("not all of the run could be taken away: {error:#}");
         }
         for name in ["kube-apiserver", "etcd"] {
             // Nothing of their data outlives the run: a graceful end would only take time.

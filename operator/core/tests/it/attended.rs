@@ -1,10 +1,9 @@
 //! Time in which no controller ran: whose deadlines move by it, whose do not, and that every wait ends all the same.
 
-use crate::support::{Scene, events, going_back, lines};
+use crate::support::{Scene, events, going_back, left, lines};
 use proptest::prelude::*;
 use serde_json::json;
 use sluice_core::api::{Outcome, Stage};
-use sluice_core::decide::Decision;
 use sluice_core::verdict::Why;
 
 const MINUTE: i64 = 60;
@@ -12,10 +11,6 @@ const MINUTE: i64 = 60;
 const STEP: i64 = 3000;
 /// What a run is given at most.
 const NIGHT: i64 = 12 * 3600;
-
-fn left(scene: &Scene, decision: &Decision) -> i64 {
-    decision.status.waiting.as_ref().unwrap().deadline.unwrap().duration_since(scene.now).as_secs()
-}
 
 #[test]
 fn an_absence_does_not_end_a_good_run() {

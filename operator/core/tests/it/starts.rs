@@ -1,6 +1,6 @@
 //! What keeps a held template from starting: an alert that fires already, or not knowing whether one does.
 
-use crate::support::{Scene, events, lines, stalled, template};
+use crate::support::{Scene, events, left, lines, stalled, template};
 use serde_json::json;
 use sluice_core::api::{GuardAction, Outcome, Provenance};
 use sluice_core::decide::Decision;
@@ -40,10 +40,6 @@ fn failed_look(scene: &mut Scene) {
 fn waits(decision: &Decision) -> (String, String) {
     let waiting = decision.status.waiting.clone().unwrap();
     (waiting.reason, waiting.message)
-}
-
-fn left(scene: &Scene, decision: &Decision) -> i64 {
-    decision.status.waiting.as_ref().unwrap().deadline.unwrap().duration_since(scene.now).as_secs()
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Going forward: what a step waits for, for how long, and where each wait ends.
 
-use crate::support::{Scene, endpoint_slice, events, going_back, lines};
+use crate::support::{Scene, endpoint_slice, events, going_back, left, lines};
 use serde_json::json;
 use sluice_core::api::{Outcome, Provenance, Stage};
 use sluice_core::decide::Decision;
@@ -9,11 +9,6 @@ const HOUR: i64 = 3600;
 
 fn waits(decision: &Decision) -> String {
     decision.status.waiting.as_ref().map(|waiting| waiting.reason.clone()).unwrap_or_default()
-}
-
-/// Seconds until the wait ends by itself.
-fn left(scene: &Scene, decision: &Decision) -> i64 {
-    decision.status.waiting.as_ref().unwrap().deadline.unwrap().duration_since(scene.now).as_secs()
 }
 
 /// A template is applied: the order of the first writes. The shell does none that follows one that failed.

@@ -504,3 +504,8 @@ pub fn going_back(decision: &Decision) -> Option<(Outcome, String)> {
     let back = decision.status.run.as_ref()?.going_back.as_ref()?;
     Some((back.outcome, back.reason.clone()))
 }
+
+/// Seconds until the wait ends by itself.
+pub fn left(scene: &Scene, decision: &Decision) -> i64 {
+    decision.status.waiting.as_ref().unwrap().deadline.unwrap().duration_since(scene.now).as_secs()
+}
