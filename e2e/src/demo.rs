@@ -123,34 +123,37 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
     );
     let world = World::install(cluster, &[]).await?;
     narrator.say("sluice", "installed by helm: two controllers, one leads");
-    narrator.say("demo", "eight scenarios: five side by side, then three one by one; 4 minutes in all");
+    narrator.say("demo", "nine scenarios: six side by side, then three one by one; 4 minutes in all");
 
-    let (good_human, good_genai, bad_human, bad_genai, alert) = tokio::try_join!(
+    let (good_human, good_genai, bad_human, bad_genai, slow_genai, alert) = tokio::try_join!(
         world.app(AppSpec::new("good-human")),
         world.app(AppSpec::new("good-genai")),
         world.app(AppSpec::new("bad-human")),
         world.app(AppSpec::new("bad-genai")),
+        world.app(with_latency_guard(AppSpec::new("slow-genai"), 100)),
         world.app(with_alert_guard(AppSpec::new("alert"))),
     )?;
     narrator.say(
         "applications",
-        "five Deployments of 4 pods, 100 requests per second each, 0.2 % failures as baseline",
+        "six Deployments of 4 pods, 100 requests per second each, 0.2 % failures as baseline",
     );
     tokio::time::sleep(Duration::from_secs(3)).await;
 
     let n = &narrator;
     let good = good_human.spec.image("2");
     let bad = format!("{NAME}:2-errors50");
+    let slow = format!("{good}-latency150");
     let mut scenarios: Vec<Scenario> = {
         let played = tokio::try_join!(
             named("good-human", ship(n, "good-human", &good_human, &good, Provenance::Human)),
             named("good-genai", ship(n, "good-genai", &good_genai, &good, Provenance::GenAIAssisted)),
             named("bad-human", ship(n, "bad-human", &bad_human, &bad, Provenance::Human)),
             named("bad-genai", ship(n, "bad-genai", &bad_genai, &bad, Provenance::GenAIAssisted)),
+            named("slow-genai", ship(n, "slow-genai", &slow_genai, &slow, Provenance::GenAIAssisted)),
             named("alert", alerted(n, &alert, &good)),
         )?;
-        let (a, b, c, d, e) = played;
-        vec![a, b, c, d, e]
+        let (a, b, c, d, e, f) = played;
+        vec![a, b, c, d, e, f]
     };
 
     scenarios.push(named("quarantine", quarantine(n, &bad_genai, &bad)).await?);
@@ -174,6 +177,7 @@ fn check(scenarios: &[Scenario]) -> Result<()> {
         ("good-genai", "Promoted"),
         ("bad-human", "Rejected"),
         ("bad-genai", "Rejected"),
+        ("slow-genai", "Rejected"),
         ("alert", "Rejected"),
         ("quarantine", "Held"),
         ("revert", "Unchanged"),
@@ -191,6 +195,8 @@ fn check(scenarios: &[Scenario]) -> Result<()> {
         let noise = 5.0 * (found.client.failed as f64 - found.excess_failed).max(1.0).sqrt();
         ensure!(found.excess_failed <= noise, "{name}: {:.1} requests failed too many", found.excess_failed);
     }
+    let slow = of("slow-genai")?;
+    ensure!(slow.reason.contains("latency"), "slow-genai: {}", slow.reason);
     let (human, assisted) = (of("bad-human")?, of("bad-genai")?);
     ensure!(
         assisted.max_weight_percent < human.max_weight_percent,
@@ -199,6 +205,15 @@ fn check(scenarios: &[Scenario]) -> Result<()> {
         human.max_weight_percent
     );
     Ok(())
+}
+
+/// An application with a guard on requests that take longer than so many milliseconds.
+pub fn with_latency_guard(mut spec: AppSpec, slo_milliseconds: i32) -> AppSpec {
+    spec.rollout = json!({"guards": [
+        {"name": "error-rate", "errorRatio": {}},
+        {"name": "latency", "latency": {"sloMilliseconds": slo_milliseconds}},
+    ]});
+    spec
 }
 
 /// An application with a guard on alerts of its namespace.

@@ -51,14 +51,22 @@ async fn without_data(app: &App<'_>, says: &str) -> Result<ProgressiveRolloutSta
     Ok(status)
 }
 
-/// One rollout with a query that Prometheus refuses, one whose Prometheus is not there: nobody meets the new revision.
+/// A query that Prometheus refuses, a Prometheus that is not there, a metric that does not exist, a limit beyond all
+/// bounds of the histogram: nobody meets the new revision.
 async fn guards_that_cannot_be_asked_expose_nobody_and_end_not_proven(world: &World<'_>) -> Result<()> {
     let malformed = json!({"guards": [{"name": "errors", "errorRatio": {"matchers": "job=\"shop"}}]});
     let nowhere = json!({"prometheus": {"url": "http://127.0.0.1:9099"}});
+    let nothing = json!({"guards": [{"name": "errors", "errorRatio": {"metric": "nothing_total"}}]});
+    let boundless = json!({"guards": [
+        {"name": "latency", "latency": {"sloMilliseconds": 20_000}},
+        {"name": "errors", "errorRatio": {}},
+    ]});
     let unable = |namespace: &str, rollout| AppSpec { rollout, rps: 30, ..clean(namespace) };
-    let (malformed, nowhere) = tokio::try_join!(
+    let (malformed, nowhere, nothing, boundless) = tokio::try_join!(
         serving(world, unable("malformed-query", malformed)),
         serving(world, unable("no-prometheus", nowhere)),
+        serving(world, unable("no-metric", nothing)),
+        serving(world, unable("no-buckets", boundless)),
     )?;
     let one = async |app: &App<'_>, says: &str, state: &str| -> Result<()> {
         let begin = app.load.snapshot();
@@ -79,6 +87,8 @@ async fn guards_that_cannot_be_asked_expose_nobody_and_end_not_proven(world: &Wo
     tokio::try_join!(
         one(&malformed, "job=\\\"shop", "QueryError"),
         one(&nowhere, "127.0.0.1:9099", "ProviderDown"),
+        one(&nothing, "no request series of stable", "NoData"),
+        one(&boundless, "no bounds around 20 s that all pods share", "NoCommonBuckets"),
     )?;
     // Corrected, the same revision is tried again by request, and passes.
     malformed.patch_rollout(json!({"spec": {"guards": null}})).await?;

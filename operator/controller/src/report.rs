@@ -31,7 +31,8 @@ pub fn metrics(ctx: &Context, key: &Key, status: &ProgressiveRolloutStatus) {
         observed_ratio: traffic.and_then(|t| t.observed_permille).map(|p| f64::from(p) / 1000.0),
         gate_progress_ratio: first.and_then(|guard| {
             let needed = guard.needed_requests?;
-            Some((samples(guard.canary_requests) / (needed.max(1) as f64)).min(1.0))
+            let requests = (samples(guard.canary_requests) / (needed.max(1) as f64)).min(1.0);
+            Some(guard.gate_permille.map_or(requests, |gate| requests.min(gate as f64 / 1000.0)))
         }),
         canary_samples: samples(first.and_then(|guard| guard.canary_requests)),
         stable_samples: samples(first.and_then(|guard| guard.stable_requests)),
@@ -44,6 +45,7 @@ pub fn metrics(ctx: &Context, key: &Key, status: &ProgressiveRolloutStatus) {
                 stable: ratio(guard.stable_failed, guard.stable_requests),
                 max: limit(&guard.name),
                 score: guard.score_permille.map(|score| score as f64 / 1000.0),
+                bursts: guard.burst_permille.map(|burst| burst as f64 / 1000.0),
             })
             .collect(),
         waiting: status.waiting.as_ref().filter(|_| run.is_some()).map(|w| (hold(&w.reason), w.since)),

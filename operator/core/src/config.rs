@@ -60,8 +60,17 @@ pub struct ClassRow {
     pub name: RiskClass,
     /// Steps, weights rising to 100.
     pub steps: Vec<StepSpec>,
-    /// Tolerance of the comparison with stable.
+    /// What is tolerated before it counts against the canary.
     pub tolerance_ppm: TolerancePpm,
+    /// What promotion has to rule out; absent: the built-in row's.
+    #[serde(default)]
+    pub margin_ppm: Option<TolerancePpm>,
+    /// Probability that the row stops a good canary, in parts per million; absent: the built-in row's.
+    #[serde(default)]
+    pub capital_ppm: Option<i32>,
+    /// Probability, per step, that a canary at the margin passes, in parts per million; absent: the built-in row's.
+    #[serde(default)]
+    pub gate_error_ppm: Option<i32>,
     /// Canary requests needed before weight 100.
     pub min_samples: i32,
     /// Without fresh data for this long, traffic returns to stable.

@@ -4,12 +4,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::{AlertGuard, Guard, GuardAction, GuardStatus, Run, Stage};
+use crate::api::{AlertGuard, Counted, Guard, GuardAction, GuardStatus, Plan, Run, Stage};
 use crate::evidence::{
     Alert, AlertPlan, AlertReport, Arm, DEAD_PATH, EvidenceState, GuardPlan, GuardReport, HoldReason,
-    KnownAlert, Outcome, Poll, Sample, combine, first_firing, known_alerts, observe, observe_alerts,
-    path_is_alive, report, report_alerts,
+    KnownAlert, Outcome, Poll, Sample, combine, first_firing, is_incident, known_alerts, observe,
+    observe_alerts, path_is_alive, report, report_alerts,
 };
+use crate::statistics::{self, Asked, Row, Signal};
 use crate::verdict::{AlertsAtRest, Verdict, Why};
 
 const PPM: f64 = 1_000_000.0;
@@ -49,6 +50,8 @@ impl Quiet {
 pub struct Evaluation<'a> {
     /// The run.
     pub run: &'a Run,
+    /// Samples of the time before the first ones, by the guard's name, oldest first.
+    pub history: &'a [(String, Sample)],
     /// One sample per counting guard, by name.
     pub samples: &'a [(String, Sample)],
     /// The alerts, when a guard watches them.
@@ -65,9 +68,27 @@ pub struct Evaluation<'a> {
 pub fn judge(evaluation: &Evaluation<'_>, state: &mut EvidenceState) -> Verdict {
     let run = evaluation.run;
     let plans = guard_plans(run, state, evaluation.interval_seconds);
-    for plan in &plans {
-        if let Some((_, sample)) = evaluation.samples.iter().find(|(name, _)| *name == plan.name) {
-            observe(state.guard_mut(&plan.name), sample, plan, evaluation.now);
+    // Known before a sample: what it shows of stable makes the gates stand still from the next one on.
+    let incident = |state: &EvidenceState, at: Timestamp| {
+        plans.iter().any(|plan| state.guard(&plan.name).is_some_and(|guard| is_incident(guard, plan, at)))
+    };
+    for (name, sample) in evaluation.history {
+        let Some(plan) = plans.iter().find(|plan| plan.name == *name) else { continue };
+        let ill = incident(state, sample.at);
+        let guard = state.guard_mut(name);
+        if guard.start.is_none() {
+            // Looks that found nothing usable are no reason to leave out what came before them.
+            guard.last_seen = None;
+        }
+        // Before the present weight was live, only stable is learned from.
+        let live = plan.window_start.is_some_and(|live| sample.at >= live);
+        let before = GuardPlan { weight: 0, window_start: None, watch: false, ..plan.clone() };
+        observe(guard, sample, if live { plan } else { &before }, ill, evaluation.now);
+    }
+    let ill = incident(state, evaluation.now);
+    for (name, sample) in evaluation.samples {
+        if let Some(plan) = plans.iter().find(|plan| plan.name == *name) {
+            observe(state.guard_mut(name), sample, plan, ill, evaluation.now);
         }
     }
     let alert_plans = alert_plans(run, evaluation.interval_seconds);
@@ -201,8 +222,25 @@ fn watched(guards: &[Guard], alerts: &[Alert]) -> Option<String> {
 }
 
 fn guard_plans(run: &Run, state: &EvidenceState, interval_seconds: i32) -> Vec<GuardPlan> {
-    let counting: Vec<&Guard> = run.plan.guards.iter().filter(|guard| guard.error_ratio.is_some()).collect();
-    let aborting = counting.iter().filter(|guard| guard.action == GuardAction::Abort).count().max(1);
+    let counting: Vec<(&Guard, Counted<'_>)> =
+        run.plan.guards.iter().filter_map(|guard| Some((guard, guard.counted()?))).collect();
+    let asked: Vec<Asked> = counting
+        .iter()
+        .map(|(guard, counted)| {
+            let (signal, max_ppm) = match counted {
+                Counted::Errors(ratio) => (Signal::Errors, ratio.max_ppm),
+                Counted::Latency(_) => (Signal::Latency, None),
+            };
+            Asked {
+                name: guard.name.clone(),
+                signal,
+                stops: guard.action == GuardAction::Abort,
+                limit: max_ppm.map(|ppm| f64::from(ppm.clamp(0, 1_000_000)) / PPM),
+                phi_floor: 1.0,
+            }
+        })
+        .collect();
+    let weighed_by = statistics::guards(&asked, &rows(&run.plan), false);
     let index = usize::try_from(run.step).unwrap_or(0);
     let next = run.plan.steps.get(index + 1).map_or(100, |step| step.weight_percent);
     // The window of the last step goes on through the swap; on the way back there is nothing to judge.
@@ -213,23 +251,29 @@ fn guard_plans(run: &Run, state: &EvidenceState, interval_seconds: i32) -> Vec<G
     let window_start = settled.map(|at| tainted.map_or(at, |tainted| at.max(tainted)));
     counting
         .into_iter()
-        .map(|guard| GuardPlan {
+        .zip(weighed_by)
+        .map(|((guard, counted), judged)| GuardPlan {
             name: guard.name.clone(),
             action: guard.action,
-            relative: f64::from(run.plan.tolerance_ppm.relative) / PPM,
-            absolute: f64::from(run.plan.tolerance_ppm.absolute) / PPM,
-            limit_ppm: guard.error_ratio.as_ref().and_then(|ratio| ratio.max_ppm),
+            judged,
+            by_pod: counted.by_pod(),
             min_samples: run.plan.min_samples,
             weight: run.weight.map_or(0, |weight| weight.percent),
             next_weight: next,
             step: run.step,
-            steps: i32::try_from(run.plan.steps.len()).unwrap_or(i32::MAX),
             window_start,
             watch: run.stage == Stage::Watching,
-            alpha_share: 1.0 / aborting as f64,
             scrape_seconds: interval_seconds,
         })
         .collect()
+}
+
+/// The rows that a plan plays; the built-in ones for a plan that was made before it named them.
+fn rows(plan: &Plan) -> Vec<Row> {
+    match plan.rows.is_empty() {
+        true => statistics::rows::chain(plan.risk_class),
+        false => plan.rows.iter().map(Row::from).collect(),
+    }
 }
 
 fn alert_plans(run: &Run, interval_seconds: i32) -> Vec<AlertPlan> {
@@ -261,6 +305,8 @@ fn guard_status(guard: &GuardReport) -> GuardStatus {
         stable_requests: Some(guard.n_stable),
         stable_failed: Some(guard.x_stable),
         needed_requests: Some(guard.min_samples_needed),
+        gate_permille: guard.gate_progress.map(|progress| (progress * PERMILLE).floor() as i64),
+        burst_permille: Some((guard.burst_factor * PERMILLE).round() as i64),
         message: guard.message.clone(),
     }
 }
@@ -275,6 +321,8 @@ fn alert_status(alert: &AlertReport) -> GuardStatus {
         stable_requests: None,
         stable_failed: None,
         needed_requests: None,
+        gate_permille: None,
+        burst_permille: None,
         message: alert.message.clone(),
     }
 }
@@ -283,6 +331,7 @@ fn alert_status(alert: &AlertReport) -> GuardStatus {
 mod tests {
     use super::*;
     use crate::api::AlertMatcher;
+    use crate::evidence::{DataState, PodCounters, Trouble};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_767_225_600 + second).unwrap()
@@ -365,5 +414,85 @@ mod tests {
         let never = at_rest(&guards, Some(&poll(110, Err("down".into()))), &Verdict::default());
         assert_eq!(never.at_rest.unwrap().read_at, None);
         assert_eq!(at_rest(&guards, None, &Verdict::default()).at_rest, None, "no guard watches");
+    }
+
+    /// A run at 10 %, live since second 3600.
+    fn run() -> Run {
+        let revision = |hash: &str| serde_json::json!({"digest": hash, "restartDigest": hash, "hash": hash, "replicaSet": hash});
+        let guards = serde_json::json!([{"name": "errors", "errorRatio": {}}]);
+        let since = at(3600).to_string();
+        let run = serde_json::json!({
+            "id": "1-a", "stable": revision("s"), "canary": revision("c"), "stage": "Stepping",
+            "startedAt": since, "stageSince": since, "exposedSince": since,
+            "weight": {"percent": 10, "at": since, "acceptedAt": since, "settledAt": since},
+            "plan": {
+                "digest": "", "riskClass": "R1", "provenance": "Human", "minSamples": 1,
+                "steps": [{"weightPercent": 10, "bakeSeconds": 60}, {"weightPercent": 100, "bakeSeconds": 60}],
+                "tolerancePpm": {"relative": 250_000, "absolute": 300}, "noDataSeconds": 60,
+                "watchSeconds": 60, "progressDeadlineSeconds": 60, "service": "web",
+                "stableService": "web-stable", "canaryService": "web-canary", "routes": [],
+                "apexCallers": "None", "settleSeconds": 1, "drainSeconds": 1, "guards": guards,
+            },
+        });
+        serde_json::from_value(run).unwrap()
+    }
+
+    /// 100 requests a second, and of stable's one in a thousand fails.
+    fn counters(second: i64) -> Sample {
+        let pod = |arm, rate: f64, bad: f64| PodCounters {
+            id: format!("{arm}"),
+            arm,
+            total: rate * second as f64,
+            bad: Some((bad * second as f64).floor()),
+            maybe_bad: None,
+            newest_sample: at(second),
+            created: None,
+        };
+        let pods = vec![pod(Arm::Stable, 100.0, 0.1), pod(Arm::Canary, 10.0, 0.0)];
+        Sample { at: at(second), outcome: Outcome::Counters(pods) }
+    }
+
+    #[test]
+    fn the_hour_before_is_stables_record_also_after_looks_in_vain() {
+        let run = run();
+        let mut state = EvidenceState::default();
+        let mut look = |history: &[(String, Sample)], second: i64, sample: Sample| {
+            let samples = [("errors".to_owned(), sample)];
+            let (poll, quiet) = (None, None);
+            let evaluation = Evaluation {
+                run: &run,
+                history,
+                samples: &samples,
+                poll,
+                quiet,
+                interval_seconds: 15,
+                now: at(second),
+            };
+            judge(&evaluation, &mut state);
+            state.guard("errors").unwrap().weighed.frozen()
+        };
+        let down = Outcome::Trouble(Trouble::new(DataState::ProviderDown, "down".to_owned()));
+        assert_eq!(look(&[], 3600, Sample { at: at(3600), outcome: down }), None);
+        let history: Vec<(String, Sample)> =
+            (0..=241).map(|window| ("errors".to_owned(), counters(15 * window))).collect();
+        let frozen = look(&history, 3630, counters(3630)).unwrap();
+        // 360 of 360,000 before the weight was live: UCL 0.1127 %.
+        assert!((frozen.bound.unwrap() / 0.001_127 - 1.0).abs() < 0.03, "{frozen:?}");
+        // Without a record there is no bound.
+        let mut state = EvidenceState::default();
+        for second in [3600, 3615, 3630] {
+            let samples = [("errors".to_owned(), counters(second))];
+            let evaluation = Evaluation {
+                run: &run,
+                history: &[],
+                samples: &samples,
+                poll: None,
+                quiet: None,
+                interval_seconds: 15,
+                now: at(second),
+            };
+            judge(&evaluation, &mut state);
+        }
+        assert_eq!(state.guard("errors").unwrap().weighed.frozen().unwrap().bound, None);
     }
 }

@@ -12,6 +12,7 @@
 //! - [`judge`]: which guard is judged by what, in which window
 //! - [`limits`]: class table, own limits, their join into a frozen plan
 //! - [`evidence`], [`verdict`]: counters to scores, scores to a verdict on the run
+//! - [`statistics`]: what counts prove, for and against the canary; [`trace`]: the same on paper
 //! - [`decide`]: the questions in the order of safety; [`check`]: what no answer may do, said a second time
 //! - [`action`], [`render`]: what the shell has to write, spelled out
 //! - [`elect`]: one step of leader election
@@ -28,5 +29,7 @@ pub mod judge;
 pub mod limits;
 pub mod observed;
 pub mod render;
+pub mod statistics;
+pub mod trace;
 pub mod verdict;
 pub mod view;

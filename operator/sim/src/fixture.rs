@@ -123,6 +123,7 @@ fn guards() -> Vec<Guard> {
         name: name.to_owned(),
         action: GuardAction::Abort,
         error_ratio,
+        latency: None,
         alert,
     };
     let matcher = AlertMatcher { label: "app".to_owned(), op: MatchOp::Equal, value: NAME.to_owned() };
@@ -139,6 +140,9 @@ pub fn config() -> Config {
             .map(|(weight, bake)| StepSpec { weight_percent: *weight, bake_seconds: *bake })
             .collect(),
         tolerance_ppm: TolerancePpm { relative: 50_000, absolute: 100 },
+        margin_ppm: None,
+        capital_ppm: None,
+        gate_error_ppm: None,
         min_samples: 10,
         no_data_seconds: NO_DATA_SECONDS,
     };

@@ -108,7 +108,8 @@ pub(super) fn short_steps() -> String {
     let class = |name| {
         json!({
             "name": name, "steps": [{"weightPercent": 50, "bakeSeconds": 3}, {"weightPercent": 100, "bakeSeconds": 3}],
-            "tolerancePpm": {"relative": 250_000, "absolute": 300}, "minSamples": 100, "noDataSeconds": 90,
+            "tolerancePpm": {"relative": 250_000, "absolute": 300},
+            "marginPpm": {"relative": 500_000, "absolute": 50_000}, "minSamples": 100, "noDataSeconds": 90,
         })
     };
     format!("classes={}", json!([class("R0"), class("R1")]))

@@ -83,6 +83,9 @@ fn after_step(status: &ProgressiveRolloutStatus, run: &Run) -> String {
     if let Some(needed) = needed {
         conditions.push(format!("{} canary requests", words::count(needed)));
     }
+    if status.guards.iter().any(|guard| guard.gate_permille.is_some()) {
+        conditions.push("open gates".to_owned());
+    }
     conditions.push("scores below 0.1".to_owned());
     let gate = run.plan.steps.get(index + 1).map(|step| step.weight_percent);
     let person = match (run.plan.pause_before_percent, gate) {

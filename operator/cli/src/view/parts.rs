@@ -9,6 +9,8 @@ use crate::out::{Line, Role, flow, labelled};
 const SUSPICION: i64 = 100;
 /// Score in thousandths that aborts.
 const ABORT: i64 = 1000;
+/// From this burst factor on, in thousandths, people are told.
+const BURSTS: i64 = 1500;
 /// Width of a mark and the space behind it.
 const MARK_WIDTH: usize = 4;
 /// Width of the column of guard names.
@@ -145,12 +147,19 @@ pub(super) fn guards(look: &Look<'_>, status: &ProgressiveRolloutStatus) -> Vec<
     lines
 }
 
-/// How much evidence there is of what the next weight needs.
+/// How much evidence there is of what the next weight needs, and how stable's failures cluster if they do.
 fn evidence(guard: &GuardStatus) -> String {
-    match (guard.canary_requests, guard.needed_requests) {
-        (Some(have), Some(need)) => format!("{} of {} requests", words::count(have), words::count(need)),
-        _ => String::new(),
+    let mut parts = Vec::new();
+    if let (Some(have), Some(need)) = (guard.canary_requests, guard.needed_requests) {
+        parts.push(format!("{} of {} requests", words::count(have), words::count(need)));
     }
+    if let Some(gate) = guard.gate_permille {
+        parts.push(format!("gate {} of 1", words::score(gate)));
+    }
+    if let Some(burst) = guard.burst_permille.filter(|burst| *burst >= BURSTS) {
+        parts.push(format!("bursts {:.1}x", burst as f64 / 1000.0));
+    }
+    parts.join("  ")
 }
 
 /// How a guard looks at a glance.

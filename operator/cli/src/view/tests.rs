@@ -87,7 +87,7 @@ pub mod scene {
     fn ratio(state: &str, score: i64, failed: i64, message: &str) -> Value {
         json!({
             "name": "error-rate", "state": state, "scorePermille": score, "canaryRequests": 6_120, "canaryFailed": failed,
-            "stableRequests": 25_010, "stableFailed": 8, "neededRequests": 10_000, "message": message,
+            "stableRequests": 25_010, "stableFailed": 8, "neededRequests": 10_000, "gatePermille": 712, "burstPermille": 1800, "message": message,
         })
     }
 

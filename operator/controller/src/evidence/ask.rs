@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use sluice_core::api::{
-    ErrorRatioGuard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, RatioSource, Run,
+    Counted, Guard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, RatioSource, Run,
 };
 use sluice_core::evidence::{DataState, Outcome, Poll, Sample, Trouble};
 
@@ -17,7 +17,7 @@ use crate::client::bounded;
 use crate::context::Context;
 use crate::pods;
 use crate::providers::auth::SecretData;
-use crate::providers::queries::{PodsQuery, RatioQuery, TraefikQuery, ask};
+use crate::providers::queries::{LatencyQuery, PodsQuery, RatioQuery, TraefikQuery, ask, history};
 use crate::providers::{ProviderKey, Providers};
 use crate::watch::Key;
 
@@ -50,6 +50,14 @@ pub(super) fn in_use<'a>(ctx: &Context, keys: impl Iterator<Item = &'a Key>) -> 
         }
     }
     used
+}
+
+/// The counters of a guard.
+pub(super) struct Counters {
+    /// Of the time before, oldest first; empty unless nothing was known yet.
+    pub history: Vec<Sample>,
+    /// Now.
+    pub now: Sample,
 }
 
 /// Asks for one rollout.
@@ -86,15 +94,18 @@ impl Asker<'_> {
         }
     }
 
-    /// The counters of a guard.
-    pub async fn sample(
+    /// The counters of a guard; with `from_scratch`, those of the hour before as well.
+    pub async fn samples(
         &self,
         run: &Run,
-        ratio: &ErrorRatioGuard,
+        counted: Counted<'_>,
         created: &BTreeMap<String, Timestamp>,
-    ) -> Sample {
-        let at = Timestamp::now();
-        let trouble = |trouble: Trouble| Sample { at, outcome: Outcome::Trouble(trouble) };
+        from_scratch: bool,
+    ) -> Counters {
+        let trouble = |trouble: Trouble| Counters {
+            history: Vec::new(),
+            now: Sample { at: Timestamp::now(), outcome: Outcome::Trouble(trouble) },
+        };
         let Some((namespace, config)) = choose(self.ctx, self.key, self.rollout, Kind::Prometheus) else {
             return trouble(crate::providers::prometheus::not_configured());
         };
@@ -102,16 +113,26 @@ impl Asker<'_> {
             Ok(secret) => secret,
             Err(message) => return trouble(Trouble::new(DataState::QueryError, message)),
         };
-        match self.providers.prometheus(&namespace, &config, &secret) {
-            Ok(prometheus) => ask(&prometheus, &query(self.key, run, ratio, created), at).await,
-            Err(error) => trouble(error.into()),
-        }
+        let prometheus = match self.providers.prometheus(&namespace, &config, &secret) {
+            Ok(prometheus) => prometheus,
+            Err(error) => return trouble(error.into()),
+        };
+        let query = query(self.key, run, counted, created);
+        let seconds = self.ctx.config.evaluation_interval_seconds;
+        let history = match from_scratch {
+            true => match history(&prometheus, &query, Timestamp::now(), seconds).await {
+                Ok(history) => history,
+                // The next look begins from scratch again.
+                Err(down) => return trouble(down),
+            },
+            false => Vec::new(),
+        };
+        Counters { history, now: ask(&prometheus, &query, Timestamp::now()).await }
     }
 
     /// When the pods of a run were created, if a guard counts by pod.
     pub async fn created(&self, run: &Run) -> BTreeMap<String, Timestamp> {
-        let by_pod = run.plan.guards.iter().filter_map(|guard| guard.error_ratio.as_ref());
-        match by_pod.map(|ratio| ratio.source).any(|source| source == RatioSource::Pods) {
+        match run.plan.guards.iter().filter_map(Guard::counted).any(|counted| counted.by_pod()) {
             true => pods::created(self.ctx, self.key, run).await,
             false => BTreeMap::new(),
         }
@@ -138,18 +159,25 @@ impl Asker<'_> {
 
 /// Which series belong to which arm. The arms stay those of the run: after promotion both Services lead to the
 /// new revision.
-fn query(key: &Key, run: &Run, ratio: &ErrorRatioGuard, created: &BTreeMap<String, Timestamp>) -> RatioQuery {
-    match ratio.source {
-        RatioSource::Pods => RatioQuery::Pods(PodsQuery {
-            namespace: key.namespace.clone(),
-            stable: vec![run.stable.replica_set.clone()],
-            canary: vec![run.canary.replica_set.clone()],
-            metric: ratio.metric.clone(),
-            code_label: ratio.code_label.clone(),
-            matchers: ratio.matchers.clone(),
-            created: created.clone(),
+fn query(key: &Key, run: &Run, counted: Counted<'_>, created: &BTreeMap<String, Timestamp>) -> RatioQuery {
+    let pods = |metric: &Option<String>, code_label: Option<String>, matchers: &Option<String>| PodsQuery {
+        namespace: key.namespace.clone(),
+        stable: vec![run.stable.replica_set.clone()],
+        canary: vec![run.canary.replica_set.clone()],
+        metric: metric.clone(),
+        code_label,
+        matchers: matchers.clone(),
+        created: created.clone(),
+    };
+    match counted {
+        Counted::Latency(latency) => RatioQuery::Latency(LatencyQuery {
+            pods: pods(&latency.metric, None, &latency.matchers),
+            slo_seconds: f64::from(latency.slo_milliseconds) / 1000.0,
         }),
-        RatioSource::Traefik => RatioQuery::Traefik(TraefikQuery {
+        Counted::Errors(ratio) if ratio.source == RatioSource::Pods => {
+            RatioQuery::Pods(pods(&ratio.metric, ratio.code_label.clone(), &ratio.matchers))
+        }
+        Counted::Errors(_) => RatioQuery::Traefik(TraefikQuery {
             namespace: key.namespace.clone(),
             routes: run.plan.routes.iter().map(|route| route.name.clone()).collect(),
             promoted: run.released,

@@ -13,11 +13,11 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use sluice_core::api::{ProgressiveRollout, Run};
 use sluice_core::config::Config;
-use sluice_core::evidence::{Poll, Sample};
+use sluice_core::evidence::Poll;
 use sluice_core::judge::{Evaluation, Quiet, at_rest, judge};
 use tracing::debug;
 
-use super::ask::Asker;
+use super::ask::{Asker, Counters};
 use super::guards_at_rest;
 use super::store::Entry;
 use crate::context::Context;
@@ -87,7 +87,7 @@ impl Drop for Underway<'_> {
 /// What one source answered.
 enum Answer {
     Alerts(Arc<Poll>),
-    Counters(String, Sample),
+    Counters(String, Counters),
 }
 
 /// Asks every source that is free, and judges what comes back as it comes.
@@ -120,12 +120,13 @@ pub(super) async fn look(
         .map(|underway| async move { (underway, Answer::Alerts(asker.alerts().await)) }.boxed());
     let created = asker.created(run).shared();
     let samples = guards.iter().filter_map(|guard| {
-        let ratio = guard.error_ratio.as_ref()?;
+        let counted = guard.counted()?;
         let underway = asking.begin(&subject, Source::Counters(guard.name.clone()))?;
         let created = created.clone();
+        let from_scratch = !ctx.evidence.has_counted(key, &subject.uid, run, &guard.name);
         let question = async move {
-            let sample = asker.sample(run, ratio, &created.await).await;
-            (underway, Answer::Counters(guard.name.clone(), sample))
+            let counters = asker.samples(run, counted, &created.await, from_scratch).await;
+            (underway, Answer::Counters(guard.name.clone(), counters))
         };
         Some(question.boxed())
     });
@@ -172,11 +173,14 @@ fn take_in(
 
 /// Judges a run anew with these answers.
 fn judged(config: &Config, run: &Run, mut entry: Entry, answers: &[(Underway<'_>, Answer)]) -> Entry {
-    let (mut poll, mut samples) = (None, Vec::new());
+    let (mut poll, mut samples, mut history) = (None, Vec::new(), Vec::new());
     for (_, answer) in answers {
         match answer {
             Answer::Alerts(answer) => poll = Some(&**answer),
-            Answer::Counters(name, sample) => samples.push((name.clone(), sample.clone())),
+            Answer::Counters(name, counted) => {
+                history.extend(counted.history.iter().map(|sample| (name.clone(), sample.clone())));
+                samples.push((name.clone(), counted.now.clone()));
+            }
         }
     }
     let counts = run.plan.guards.iter().find(|guard| guard.error_ratio.is_some()).map(|guard| &guard.name);
@@ -185,6 +189,7 @@ fn judged(config: &Config, run: &Run, mut entry: Entry, answers: &[(Underway<'_>
     }
     let evaluation = Evaluation {
         run,
+        history: &history,
         samples: &samples,
         poll,
         quiet: entry.quiet,

@@ -45,6 +45,12 @@ impl EvidenceStore {
         self.lock().get(key).map(|entry| entry.verdict.clone()).unwrap_or_default()
     }
 
+    /// Whether counters were ever taken in for a guard of this run, by this process or one before it.
+    pub(super) fn has_counted(&self, key: &Key, uid: &str, run: &Run, guard: &str) -> bool {
+        let entry = Entry::of(self.lock().get(key).cloned(), uid, run);
+        entry.state.guard(guard).is_some_and(|state| state.start.is_some())
+    }
+
     /// Whether the run must go back.
     pub fn wants_back(&self, key: &Key) -> bool {
         self.lock().get(key).is_some_and(|entry| entry.verdict.abort.is_some())

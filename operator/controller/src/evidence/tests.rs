@@ -55,7 +55,8 @@ impl Told {
         serve(Router::new().fallback(answer)).await
     }
 
-    /// A Prometheus that saw 100 more requests at each question, 10 of them at the canary, and none fail.
+    /// A Prometheus that saw 10,000 more requests at each question, 1,000 of them at the canary, and none fail. It knows
+    /// nothing of the time before.
     async fn prometheus(self: Arc<Self>) -> String {
         let answer = move |Query(query): Query<HashMap<String, String>>| async move {
             let number = self.question().await;
@@ -66,10 +67,13 @@ impl Told {
                 let newest = json!({"sluice_part": "newest", "pod": pod, "job": "j", "instance": pod});
                 [series(count, requests.to_string()), series(newest, at.clone())]
             };
-            let result = [pod("web-1-aaaaa", 90 * number), pod("web-2-bbbbb", 10 * number)].concat();
+            let result = [pod("web-1-aaaaa", 9000 * number), pod("web-2-bbbbb", 1000 * number)].concat();
             Json(json!({"status": "success", "data": {"resultType": "vector", "result": result}}))
         };
-        serve(Router::new().route("/api/v1/query", get(answer))).await
+        let before =
+            || async { Json(json!({"status": "success", "data": {"resultType": "matrix", "result": []}})) };
+        serve(Router::new().route("/api/v1/query", get(answer)).route("/api/v1/query_range", get(before)))
+            .await
     }
 }
 
@@ -108,6 +112,12 @@ impl App {
                     "digest": "", "riskClass": "R1", "provenance": "Human", "minSamples": 1,
                     "steps": [{"weightPercent": 10, "bakeSeconds": 60}, {"weightPercent": 100, "bakeSeconds": 60}],
                     "tolerancePpm": {"relative": 250_000, "absolute": 300}, "noDataSeconds": 60,
+                    "rows": [{
+                        "class": "R1", "tolerancePpm": {"relative": 250_000, "absolute": 300},
+                        "marginPpm": {"relative": 500_000, "absolute": 6000}, "capitalPpm": 2000,
+                        "gateErrorPpm": 100_000, "minSamples": 1, "steps": 1, "plannedSeconds": 60,
+                        "lastBakeSeconds": 60,
+                    }],
                     "watchSeconds": 60, "progressDeadlineSeconds": 60, "service": "web",
                     "stableService": "web-stable", "canaryService": "web-canary", "routes": [],
                     "apexCallers": "None", "settleSeconds": 1, "drainSeconds": 1, "guards": guards,

@@ -72,6 +72,8 @@ pub struct GuardSnapshot {
     pub max: Option<f64>,
     /// Score of the evidence: the run is aborted at 1.
     pub score: Option<f64>,
+    /// How stable's failures cluster: variance over mean.
+    pub bursts: Option<f64>,
 }
 
 #[derive(Debug, Default)]
@@ -113,7 +115,7 @@ struct SnapshotGauge {
     samples: for<'a> fn(&'a RolloutSnapshot) -> Vec<(Labels<'a>, f64)>,
 }
 
-const SNAPSHOT_GAUGES: [SnapshotGauge; 10] = [
+const SNAPSHOT_GAUGES: [SnapshotGauge; 11] = [
     SnapshotGauge {
         name: "rollout_info",
         help: "1 for each rollout: risk class and provenance of its run",
@@ -136,7 +138,7 @@ const SNAPSHOT_GAUGES: [SnapshotGauge; 10] = [
     },
     SnapshotGauge {
         name: "gate_progress_ratio",
-        help: "How much of the step's minima is met, 0 to 1",
+        help: "How much of the evidence for the next weight is there, 0 to 1",
         samples: |s| s.gate_progress_ratio.map(|v| (vec![], v)).into_iter().collect(),
     },
     SnapshotGauge {
@@ -166,6 +168,13 @@ const SNAPSHOT_GAUGES: [SnapshotGauge; 10] = [
         help: "Score of the evidence against the canary: the run is aborted at 1",
         samples: |s| {
             s.guards.iter().filter_map(|g| Some((vec![("guard", g.name.as_str())], g.score?))).collect()
+        },
+    },
+    SnapshotGauge {
+        name: "evidence_burst_factor",
+        help: "How stable's failures cluster: variance over mean, 1 when they are independent",
+        samples: |s| {
+            s.guards.iter().filter_map(|g| Some((vec![("guard", g.name.as_str())], g.bursts?))).collect()
         },
     },
     SnapshotGauge {

@@ -1,4 +1,4 @@
-//! Instant queries, with the provider's warnings seen.
+//! Instant and range queries, with the provider's warnings seen.
 //!
 //! prometheus-http-query makes the request; its typed answer leaves out `warnings`, by which Thanos and Mimir
 //! say that an answer is partial, so the envelope is read here. A warning makes the answer unusable: counters
@@ -71,17 +71,6 @@ impl Prometheus {
 
     /// Evaluates `promql` at one time. An empty answer is `Ok` and empty.
     pub async fn instant(&self, promql: &str, at: Timestamp) -> Result<Vec<Series>, Trouble> {
-        let result = self.ask(promql, at).await;
-        let label = match &result {
-            Ok(_) => "ok",
-            Err(failure) => failure.label(),
-        };
-        self.metrics.provider_request("prometheus", label);
-        result.map_err(Failure::into_trouble)
-    }
-
-    async fn ask(&self, promql: &str, at: Timestamp) -> Result<Vec<Series>, Failure> {
-        let _place = place(&self.places, &self.address).await?;
         let request = self
             .client
             .query(promql)
@@ -90,7 +79,54 @@ impl Prometheus {
             .query("timeout", format_args!("{}s", TOTAL_TIMEOUT.as_secs()))
             // Thanos: no answer rather than half of one. Others ignore it.
             .query("partial_response", "false");
-        let response = request.get_raw().await.map_err(|error| match &error {
+        let answer = self.answer(promql, request.get_raw()).await.and_then(|data| {
+            let points: Vec<Point> = self.points(promql, data, "vector")?;
+            points.into_iter().map(|point| point.series().map_err(|error| self.unreadable(&error))).collect()
+        });
+        self.counted(answer)
+    }
+
+    /// Evaluates `promql` at several times, `step` seconds apart: each time that has an answer, with its vector.
+    pub async fn range(
+        &self,
+        promql: &str,
+        (start, end): (Timestamp, Timestamp),
+        step: f64,
+    ) -> Result<Vec<(Timestamp, Vec<Series>)>, Trouble> {
+        let request = self
+            .client
+            .query_range(promql, start.as_second(), end.as_second(), step)
+            .query("timeout", format_args!("{}s", TOTAL_TIMEOUT.as_secs()))
+            .query("partial_response", "false");
+        let answer = self.answer(promql, request.get_raw()).await.and_then(|data| {
+            let mut times: BTreeMap<Timestamp, Vec<Series>> = BTreeMap::new();
+            for point in self.points::<Points>(promql, data, "matrix")? {
+                for series in point.series() {
+                    let series = series.map_err(|error| self.unreadable(&error))?;
+                    times.entry(series.at).or_default().push(series);
+                }
+            }
+            Ok(times.into_iter().collect())
+        });
+        self.counted(answer)
+    }
+
+    fn counted<T>(&self, answer: Result<T, Failure>) -> Result<T, Trouble> {
+        let label = match &answer {
+            Ok(_) => "ok",
+            Err(failure) => failure.label(),
+        };
+        self.metrics.provider_request("prometheus", label);
+        answer.map_err(Failure::into_trouble)
+    }
+
+    async fn answer(
+        &self,
+        promql: &str,
+        request: impl Future<Output = Result<reqwest::Response, Error>>,
+    ) -> Result<Data, Failure> {
+        let _place = place(&self.places, &self.address).await?;
+        let response = request.await.map_err(|error| match &error {
             Error::Client(error) => match error.inner() {
                 Some(error) => Failure::of_request(&self.address, error),
                 None => Failure::Down(format!("{}: {error}", self.address)),
@@ -131,7 +167,7 @@ impl Prometheus {
         ))
     }
 
-    fn read(&self, promql: &str, body: &[u8]) -> Result<Vec<Series>, Failure> {
+    fn read(&self, promql: &str, body: &[u8]) -> Result<Data, Failure> {
         let envelope: Envelope = serde_json::from_slice(body).map_err(|error| {
             Failure::Down(format!("{}: the answer is not that of a Prometheus: {error}", self.address))
         })?;
@@ -152,18 +188,25 @@ impl Prometheus {
         if let Some(info) = envelope.infos.first() {
             debug!(address = %self.address, %info, "the provider remarks");
         }
-        let data = envelope.data.unwrap_or_default();
-        if data.result_type != "vector" {
+        Ok(envelope.data.unwrap_or_default())
+    }
+
+    fn points<T: for<'a> Deserialize<'a>>(
+        &self,
+        promql: &str,
+        data: Data,
+        kind: &str,
+    ) -> Result<Vec<T>, Failure> {
+        if data.result_type != kind {
             return Err(
-                self.refused(promql, &format!("the result is a {:?}, not a vector", data.result_type))
+                self.refused(promql, &format!("the result is a {:?}, not a {kind}", data.result_type))
             );
         }
-        let unreadable = |error: String| {
-            Failure::Down(format!("{}: the answer is not that of a Prometheus: {error}", self.address))
-        };
-        let points: Vec<Point> =
-            serde_json::from_value(data.result).map_err(|error| unreadable(error.to_string()))?;
-        points.into_iter().map(|point| point.series().map_err(unreadable)).collect()
+        serde_json::from_value(data.result).map_err(|error| self.unreadable(&error.to_string()))
+    }
+
+    fn unreadable(&self, error: &str) -> Failure {
+        Failure::Down(format!("{}: the answer is not that of a Prometheus: {error}", self.address))
     }
 }
 
@@ -195,6 +238,24 @@ struct Point {
     metric: BTreeMap<String, String>,
     /// Missing where the series is a native histogram.
     value: Option<(f64, String)>,
+}
+
+/// A series of a matrix.
+#[derive(Deserialize)]
+struct Points {
+    #[serde(default)]
+    metric: BTreeMap<String, String>,
+    #[serde(default)]
+    values: Vec<(f64, String)>,
+}
+
+impl Points {
+    fn series(self) -> impl Iterator<Item = Result<Series, String>> {
+        let metric = self.metric;
+        self.values
+            .into_iter()
+            .map(move |value| Point { metric: metric.clone(), value: Some(value) }.series())
+    }
 }
 
 impl Point {
@@ -293,6 +354,27 @@ mod tests {
         assert_eq!((series[2].value, series[3].value), (f64::INFINITY, f64::NEG_INFINITY));
         let empty = answer(200, r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#).await;
         assert_eq!(empty, Ok(vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_range_is_read_time_by_time() {
+        let app = Router::new().fallback(|uri: Uri| async move {
+            let uri = uri.to_string();
+            assert!(uri.contains("/base/api/v1/query_range?"), "{uri}");
+            assert!(uri.contains("start=1700000000&end=1700000030&step=15"), "{uri}");
+            r#"{"status":"success","data":{"resultType":"matrix","result":[
+                {"metric":{"pod":"a"},"values":[[1700000000,"1"],[1700000030,"3"]]},
+                {"metric":{"pod":"b"},"values":[[1700000030,"NaN"]]}]}}"#
+        });
+        let at = |second| Timestamp::from_second(second).expect("in range");
+        let range = (at(1_700_000_000), at(1_700_000_030));
+        let times = serve(app).await.range("x", range, 15.0).await.expect("an answer");
+        let pods: Vec<(Timestamp, Vec<&str>)> = times
+            .iter()
+            .map(|(at, series)| (*at, series.iter().map(|series| series.label("pod")).collect()))
+            .collect();
+        assert_eq!(pods, [(range.0, vec!["a"]), (range.1, vec!["a", "b"])]);
+        assert_eq!(times[1].1[0].value, 3.0);
     }
 
     #[tokio::test]

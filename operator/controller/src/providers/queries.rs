@@ -1,4 +1,4 @@
-//! Built-in queries for the error ratio: which PromQL to ask, and how its answer becomes counters.
+//! Built-in queries: which PromQL to ask for failed or slow requests, and how its answer becomes counters.
 //!
 //! Raw counters of both arms are read in one query at one time and subtracted in the core. The same query
 //! brings the time of the newest sample and the scrape targets behind each counter, so that both come from the
@@ -6,16 +6,18 @@
 //!
 //! - **Pods**: counters that the pods export themselves. A pod's name is its ReplicaSet's name, a dash and five
 //!   characters, so any scrape that keeps the `pod` label tells the revisions apart without relabelling.
+//! - **Latency**: the pods' own histograms, likewise. Requests above a bound are a counter too.
 //! - **Traefik**: counters per Service of the Gateway API provider, summed per Traefik instance, because a restart of
 //!   one instance would otherwise look like a reset of all.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Write as _,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sluice_core::evidence::{Arm, CodePoint, DataState, Outcome, PodCounters, Sample, Trouble, by_code};
+use tracing::warn;
 
 use super::{
     excerpt,
@@ -24,6 +26,8 @@ use super::{
 
 /// Request counter of pods, unless the guard names another.
 pub const DEFAULT_METRIC: &str = "http_requests_total";
+/// Histogram of pods, without `_bucket`, unless the guard names another.
+pub const DEFAULT_HISTOGRAM: &str = "http_request_duration_seconds";
 /// Labels in which a status code is looked for, unless the guard names one.
 pub const CODE_LABELS: [&str; 3] = ["code", "status", "status_code"];
 /// Label that tells the two halves of an answer apart.
@@ -38,6 +42,8 @@ pub enum RatioQuery {
     Pods(PodsQuery),
     /// Traefik's counters of the two Services.
     Traefik(TraefikQuery),
+    /// Histograms that the pods export.
+    Latency(LatencyQuery),
 }
 
 /// Counters that the pods export, by pod name.
@@ -57,6 +63,15 @@ pub struct PodsQuery {
     pub matchers: Option<String>,
     /// When each pod was created: tells a new pod, which counts from 0, from one that was there before.
     pub created: BTreeMap<String, Timestamp>,
+}
+
+/// Histograms that the pods export, by pod name and bound.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LatencyQuery {
+    /// Whose, and under which conditions; `metric` is the histogram without `_bucket`.
+    pub pods: PodsQuery,
+    /// Requests that take longer are slow, in seconds.
+    pub slo_seconds: f64,
 }
 
 /// Traefik's counters, by Service of a route.
@@ -83,12 +98,55 @@ pub async fn ask(prometheus: &Prometheus, query: &RatioQuery, at: Timestamp) -> 
     Sample { at, outcome }
 }
 
+/// Windows of the hour before the start at a scrape interval of 15 s, asked for in parts: an answer for many pods is large.
+const HISTORY_WINDOWS: i64 = 240;
+const HISTORY_PARTS: i64 = 4;
+
+/// What the counters were in the windows before `end`, `interval` seconds apart, oldest first: the record of stable that
+/// a run begins with, and what is known of a run whose state was lost. As much of it as can be had.
+///
+/// # Errors
+/// The provider is down: it may know when it is back.
+pub async fn history(
+    prometheus: &Prometheus,
+    query: &RatioQuery,
+    end: Timestamp,
+    interval: i32,
+) -> Result<Vec<Sample>, Trouble> {
+    let promql = query.promql()?;
+    let interval = i64::from(interval.max(1));
+    let mut samples = VecDeque::new();
+    for part in 0..HISTORY_PARTS {
+        let windows = HISTORY_WINDOWS / HISTORY_PARTS;
+        let before = |windows: i64| end - SignedDuration::from_secs(windows.saturating_mul(interval));
+        // Both ends are asked for.
+        let range = (before((part + 1) * windows - 1), before(part * windows));
+        let times = match prometheus.range(&promql, range, interval as f64).await {
+            Ok(times) => times,
+            Err(trouble) if trouble.state == DataState::ProviderDown && part == 0 => return Err(trouble),
+            Err(trouble) => {
+                let (address, message) = (prometheus.address(), trouble.message);
+                warn!(address, message, "the record of stable before the start is incomplete");
+                break;
+            }
+        };
+        // A time without a series is one before the workload: no trouble of a source that answers.
+        for (at, series) in times.into_iter().rev() {
+            if let Some(pods) = query.counters(&series).ok().filter(|pods| !pods.is_empty()) {
+                samples.push_front(Sample { at, outcome: Outcome::Counters(pods) });
+            }
+        }
+    }
+    Ok(samples.into())
+}
+
 impl RatioQuery {
     /// The query, or what is wrong with its parameters.
     pub fn promql(&self) -> Result<String, Trouble> {
         match self {
             Self::Pods(query) => query.promql(),
             Self::Traefik(query) => query.promql(),
+            Self::Latency(query) => query.promql(),
         }
     }
 
@@ -97,6 +155,7 @@ impl RatioQuery {
         match self {
             Self::Pods(query) => query.counters(series),
             Self::Traefik(query) => query.counters(series),
+            Self::Latency(query) => query.counters(series),
         }
     }
 }
@@ -111,11 +170,17 @@ impl PodsQuery {
     }
 
     fn promql(&self) -> Result<String, Trouble> {
-        if !is_metric_name(self.metric()) {
-            return Err(invalid(format!("metric {:?} is not the name of a metric", self.metric())));
-        }
         if let Some(label) = self.code_labels().iter().find(|label| !is_label_name(label)) {
             return Err(invalid(format!("codeLabel {label:?} is not the name of a label")));
+        }
+        let selector = self.selector(self.metric())?;
+        Ok(combined(&selector, "pod", &self.code_labels().join(", "), "job, instance"))
+    }
+
+    /// The series of `metric` of all pods of both revisions.
+    fn selector(&self, metric: &str) -> Result<String, Trouble> {
+        if !is_metric_name(metric) {
+            return Err(invalid(format!("metric {metric:?} is not the name of a metric")));
         }
         let bases: BTreeSet<String> = self.bases()?.into_keys().collect();
         if bases.is_empty() {
@@ -123,8 +188,7 @@ impl PodsQuery {
         }
         let pods = bases.iter().map(|base| regex_escape(base)).collect::<Vec<_>>().join("|");
         let mut selector = format!(
-            "{}{{namespace={},pod=~{}",
-            self.metric(),
+            "{metric}{{namespace={},pod=~{}",
             quote(&self.namespace),
             quote(&format!("({pods})[a-z0-9]{{5}}"))
         );
@@ -139,7 +203,14 @@ impl PodsQuery {
             let _ = write!(selector, ",{}", matchers.trim_end_matches(','));
         }
         selector.push('}');
-        Ok(combined(&selector, "pod", &self.code_labels().join(", "), "job, instance"))
+        Ok(selector)
+    }
+
+    /// Halves of an answer by pod.
+    fn parts<'a>(&self, series: &'a [Series]) -> Result<Parts<'a>, Trouble> {
+        let bases = self.bases()?;
+        let arm = |pod: &str| pod.len().checked_sub(5).and_then(|at| bases.get(pod.get(..at)?)).copied();
+        Parts::split(series, |s| Some((s.label("pod").to_string(), arm(s.label("pod"))?)))
     }
 
     /// What pod names begin with, and the arm that it stands for.
@@ -162,10 +233,8 @@ impl PodsQuery {
     }
 
     fn counters(&self, series: &[Series]) -> Result<Vec<PodCounters>, Trouble> {
-        let bases = self.bases()?;
-        let arm = |pod: &str| pod.len().checked_sub(5).and_then(|at| bases.get(pod.get(..at)?)).copied();
         let labels = self.code_labels();
-        let parts = Parts::split(series, |s| Some((s.label("pod").to_string(), arm(s.label("pod"))?)))?;
+        let parts = self.parts(series)?;
         let mut points = Points::default();
         for (key, series) in &parts.counts {
             let code = labels.iter().map(|label| series.label(label)).find(|code| !code.is_empty());
@@ -177,18 +246,92 @@ impl PodsQuery {
                     labels.join(", ")
                 )));
             };
-            points.add(key, code, series.value, parts.newest_of(key, |target| {
-                format!(
-                    "pod {} is scraped {} times, which would count its requests as often: add a matcher such as job={:?}",
-                    key.0, target.len(), target[0].0
-                )
-            })?, self.metric())?;
+            points.add(key, code, series.value, parts.newest_of_pod(key)?, self.metric())?;
         }
         let mut counters = points.counters()?;
         for pod in &mut counters {
             pod.created = self.created.get(&pod.id).copied();
         }
         Ok(counters)
+    }
+}
+
+impl LatencyQuery {
+    fn metric(&self) -> String {
+        format!("{}_bucket", self.pods.metric.as_deref().unwrap_or(DEFAULT_HISTOGRAM))
+    }
+
+    fn promql(&self) -> Result<String, Trouble> {
+        Ok(combined(&self.pods.selector(&self.metric())?, "pod", "le", "job, instance"))
+    }
+
+    fn counters(&self, series: &[Series]) -> Result<Vec<PodCounters>, Trouble> {
+        let parts = self.pods.parts(series)?;
+        let mut pods: BTreeMap<&Key, Vec<(f64, f64)>> = BTreeMap::new();
+        for (key, series) in &parts.counts {
+            let le = match series.label("le") {
+                "+Inf" => f64::INFINITY,
+                le => le.parse().map_err(|_| {
+                    invalid(format!(
+                        "{} of pod {} has le {:?}, which is no number",
+                        self.metric(),
+                        key.0,
+                        excerpt(le, 40)
+                    ))
+                })?,
+            };
+            pods.entry(key).or_default().push((le, series.value));
+        }
+        if pods.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (surely, maybe) = self.bounds(pods.values())?;
+        let counters = pods.iter().map(|(key, buckets)| {
+            let at = |bound: f64| {
+                let bucket = buckets.iter().find(|(le, _)| *le == bound).map(|(_, count)| *count);
+                bucket.ok_or_else(|| {
+                    invalid(format!("{} of pod {} has no bucket le={bound}", self.metric(), key.0))
+                })
+            };
+            let total = at(f64::INFINITY)?;
+            Ok(PodCounters {
+                id: key.0.clone(),
+                arm: key.1,
+                total,
+                bad: Some((total - at(surely)?).max(0.0)),
+                maybe_bad: Some((total - at(maybe)?).max(0.0)),
+                newest_sample: parts.newest_of_pod(key)?,
+                created: self.pods.created.get(&key.0).copied(),
+            })
+        });
+        counters.collect()
+    }
+
+    /// The smallest bound at or above the limit, and the largest at or below it, of those that all pods have.
+    fn bounds<'a>(
+        &self,
+        pods: impl Iterator<Item = &'a Vec<(f64, f64)>> + Clone,
+    ) -> Result<(f64, f64), Trouble> {
+        let first = pods.clone().next().map_or(&[][..], Vec::as_slice);
+        let everywhere = |le: f64| pods.clone().all(|pod| pod.iter().any(|(other, _)| *other == le));
+        let mut common: Vec<f64> =
+            first.iter().map(|(le, _)| *le).filter(|le| le.is_finite() && everywhere(*le)).collect();
+        common.sort_by(f64::total_cmp);
+        let surely = common.iter().find(|le| **le >= self.slo_seconds);
+        let maybe = common.iter().rfind(|le| **le <= self.slo_seconds);
+        surely.copied().zip(maybe.copied()).ok_or_else(|| {
+            let bounds = common.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            Trouble::new(
+                DataState::NoCommonBuckets,
+                format!(
+                    "{} has no bounds around {} s that all pods share, only {}: set sloMilliseconds to one of them, or give \
+                     the histogram a bound there",
+                    self.metric(),
+                    self.slo_seconds,
+                    if bounds.is_empty() { "none" } else { &bounds }
+                ),
+            )
+        })
     }
 }
 
@@ -272,6 +415,17 @@ impl<'a> Parts<'a> {
             parts.newest.entry(key).or_default().insert(target, newest);
         }
         Ok(parts)
+    }
+
+    fn newest_of_pod(&self, key: &Key) -> Result<Timestamp, Trouble> {
+        self.newest_of(key, |target| {
+            format!(
+                "pod {} is scraped {} times, which would count its requests as often: add a matcher such as job={:?}",
+                key.0,
+                target.len(),
+                target[0].0
+            )
+        })
     }
 
     fn newest_of(&self, key: &Key, several: impl Fn(&[Target]) -> String) -> Result<Timestamp, Trouble> {

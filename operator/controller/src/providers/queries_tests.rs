@@ -40,6 +40,71 @@ fn pods_are_asked_in_one_query() {
     );
 }
 
+fn latency(slo_seconds: f64) -> LatencyQuery {
+    LatencyQuery { pods: pods(), slo_seconds }
+}
+
+fn bucket(pod: &str, le: &str, value: f64) -> Series {
+    series(&[(PART, "count"), ("pod", pod), ("le", le)], value)
+}
+
+/// Histograms of a stable pod and a canary pod, which has one bound more.
+fn histograms() -> Vec<Series> {
+    let stable = [("0.1", 80.0), ("0.5", 98.0), ("1.0", 99.0), ("+Inf", 100.0)];
+    let canary = [("0.1", 5.0), ("0.25", 6.0), ("0.5", 7.0), ("1", 9.0), ("+Inf", 10.0)];
+    let buckets = |pod, buckets: &[(&str, f64)]| {
+        buckets.iter().map(|(le, value)| bucket(pod, le, *value)).collect::<Vec<_>>()
+    };
+    let newest = vec![pod_newest(STABLE, "a", 1_700_000_000.0), pod_newest(CANARY, "a", 1_700_000_000.0)];
+    [buckets(STABLE, &stable), buckets(CANARY, &canary), newest].concat()
+}
+
+#[test]
+fn slow_requests_are_asked_for_by_bound() {
+    let promql = RatioQuery::Latency(latency(0.5)).promql().expect("a query");
+    let selector = r#"http_request_duration_seconds_bucket{namespace="shop",pod=~"(web-6d4b75cb6d-|web-7f9c8d5b4a-)[a-z0-9]{5}"}"#;
+    assert!(promql.starts_with(&format!("label_replace(sum by (pod, le) ({selector})")), "{promql}");
+}
+
+#[test]
+fn what_is_surely_slow_and_what_may_be_are_told_apart_by_bounds_that_all_pods_have() {
+    let counts = |slo| {
+        let counters = latency(slo).counters(&histograms()).expect("counters");
+        counters.iter().map(|pod| (pod.arm, pod.total, pod.bad, pod.maybe_bad)).collect::<Vec<_>>()
+    };
+    let at_bound = [(Arm::Canary, 10.0, Some(3.0), Some(3.0)), (Arm::Stable, 100.0, Some(2.0), Some(2.0))];
+    let mut seen = counts(0.5);
+    seen.sort_by_key(|(arm, ..)| std::cmp::Reverse(*arm));
+    assert_eq!(seen, at_bound);
+    // Between 0.1 and 0.5, since only the canary knows of 0.25.
+    let mut seen = counts(0.25);
+    seen.sort_by_key(|(arm, ..)| std::cmp::Reverse(*arm));
+    assert_eq!(
+        seen,
+        [(Arm::Canary, 10.0, Some(3.0), Some(5.0)), (Arm::Stable, 100.0, Some(2.0), Some(20.0))]
+    );
+    assert_eq!(latency(0.5).counters(&[]), Ok(vec![]));
+}
+
+#[test]
+fn a_limit_that_the_bounds_do_not_enclose_is_named() {
+    for slo in [0.05, 2.0] {
+        let trouble = latency(slo).counters(&histograms()).expect_err("no bounds around it");
+        assert_eq!(trouble.state, DataState::NoCommonBuckets);
+        let says = format!(
+            "has no bounds around {slo} s that all pods share, only 0.1, 0.5, 1: set sloMilliseconds"
+        );
+        assert!(trouble.message.contains(&says), "{}", trouble.message);
+    }
+    let strange = [bucket(STABLE, "quick", 1.0), pod_newest(STABLE, "a", 1.0)];
+    let trouble = latency(0.5).counters(&strange).expect_err("no number");
+    assert!(trouble.message.contains("le \"quick\", which is no number"), "{}", trouble.message);
+    let endless: Vec<Series> =
+        histograms().into_iter().filter(|series| series.label("le") != "+Inf").collect();
+    let trouble = latency(0.5).counters(&endless).expect_err("no total");
+    assert!(trouble.message.contains("has no bucket le=inf"), "{}", trouble.message);
+}
+
 #[test]
 fn names_are_escaped_for_the_expression_and_the_string() {
     let query = PodsQuery { stable: vec!["web.v1-abc".into()], canary: vec![], ..pods() };

@@ -15,7 +15,7 @@ pub enum GuardAction {
     Observe,
 }
 
-/// One guard. Exactly one of `errorRatio` and `alert` is set.
+/// One guard. Exactly one of `errorRatio`, `latency` and `alert` is set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Guard {
@@ -27,10 +27,13 @@ pub struct Guard {
     #[serde(default)]
     pub action: GuardAction,
     /// Share of failed requests: canary against the concurrent stable, and against an absolute limit. Not together
-    /// with alert.
+    /// with latency or alert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_ratio: Option<ErrorRatioGuard>,
-    /// Alerts that fire in Alertmanager. Not together with errorRatio.
+    /// Share of slow requests: canary against the concurrent stable. Not together with errorRatio or alert.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyGuard>,
+    /// Alerts that fire in Alertmanager. Not together with errorRatio or latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alert: Option<AlertGuard>,
 }
@@ -67,12 +70,60 @@ pub struct ErrorRatioGuard {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
     pub matchers: Option<String>,
-    /// Absolute limit of the canary's error ratio in parts per million, 1 to 1000000 (50000 is 5 %). Half of the
-    /// guard's budget of false aborts goes to it: it finds a canary that is above the limit and also worse than stable.
-    /// Default none: only the comparison counts.
+    /// Absolute limit of the canary's error ratio in parts per million, 1 to 1000000 (50000 is 5 %). It has a budget of
+    /// false aborts of its own, and counts only while stable is below it. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_ppm: Option<i32>,
+}
+
+/// Requests that take longer than a bound, as a share of all requests, from a histogram that the pods export themselves.
+/// Between two bounds of the histogram what is surely slow counts against the canary, and what may be slow against its
+/// promotion.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LatencyGuard {
+    /// Requests that take longer are slow, in milliseconds, 1 to 3600000. Best one of the histogram's bounds; one of them
+    /// must be at or above it, and one at or below.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub slo_milliseconds: i32,
+    /// Name of the histogram in seconds, without `_bucket`, at most 200 characters. Default
+    /// `http_request_duration_seconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200), regex(pattern = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
+    pub metric: Option<String>,
+    /// PromQL label matchers (without braces) added to the built-in query, such as `path!="/healthz"`, at most 500
+    /// characters. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 500))]
+    pub matchers: Option<String>,
+}
+
+/// What a guard counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted<'a> {
+    /// Failed requests.
+    Errors(&'a ErrorRatioGuard),
+    /// Slow requests.
+    Latency(&'a LatencyGuard),
+}
+
+impl Counted<'_> {
+    /// Whether the source tells pods apart.
+    pub fn by_pod(&self) -> bool {
+        match self {
+            Self::Errors(ratio) => ratio.source == RatioSource::Pods,
+            Self::Latency(_) => true,
+        }
+    }
+}
+
+impl Guard {
+    /// What it counts; none for one that watches alerts.
+    pub fn counted(&self) -> Option<Counted<'_>> {
+        let errors = self.error_ratio.as_ref().map(Counted::Errors);
+        errors.or_else(|| self.latency.as_ref().map(Counted::Latency))
+    }
 }
 
 /// How an alert's label is compared.

@@ -14,14 +14,17 @@ mod status;
 
 pub use change::{Change, Provenance};
 pub use condition::{Condition, ConditionStatus, ConditionType};
-pub use guard::{AlertGuard, AlertMatcher, ErrorRatioGuard, Guard, GuardAction, MatchOp, RatioSource};
+pub use guard::{
+    AlertGuard, AlertMatcher, Counted, ErrorRatioGuard, Guard, GuardAction, LatencyGuard, MatchOp,
+    RatioSource,
+};
 pub use provider::{Header, PROVIDER_SECRET, ProviderConfig};
 pub use request::{Request, Verb};
 pub use rollout::{
     ApexCallers, Limits, Mode, ProgressiveRollout, ProgressiveRolloutSpec, RouteRef, Routing, StepSpec,
     Wiring, WorkloadRef,
 };
-pub use run::{GoingBack, Plan, RiskClass, Run, RunKind, Stage, TolerancePpm, WeightIntent};
+pub use run::{EvidenceRow, GoingBack, Plan, RiskClass, Run, RunKind, Stage, TolerancePpm, WeightIntent};
 pub use status::*;
 
 /// API group of every kind here.

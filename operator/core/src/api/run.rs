@@ -38,6 +38,30 @@ impl RiskClass {
     }
 }
 
+/// One row of the class table, as the evidence plays it: a class plays its own and those of all looser classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EvidenceRow {
+    /// The class that adds the row.
+    pub class: RiskClass,
+    /// What is tolerated before it counts against the canary.
+    pub tolerance_ppm: TolerancePpm,
+    /// What promotion has to rule out: that the canary is worse than stable by this much.
+    pub margin_ppm: TolerancePpm,
+    /// Probability that a canary within tolerance is stopped by this row, in parts per million (2000 is 0.2 %).
+    pub capital_ppm: i32,
+    /// Probability, per step, that a canary at the margin passes, in parts per million (50000 is 5 %).
+    pub gate_error_ppm: i32,
+    /// Canary requests needed before weight 100; scaled by the next weight for lower steps.
+    pub min_samples: i32,
+    /// Steps of the class below weight 100.
+    pub steps: i32,
+    /// Planned time of the class below weight 100, in seconds.
+    pub planned_seconds: i32,
+    /// Planned time of the class at weight 100, in seconds.
+    pub last_bake_seconds: i32,
+}
+
 /// A tolerated rise of a bad ratio: `relative x stable + absolute`, in parts per million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -64,6 +88,9 @@ pub struct Plan {
     pub tolerance_ppm: TolerancePpm,
     /// Canary requests needed before weight 100; scaled by the next weight for lower steps.
     pub min_samples: i32,
+    /// Rows of the class table that the evidence plays, loosest class first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<EvidenceRow>,
     /// Without fresh data for this long, traffic returns to stable, in seconds.
     pub no_data_seconds: i32,
     /// How long the old revision stays warm after promotion, in seconds.

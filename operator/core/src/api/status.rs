@@ -367,6 +367,14 @@ pub struct GuardStatus {
     /// Canary requests that this step needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needed_requests: Option<i64>,
+    /// Log of the odds for the canary, as a share of what the next weight needs, in thousandths: at 1000, and with the
+    /// requests needed, the guard lets the weight rise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate_permille: Option<i64>,
+    /// How stable's failures cluster, in thousandths: the variance of their number over its mean, 1000 when they are
+    /// independent. The more they cluster, the less each says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst_permille: Option<i64>,
     /// A sentence for people.
     pub message: String,
 }

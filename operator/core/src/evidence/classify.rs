@@ -64,6 +64,7 @@ pub fn by_code(arm: Arm, points: &[CodePoint]) -> Result<Vec<PodCounters>, Troub
             arm,
             total: 0.0,
             bad: None,
+            maybe_bad: None,
             newest_sample: p.newest_sample,
             created: None,
         });

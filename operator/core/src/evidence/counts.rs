@@ -15,8 +15,8 @@
 //! - A request series without an error series: nothing failed. An error series that is missing for a while
 //!   keeps its last value.
 
-use super::bet::Counts;
 use super::state::{DataState, PodStart};
+use crate::statistics::{Cell, Counts};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,8 +51,10 @@ pub struct PodCounters {
     pub arm: Arm,
     /// All counted requests.
     pub total: f64,
-    /// Failed requests; none when there is no error series.
+    /// Bad requests; none when there is no series of them.
     pub bad: Option<f64>,
+    /// Requests that may be bad, where the measure is coarse; none where they are those above.
+    pub maybe_bad: Option<f64>,
     /// Time of the newest sample behind the counters.
     pub newest_sample: Timestamp,
     /// When the pod was created, if known.
@@ -112,6 +114,7 @@ pub fn join(arm: Arm, total: &[Point], bad: &[Point]) -> Result<Vec<PodCounters>
             arm,
             total: p.value,
             bad: None,
+            maybe_bad: None,
             newest_sample: p.newest_sample,
             created: None,
         };
@@ -137,29 +140,31 @@ pub fn join(arm: Arm, total: &[Point], bad: &[Point]) -> Result<Vec<PodCounters>
 /// kept for the run: unknown, it would count from 0 again.
 const KEEP_GONE: i32 = 20;
 
-/// Requests of both arms.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Arms {
-    pub canary: Counts,
-    pub stable: Counts,
+/// Requests of both arms, by pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Cells {
+    pub canary: Vec<Cell>,
+    pub stable: Vec<Cell>,
 }
 
-impl Arms {
-    fn add(&mut self, arm: Arm, counts: Counts) {
+impl Cells {
+    fn add(&mut self, arm: Arm, pod: u32, counts: Counts, maybe_bad: Option<f64>) {
+        let x_gate = maybe_bad.map_or(counts.x, |maybe| Counts::new(counts.n, maybe).x);
+        let cell = Cell { pod, n: counts.n, x: counts.x, x_gate };
         match arm {
-            Arm::Canary => self.canary.add(counts),
-            Arm::Stable => self.stable.add(counts),
+            Arm::Canary => self.canary.push(cell),
+            Arm::Stable => self.stable.push(cell),
         }
     }
 }
 
 /// What happened between the starting counters and a sample.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Deltas {
     /// All requests.
-    pub all: Arms,
+    pub all: Cells,
     /// Those after counting began.
-    pub counted: Arms,
+    pub counted: Cells,
     /// Whether the set of pods is another one.
     pub pods_changed: bool,
 }
@@ -185,6 +190,7 @@ pub(super) fn newcomers(starts: &[PodStart], pods: &[PodCounters]) -> bool {
 /// the evaluation that the starting counters come from; `from` is when counting began, if it did.
 pub(super) fn advance(
     starts: &mut Vec<PodStart>,
+    next_pod: &mut u32,
     pods: &[PodCounters],
     last: Option<Timestamp>,
     from: Option<Timestamp>,
@@ -208,18 +214,29 @@ pub(super) fn advance(
             }
             None => (Counts::default(), None),
         };
-        deltas.all.add(p.arm, counts);
-        if from.zip(since).is_some_and(|(from, since)| since >= from) {
-            deltas.counted.add(p.arm, counts);
+        let maybe_bad = p.maybe_bad.map(|now| {
+            let was = start.filter(|start| p.total >= start.total).and_then(|start| start.maybe_bad);
+            now - was.filter(|was| now >= *was).unwrap_or(0.0)
+        });
+        let pod = known.get(&key).map_or(*next_pod, |start| start.pod);
+        *next_pod = (*next_pod).max(pod.saturating_add(1));
+        // A pod whose counters only begin here has no cell: it did not take part in the window.
+        if let Some(since) = since {
+            deltas.all.add(p.arm, pod, counts, maybe_bad);
+            if from.is_some_and(|from| since >= from) {
+                deltas.counted.add(p.arm, pod, counts, maybe_bad);
+            }
         }
         // A missing error series keeps its value, unless the whole pod was reset.
         let kept = known.get(&key).filter(|s| p.total >= s.total).and_then(|s| s.bad);
         let start = PodStart {
             id: p.id.clone(),
             arm: p.arm,
+            pod,
             at: p.newest_sample,
             total: p.total,
             bad: p.bad.or(kept),
+            maybe_bad: p.maybe_bad,
             gone: 0,
         };
         known.insert(key.clone(), start);

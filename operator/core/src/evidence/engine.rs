@@ -1,17 +1,14 @@
 //! Takes in one sample of one guard: data state, clocks, window, bets.
 //!
-//! The rule is a fixed mixture of bets on the class's own tolerance: canary against the concurrent stable, a
-//! user's absolute limit, and a watch against stable's own record once stable has no traffic any more. The
-//! interface (a sample and a plan go in, a state that fits into status comes out) does not depend on it.
-//! Units: percent for weights, ppm for limits, fractions for tolerances, milliseconds for clocks.
+//! What a window proves is weighed by [`crate::statistics`]; here is which requests belong to it. Units: percent for
+//! weights, milliseconds for clocks.
 
-use super::bet::{Counts, Tolerance, ln_factor, ln_factor_one_sample, upper_bound};
 use super::counts::{Arm, PodCounters, Trouble, advance, behind, check_value, newcomers};
-use super::state::{
-    ArmCounts, Bucket, Carried, DataState, GuardState, PairCounts, Quiet, Start, StepKey, is_ahead, millis,
-};
-use super::wealth::{ALPHA, CEILING_Q, COMPARISON_Q, WATCH_EXTRA, placed, placed_by_watch};
+use super::state::{DataState, GuardState, PairCounts, Quiet, Start, StepKey, is_ahead, millis};
 use crate::api::GuardAction;
+use crate::statistics::cell::total;
+use crate::statistics::guard::Stand;
+use crate::statistics::{self, Window};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
 
@@ -40,12 +37,10 @@ pub struct GuardPlan {
     pub name: String,
     /// What it does when it trips.
     pub action: GuardAction,
-    /// Tolerated relative rise over stable, 0.15 is 15 %.
-    pub relative: f64,
-    /// Tolerated absolute rise as a fraction of requests, 0.0002 is 200 ppm.
-    pub absolute: f64,
-    /// Absolute limit of the canary's error ratio in ppm, if there is one.
-    pub limit_ppm: Option<i32>,
+    /// Rows, shares of the budget and limit that the counts are weighed by.
+    pub judged: statistics::Guard,
+    /// Whether the source tells pods apart.
+    pub by_pod: bool,
     /// Canary requests needed before weight 100; scaled by `next_weight`.
     pub min_samples: i32,
     /// Weight in force in percent.
@@ -54,29 +49,16 @@ pub struct GuardPlan {
     pub next_weight: i32,
     /// Index of the step, from 0.
     pub step: i32,
-    /// Number of steps.
-    pub steps: i32,
     /// When the weight was live in the data plane; `None` while it is not: no bets.
     pub window_start: Option<Timestamp>,
     /// The watched period after promotion.
     pub watch: bool,
-    /// Share of the run's false-abort budget, 0..=1; all guards of a run that can abort share 1.
-    pub alpha_share: f64,
     /// Scrape interval of the source in seconds.
     pub scrape_seconds: i32,
 }
 
 /// Scrape intervals after the last trouble for which the end of a gap waits for pods that are not back.
 const GAP_SCRAPES: i64 = 4;
-/// Requests that both arms need for a bet; fewer are carried over.
-const BET_MIN: f64 = 2.0;
-/// Scrape intervals for which requests are carried over.
-const CARRY_SCRAPES: i64 = 8;
-/// Stable requests that the watch needs for its bound.
-const WATCH_MIN: f64 = 100.0;
-/// How far back `recent` goes, and its grain, in seconds.
-const RECENT_SECONDS: i64 = 300;
-const BUCKET_SECONDS: i64 = 30;
 
 impl GuardPlan {
     pub(super) fn key(&self) -> StepKey {
@@ -93,12 +75,16 @@ impl GuardPlan {
         self.watch || self.weight >= 100
     }
 
-    pub(super) fn tolerance(&self) -> Tolerance {
-        Tolerance { relative: self.relative, absolute: self.absolute }
+    /// Weight of the next step, as a fraction.
+    pub(super) fn next(&self) -> f64 {
+        f64::from(self.next_weight.clamp(0, 100)) / 100.0
     }
 
-    pub(super) fn limit(&self) -> Option<f64> {
-        self.limit_ppm.map(|ppm| f64::from(ppm.clamp(0, 1_000_000)) / 1e6)
+    /// Where the run stands, in the words of the statistics.
+    fn stand(&self, incident: bool) -> Stand {
+        let weight = if self.alone() { 1.0 } else { f64::from(self.weight.max(0)) / 100.0 };
+        let started = u32::try_from(self.step).unwrap_or(0).saturating_add(1);
+        Stand { weight, next: self.next(), started, watch: self.alone(), incident }
     }
 
     pub(super) fn scrape_millis(&self) -> i64 {
@@ -118,16 +104,14 @@ impl GuardPlan {
     pub(super) fn gap_millis(&self) -> i64 {
         self.scrape_millis().saturating_mul(5).max(60_000)
     }
-
-    fn alpha(&self) -> f64 {
-        if self.alpha_share.is_nan() { 0.0 } else { ALPHA * self.alpha_share.clamp(0.0, 1.0) }
-    }
 }
 
 /// Takes in one sample. A sample that is not newer than the last one changes nothing, so an evaluation may be
 /// repeated after a crash. Must be called while the canary has no traffic too: that starts the counters and
 /// shows what is normal for stable.
-pub fn observe(state: &mut GuardState, sample: &Sample, plan: &GuardPlan, now: Timestamp) {
+///
+/// `incident`: whether stable itself fails, by any guard, as known before this sample.
+pub fn observe(state: &mut GuardState, sample: &Sample, plan: &GuardPlan, incident: bool, now: Timestamp) {
     let at = sample.at.min(now);
     // Waiting for the time of a clock that was ahead would leave a canary unwatched.
     if state.last_seen.is_some_and(|seen| at <= seen && !is_ahead(seen, now)) {
@@ -140,7 +124,7 @@ pub fn observe(state: &mut GuardState, sample: &Sample, plan: &GuardPlan, now: T
     if !state.step.is_some_and(|step| step.same(&key)) {
         state.step = Some(key);
         state.counts = PairCounts::default();
-        state.carried = None;
+        state.weighed.begin_step();
         state.healthy_millis = 0;
     }
     let pods = match &sample.outcome {
@@ -151,7 +135,7 @@ pub fn observe(state: &mut GuardState, sample: &Sample, plan: &GuardPlan, now: T
         state.returning = None;
     }
     match pods.and_then(|pods| whole(state, pods, plan, at, seen).map(|()| pods)) {
-        Ok(pods) => take_in(state, pods, plan, at),
+        Ok(pods) => take_in(state, pods, plan, incident, at),
         Err(trouble) => {
             let kind = if trouble.state == DataState::Ok { DataState::QueryError } else { trouble.state };
             set_data(state, kind, trouble.message, at);
@@ -176,6 +160,7 @@ fn check(pods: &[PodCounters], plan: &GuardPlan, at: Timestamp) -> Result<(), Tr
     for p in pods {
         check_value(p.arm, &p.id, p.total)?;
         check_value(p.arm, &p.id, p.bad.unwrap_or(0.0))?;
+        check_value(p.arm, &p.id, p.maybe_bad.unwrap_or(0.0))?;
         if !ids.insert((p.arm, p.id.as_str())) {
             let message =
                 format!("{} {:?} has several series where one is expected: sum by pod", p.arm, p.id);
@@ -241,7 +226,7 @@ fn whole(
 }
 
 /// Usable counters: ends the window that the last ones began.
-fn take_in(state: &mut GuardState, pods: &[PodCounters], plan: &GuardPlan, at: Timestamp) {
+fn take_in(state: &mut GuardState, pods: &[PodCounters], plan: &GuardPlan, incident: bool, at: Timestamp) {
     let gap = in_gap(state, plan, at);
     let fresh_since = plan.fresh_since(at).max(state.returning.take().unwrap_or(Timestamp::MIN));
     set_data(state, DataState::Ok, String::new(), at);
@@ -250,9 +235,9 @@ fn take_in(state: &mut GuardState, pods: &[PodCounters], plan: &GuardPlan, at: T
         state.no_data_millis = 0;
     }
     let key = plan.key();
-    let (last, last_step, mut starts) = match state.start.take() {
-        Some(s) => (Some(s.at), Some(s.step), s.pods),
-        None => (None, None, Vec::new()),
+    let (last, last_step, mut next_pod, mut starts) = match state.start.take() {
+        Some(s) => (Some(s.at), Some(s.step), s.next_pod, s.pods),
+        None => (None, None, 0, Vec::new()),
     };
     // After a gap with other pods nobody knows what was missed. A pod that returns later still has its start of before
     // the gap, so the time is kept.
@@ -263,28 +248,38 @@ fn take_in(state: &mut GuardState, pods: &[PodCounters], plan: &GuardPlan, at: T
     }
     let begun = |since| if is_ahead(since, at) { Timestamp::MIN } else { since };
     let from = plan.window_start.map(begun).map(|live| live.max(state.anew.map_or(live, begun)));
-    let deltas = advance(&mut starts, pods, last, from);
-    state.start = Some(Start { at, step: key, pods: starts });
-    let moved = last.is_none() || deltas.all.canary.n > 0.0 || deltas.pods_changed;
+    let deltas = advance(&mut starts, &mut next_pod, pods, last, from);
+    state.start = Some(Start { at, step: key, next_pod, pods: starts });
+    let moved = last.is_none() || total(&deltas.all.canary).n > 0.0 || deltas.pods_changed;
     state.quiet = quiet(state.quiet.filter(|_| !moved), pods);
     let Some(last) = last.filter(|_| !lost) else { return };
 
     let elapsed = millis(last, at).max(0);
     // The whole interval lies after counting began, in one step, at one weight.
-    let window = last_step.is_some_and(|s| s.same(&key)) && from.is_some_and(|from| last >= from);
+    let in_step = last_step.is_some_and(|s| s.same(&key)) && from.is_some_and(|from| last >= from);
     let concurrent = !plan.alone() && last_step.is_some_and(|s| s.weight_percent < 100 && !s.watch);
-    let of_stable = |counts| if concurrent { counts } else { Counts::default() };
-    if window {
-        if !gap {
-            state.healthy_millis = state.healthy_millis.saturating_add(elapsed);
+    let cells = if in_step { deltas.counted } else { deltas.all };
+    let window = Window {
+        end: seconds(at),
+        seconds: elapsed as f64 / 1000.0,
+        canary: if in_step { &cells.canary } else { &[] },
+        stable: if concurrent { &cells.stable } else { &[] },
+        by_pod: plan.by_pod,
+        pods: (present(pods, Arm::Canary), present(pods, Arm::Stable)),
+    };
+    if !in_step {
+        // Stable's failures teach what is normal, whether or not the canary's count.
+        if concurrent {
+            state.weighed.baseline(&window);
         }
-        let (canary, stable) = (deltas.counted.canary, of_stable(deltas.counted.stable));
-        state.counts.canary.add(canary);
-        state.counts.stable.add(stable);
-        bet(state, canary, stable, plan, at, elapsed);
+        return;
     }
-    let canary = if window { deltas.counted.canary } else { Counts::default() };
-    remember(state, canary, of_stable(deltas.all.stable), plan, at);
+    if !gap {
+        state.healthy_millis = state.healthy_millis.saturating_add(elapsed);
+    }
+    state.counts.canary.add(total(window.canary));
+    state.counts.stable.add(total(window.stable));
+    state.weighed.window(&plan.judged, &window, &plan.stand(incident));
 }
 
 /// Counted from scrape to scrape of the slowest pod: an evaluation between two scrapes proves nothing.
@@ -293,115 +288,26 @@ fn quiet(before: Option<Quiet>, pods: &[PodCounters]) -> Option<Quiet> {
     Some(Quiet { since: before.map_or(until, |q| q.since), until })
 }
 
-fn bet(
-    state: &mut GuardState,
-    canary: Counts,
-    stable: Counts,
-    plan: &GuardPlan,
-    at: Timestamp,
-    elapsed: i64,
-) {
-    let alpha = plan.alpha();
-    let placed = placed(plan.step, plan.steps, state.exposed_millis);
-    state.exposed_millis = state.exposed_millis.saturating_add(elapsed);
-    // What one process has placed, the other can't place: a changed plan never adds to the budget.
-    let room = |own: f64, other: f64| (alpha - other).max(own);
-    let share = if plan.limit().is_some() { 0.5 * alpha } else { alpha };
-    if !plan.alone() {
-        let mut sum = state.carried.take().unwrap_or(Carried { since: at, counts: PairCounts::default() });
-        sum.counts.canary.add(canary);
-        sum.counts.stable.add(stable);
-        let (c, s) = (sum.counts.canary.get(), sum.counts.stable.get());
-        if c.n >= BET_MIN && s.n >= BET_MIN {
-            let target = (share * placed).min(room(state.comparison.staked, state.limit.staked));
-            let tolerance = plan.tolerance();
-            state.comparison.play(target, &COMPARISON_Q, f64::INFINITY, |q| ln_factor(c, s, tolerance, q));
-        } else if millis(sum.since, at) < plan.scrape_millis().saturating_mul(CARRY_SCRAPES) {
-            state.carried = Some(sum);
-        }
-    }
-    if canary.n <= 0.0 {
-        return;
-    }
-    if let Some(limit) = plan.limit() {
-        let target = (share * placed).min(room(state.limit.staked, state.comparison.staked));
-        let (alone, tolerance) = (plan.alone(), plan.tolerance());
-        // The lesser of two bets: a canary that is below the limit or within tolerance of stable, now the one
-        // and now the other, has an expectation of at most 1. At most 1 each: that is enough to abort.
-        state.limit.play(target, &CEILING_Q, 1.0, |q| {
-            let above = ln_factor_one_sample(canary, limit, q);
-            if alone { above } else { above.min(ln_factor(canary, stable, tolerance, q)) }
-        });
-    }
-    if let Some(bound) = watch_bound(state, plan) {
-        state.watch_millis = state.watch_millis.saturating_add(elapsed);
-        let target = WATCH_EXTRA * alpha * placed_by_watch(state.watch_millis);
-        state.watch.play(target, &CEILING_Q, f64::INFINITY, |q| ln_factor_one_sample(canary, bound, q));
-    }
+fn seconds(at: Timestamp) -> f64 {
+    at.as_millisecond() as f64 / 1000.0
 }
 
-/// What the canary's rate may be once stable is gone: twice the bound of stable's record, plus the slack.
-pub(super) fn watch_bound(state: &GuardState, plan: &GuardPlan) -> Option<f64> {
-    let stable = state.stable_run.get();
-    let known = plan.alone() && stable.n >= WATCH_MIN;
-    known.then(|| (2.0 * upper_bound(stable) + plan.absolute.max(0.0)).min(1.0))
+fn present(pods: &[PodCounters], arm: Arm) -> usize {
+    pods.iter().filter(|pod| pod.arm == arm).count()
 }
 
-/// Keeps the last five minutes, and what was normal before them.
-fn remember(state: &mut GuardState, canary: Counts, stable: Counts, plan: &GuardPlan, at: Timestamp) {
-    let incident = shared_incident(state, plan).is_some();
-    let now = at.as_second();
-    let t = now - now.rem_euclid(BUCKET_SECONDS);
-    let (old, mut recent): (Vec<Bucket>, Vec<Bucket>) =
-        state.recent.drain(..).partition(|b| b.t <= now.saturating_sub(RECENT_SECONDS));
-    if !incident {
-        for b in old {
-            state.stable_normal.add(Counts::new(b.n, b.x));
-        }
-    }
-    state.stable_run.add(stable);
-    let add = |b: &mut Bucket| {
-        let (mut s, mut c) = (ArmCounts { n: b.n, x: b.x }, ArmCounts { n: b.cn, x: b.cx });
-        s.add(stable);
-        c.add(canary);
-        *b = Bucket { t: b.t, n: s.n, x: s.x, cn: c.n, cx: c.x };
-    };
-    match recent.last_mut() {
-        Some(b) if b.t == t => add(b),
-        _ if stable.n > 0.0 || canary.n > 0.0 => {
-            let mut b = Bucket { t, ..Bucket::default() };
-            add(&mut b);
-            recent.push(b);
-        }
-        _ => {}
-    }
-    state.recent = recent;
-}
-
-/// Requests of both arms in the last five minutes.
-pub(super) fn recent(state: &GuardState) -> (Counts, Counts) {
-    let (mut stable, mut canary) = (Counts::default(), Counts::default());
-    for b in &state.recent {
-        stable.add(Counts::new(b.n, b.x));
-        canary.add(Counts::new(b.cn, b.cx));
-    }
-    (canary, stable)
-}
-
-/// Whether the wealth against the absolute limit counts: not while stable is above the limit too.
-pub(super) fn limit_counts(state: &GuardState, limit: f64) -> bool {
-    let (_, stable) = recent(state);
-    stable.n <= 0.0 || stable.rate() < limit
+/// Whether the gates of a run stand still at `now` because of what this guard shows.
+pub fn is_incident(state: &GuardState, plan: &GuardPlan, now: Timestamp) -> bool {
+    plan.action != GuardAction::Observe && shared_incident(state, plan, now).is_some()
 }
 
 /// An incident that both arms share: not the canary's fault, but nothing moves up while it lasts.
-pub(super) fn shared_incident(state: &GuardState, plan: &GuardPlan) -> Option<String> {
-    let (canary, stable) = recent(state);
-    if stable.x < 5.0 {
-        return None;
-    }
-    if let Some(limit) = plan.limit()
-        && stable.rate() >= limit
+pub(super) fn shared_incident(state: &GuardState, plan: &GuardPlan, now: Timestamp) -> Option<String> {
+    let now = seconds(now);
+    let (canary, stable) = state.weighed.recent();
+    if let Some(limit) = plan.judged.limit
+        && stable.x >= 5.0
+        && !state.weighed.limit_counts(limit)
         && canary.x >= 1.0
         && canary.rate() >= limit
     {
@@ -412,13 +318,12 @@ pub(super) fn shared_incident(state: &GuardState, plan: &GuardPlan) -> Option<St
             percent(canary.rate())
         ));
     }
-    let normal = state.stable_normal.get();
-    let bound = 3.0 * upper_bound(normal) + 0.001;
-    (normal.n >= WATCH_MIN && stable.rate() > bound).then(|| {
+    let normal = state.weighed.normal().filter(|_| state.weighed.incident(now));
+    normal.map(|bound| {
         format!(
-            "stable itself fails {} of its requests in the last 5 min, against {} before",
+            "stable itself fails {} of its requests in the last 5 min, against at most {} before",
             percent(stable.rate()),
-            percent(normal.rate())
+            percent(bound)
         )
     })
 }

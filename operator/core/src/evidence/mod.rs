@@ -5,7 +5,6 @@
 //! `docs/evidence.md`.
 
 pub mod alerts;
-pub mod bet;
 pub mod classify;
 pub mod counts;
 pub mod engine;
@@ -13,7 +12,6 @@ pub mod matcher;
 pub mod report;
 pub mod source;
 pub mod state;
-pub mod wealth;
 
 #[cfg(test)]
 mod tests;
@@ -22,15 +20,10 @@ pub use alerts::{
     AlertGuardState, AlertPlan, AlertReport, AlertState, DEAD_PATH, KnownAlert, first_firing, known_alerts,
     observe_alerts, path_is_alive, report_alerts,
 };
-pub use bet::{Counts, Tolerance, ln_factor, ln_factor_one_sample, upper_bound};
 pub use classify::{Class, CodePoint, by_code, classify};
 pub use counts::{Arm, PodCounters, Point, Trouble, join};
-pub use engine::{GuardPlan, Outcome, Sample, observe};
+pub use engine::{GuardPlan, Outcome, Sample, is_incident, observe};
 pub use matcher::{Matchers, check_matchers};
-pub use report::{
-    ABORT_SCORE, Evidence, GuardReport, Hold, HoldReason, Reason, SUSPICION_SCORE, combine,
-    last_five_minutes, report,
-};
+pub use report::{Evidence, GuardReport, Hold, HoldReason, Reason, combine, last_five_minutes, report};
 pub use source::{Alert, AlertStatus, Poll, Silence, SourceState};
 pub use state::{DataState, EvidenceState, GuardState};
-pub use wealth::ALPHA;

@@ -4,16 +4,14 @@
 //! A gate is open only on positive evidence; whatever closes it is named.
 
 use super::alerts::{AlertReport, AlertState};
-use super::engine::{GuardPlan, limit_counts, percent, recent, shared_incident, watch_bound};
+use super::engine::{GuardPlan, percent, shared_incident};
 use super::state::{DataState, GuardState, PairCounts, millis};
 use crate::api::GuardAction;
+use crate::statistics::bursts::OVERDISPERSED;
+use crate::statistics::guard::Odds;
+use crate::statistics::{Row, STOP, SUSPICION};
 use jiff::Timestamp;
 use serde::Serialize;
-
-/// A score from here on aborts.
-pub const ABORT_SCORE: f64 = 1.0;
-/// A score from here on holds.
-pub const SUSPICION_SCORE: f64 = 0.1;
 
 /// Why a guard keeps the weight where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -114,6 +112,11 @@ pub struct GuardReport {
     pub no_data_seconds: i64,
     /// Canary requests that the next weight needs.
     pub min_samples_needed: i64,
+    /// Log of the odds for the canary over what the next weight needs, of the row that is furthest from it: 0 to 1; none
+    /// at weight 100, where there is no gate.
+    pub gate_progress: Option<f64>,
+    /// How stable's failures cluster: variance over mean, 1 for independent ones.
+    pub burst_factor: f64,
     /// Share of the counted requests that met the canary, in permille.
     pub observed_share_permille: Option<i32>,
     /// A sentence for people, with the numbers.
@@ -148,11 +151,12 @@ pub struct Evidence {
 
 /// Total score of a guard.
 pub fn score(state: &GuardState, plan: &GuardPlan) -> f64 {
-    let limit = match plan.limit() {
-        Some(limit) if limit_counts(state, limit) => state.limit.sum(),
-        _ => 0.0,
-    };
-    state.comparison.sum() + limit + state.watch.sum()
+    let rows = plan.judged.rows.len();
+    match plan.alone() {
+        // A budget of its own: what the comparison said before is settled.
+        true => state.weighed.watch_score(&plan.judged, rows, false),
+        false => state.weighed.score(&plan.judged, rows, None),
+    }
 }
 
 /// One guard's view at `now`. Without a recent observation it is `Stale`, whatever the last one said.
@@ -167,23 +171,32 @@ pub fn report(state: &GuardState, plan: &GuardPlan, now: Timestamp) -> GuardRepo
     let against = against(state, plan, &ratio, stable.x, stable.n);
 
     let hold = |reason, message| Some(Hold { guard: plan.name.clone(), reason, message });
-    let hold = if score >= ABORT_SCORE {
+    let hold = if score >= STOP {
         hold(HoldReason::GuardTripped, format!("{against}, score {} >= 1", short(score)))
     } else if data != DataState::Ok {
         hold(HoldReason::NoData, format!("{}: {trouble}", plan.name))
-    } else if let Some(message) = shared_incident(state, plan) {
+    } else if let Some(message) = shared_incident(state, plan, now) {
         hold(HoldReason::SharedIncident, format!("{}: {message}", plan.name))
-    } else if score >= SUSPICION_SCORE {
+    } else if score >= SUSPICION {
         hold(HoldReason::Suspicion, format!("{against}, score {} of 1, passes below 0.1", short(score)))
-    } else if canary.n < needed as f64 {
-        let message = format!("{}: {} of {needed} canary requests", plan.name, int(canary.n));
-        hold(HoldReason::NotEnoughEvidence, message)
     } else {
-        None
+        lacks(state, plan, canary.n, this_step)
+            .and_then(|lacks| hold(HoldReason::NotEnoughEvidence, format!("{}: {lacks}", plan.name)))
+    };
+    let phi = state.weighed.phi(&plan.judged);
+    let bursts = match phi > OVERDISPERSED {
+        true => format!(
+            "; stable's failures come in bursts of {phi:.0} times the variance of single ones, which hides a fault for longer"
+        ),
+        false => String::new(),
     };
     let message = match &hold {
         Some(h) if h.reason != HoldReason::NotEnoughEvidence => h.message.clone(),
-        _ => format!("{against}, score {} of 1, {} of {needed} canary requests", short(score), int(canary.n)),
+        _ => format!(
+            "{against}, score {} of 1, {} of {needed} canary requests{bursts}",
+            short(score),
+            int(canary.n)
+        ),
     };
     let bad_now = state.data != DataState::Ok;
     let unseen = state.last_seen.map_or(0, |seen| millis(seen, now).clamp(0, plan.gap_millis()));
@@ -208,27 +221,75 @@ pub fn report(state: &GuardState, plan: &GuardPlan, now: Timestamp) -> GuardRepo
         quiet_since: state.quiet.filter(|q| q.until > q.since).map(|q| q.since),
         no_data_seconds: no_data / 1000,
         min_samples_needed: needed,
+        gate_progress: (!plan.alone()).then(|| progress(state, plan, this_step)),
+        burst_factor: phi,
         observed_share_permille: share(canary.n, stable.n),
         message,
     }
 }
 
+/// What is missing for the next weight, in words.
+fn lacks(state: &GuardState, plan: &GuardPlan, n: f64, this_step: bool) -> Option<String> {
+    let needed = needed(plan);
+    // At 100 % nothing is left to compare with: the requests themselves are watched.
+    let counted = match (this_step, plan.alone()) {
+        (false, _) => 0.0,
+        (true, true) => n,
+        (true, false) => state.weighed.gate_requests(),
+    };
+    if counted < needed as f64 {
+        return Some(format!("{} of {needed} canary requests", int(counted)));
+    }
+    let rows = plan.judged.rows.len();
+    if plan.alone() || state.weighed.gate_is_open(&plan.judged, rows, plan.next()) {
+        return None;
+    }
+    let odds = state.weighed.odds(&plan.judged);
+    let short_of = |(odds, row): (&Odds, &Row)| (odds.gate + row.beta.ln(), odds.gate, *row);
+    let rows = odds.iter().zip(&plan.judged.rows).map(short_of);
+    let (_, gate, row) = rows.min_by(|one, other| one.0.total_cmp(&other.0))?;
+    Some(format!(
+        "odds of {} that the canary is good enough for {}% of the traffic, {} to 1 are needed (row {})",
+        odds_of(gate),
+        plan.next_weight,
+        (1.0 / row.beta).round(),
+        row.class.as_str()
+    ))
+}
+
+/// How far the row is that is furthest from opening.
+fn progress(state: &GuardState, plan: &GuardPlan, this_step: bool) -> f64 {
+    let odds = state.weighed.odds(&plan.judged);
+    let rows = odds.iter().zip(&plan.judged.rows).filter(|_| this_step);
+    let least = rows.map(|(odds, row)| odds.gate / -row.beta.ln()).min_by(f64::total_cmp);
+    least.unwrap_or(0.0).clamp(0.0, 1.0)
+}
+
+/// The log of odds in words.
+fn odds_of(ln: f64) -> String {
+    match ln.exp() {
+        odds if odds >= 10.0 => format!("{odds:.0} to 1"),
+        odds if odds >= 1.0 => format!("{odds:.1} to 1"),
+        odds if odds > 0.001 => format!("1 to {:.1}", 1.0 / odds),
+        _ => "less than 1 to 1000".to_owned(),
+    }
+}
+
 /// The canary against whatever weighs most: the concurrent stable, the limit, or stable's record.
 fn against(state: &GuardState, plan: &GuardPlan, ratio: &str, x_stable: f64, n_stable: f64) -> String {
-    let stable = format!("{ratio} against {}/{}", int(x_stable), int(n_stable));
-    let limit = plan.limit().filter(|l| limit_counts(state, *l));
-    let limited = limit.map_or(0.0, |_| state.limit.sum());
-    let (compared, watched) = (state.comparison.sum(), state.watch.sum());
-    match (limit, watch_bound(state, plan)) {
-        (Some(limit), _) if limited > compared.max(watched) && limited >= SUSPICION_SCORE => {
+    let record = state.weighed.watch_bound().filter(|_| plan.alone());
+    let limit = plan.judged.limit.filter(|limit| state.weighed.limit_counts(*limit));
+    let by_limit = state.weighed.limit_score();
+    match (record, limit) {
+        (_, Some(limit)) if by_limit >= SUSPICION && by_limit > score(state, plan) / 2.0 => {
             format!("{ratio} against the limit of {}", percent(limit))
         }
-        (_, Some(bound)) if watched >= compared || compared < SUSPICION_SCORE => {
+        (Some(bound), _) => {
             format!("{ratio} against {}, twice the bound of stable's record", percent(bound))
         }
-        (Some(limit), None) if plan.alone() => format!("{ratio} against the limit of {}", percent(limit)),
+        (None, Some(limit)) if plan.alone() => format!("{ratio} against the limit of {}", percent(limit)),
         (None, None) if plan.alone() => format!("{ratio} without a record of stable to compare with"),
-        _ => stable,
+        _ => format!("{ratio} against {}/{}", int(x_stable), int(n_stable)),
     }
 }
 
@@ -283,8 +344,8 @@ pub fn combine(guards: Vec<GuardReport>, alerts: Vec<AlertReport>) -> Evidence {
     let mut abort = None;
     let worst =
         guards.iter().filter(|g| g.action == GuardAction::Abort).max_by(|a, b| a.score.total_cmp(&b.score));
-    if let Some(worst) = worst.filter(|_| score >= ABORT_SCORE) {
-        let message = if worst.score >= ABORT_SCORE {
+    if let Some(worst) = worst.filter(|_| score >= STOP) {
+        let message = if worst.score >= STOP {
             worst.message.clone()
         } else {
             format!("{}; scores of all guards sum to {} >= 1", worst.message, short(score))
@@ -299,7 +360,7 @@ pub fn combine(guards: Vec<GuardReport>, alerts: Vec<AlertReport>) -> Evidence {
     let required = || guards.iter().filter(|g| g.action != GuardAction::Observe);
     holds.extend(required().filter_map(|g| g.hold.clone()));
     holds.extend(alerts.iter().filter(|a| a.action != GuardAction::Observe).filter_map(AlertReport::hold));
-    if holds.is_empty() && score >= SUSPICION_SCORE {
+    if holds.is_empty() && score >= SUSPICION {
         let message = format!("scores of all guards sum to {}, passes below 0.1", short(score));
         let guard = worst.map(|g| g.name.clone()).unwrap_or_default();
         holds.push(Hold { guard, reason: HoldReason::Suspicion, message });
@@ -345,6 +406,6 @@ fn severity(reason: HoldReason) -> u8 {
 
 /// Requests of the last five minutes, `(canary, stable)`, as `(requests, failed)`.
 pub fn last_five_minutes(state: &GuardState) -> ((i64, i64), (i64, i64)) {
-    let (canary, stable) = recent(state);
+    let (canary, stable) = state.weighed.recent();
     ((int(canary.n), int(canary.x)), (int(stable.n), int(stable.x)))
 }

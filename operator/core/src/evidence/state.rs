@@ -2,8 +2,8 @@
 //! restart neither forgets a fault nor refreshes the budget for false aborts.
 
 use super::alerts::AlertGuardState;
-use super::bet::Counts;
 use super::counts::Arm;
+use crate::statistics::{self, Counts};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ pub enum DataState {
     Stale,
     /// Several series where one is expected.
     MultipleSeries,
+    /// The histograms have no bounds around the limit that all pods share.
+    NoCommonBuckets,
     /// The provider refused the query.
     QueryError,
     /// The provider can't be reached, or did not answer in time.
@@ -37,6 +39,7 @@ impl DataState {
             Self::NotANumber => "NotANumber",
             Self::Stale => "Stale",
             Self::MultipleSeries => "MultipleSeries",
+            Self::NoCommonBuckets => "NoCommonBuckets",
             Self::QueryError => "QueryError",
             Self::ProviderDown => "ProviderDown",
         }
@@ -120,18 +123,12 @@ pub struct GuardState {
     /// Milliseconds of evaluated, usable windows since the step began.
     #[serde(default)]
     pub healthy_millis: i64,
-    /// Milliseconds of evaluated, usable windows in the run, gaps included: capital is placed by them.
-    #[serde(default)]
-    pub exposed_millis: i64,
     /// The step that the counts below belong to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepKey>,
     /// Requests since the step's window began.
     #[serde(default)]
     pub counts: PairCounts,
-    /// Requests that wait until both arms have enough for a bet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub carried: Option<Carried>,
     /// Counters at the start of the next window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
@@ -146,27 +143,19 @@ pub struct GuardState {
     /// Scrapes between which no request reached the canary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet: Option<Quiet>,
-    /// The comparison with the concurrent stable.
-    #[serde(default)]
-    pub comparison: Wealth,
-    /// The absolute limit.
-    #[serde(default)]
-    pub limit: Wealth,
-    /// The watch at weight 100 and after promotion.
-    #[serde(default)]
-    pub watch: Wealth,
-    /// Milliseconds that the watch has been evaluated.
-    #[serde(default)]
-    pub watch_millis: i64,
-    /// Stable's requests in the whole run while it had concurrent traffic.
-    #[serde(default)]
-    pub stable_run: ArmCounts,
-    /// Stable's requests older than five minutes and outside shared incidents.
-    #[serde(default)]
-    pub stable_normal: ArmCounts,
-    /// The last five minutes, in buckets of 30 seconds.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub recent: Vec<Bucket>,
+    /// What the counts prove so far.
+    #[serde(default, skip_serializing_if = "is_new")]
+    #[schemars(schema_with = "opaque")]
+    pub weighed: statistics::GuardState,
+}
+
+fn is_new(state: &statistics::GuardState) -> bool {
+    *state == statistics::GuardState::default()
+}
+
+/// A state that only the engine reads: its fields are no API.
+fn opaque(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
 /// Which step, in which window, at which weight.
@@ -229,8 +218,7 @@ impl ArmCounts {
     }
 
     pub(super) fn add(&mut self, more: Counts) {
-        let mut sum = self.get();
-        sum.add(more);
+        let sum = self.get().plus(more);
         *self = Self { n: sum.n, x: sum.x };
     }
 }
@@ -246,16 +234,6 @@ pub struct PairCounts {
     pub stable: ArmCounts,
 }
 
-/// Requests that wait for a bet.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Carried {
-    /// When the first of them were counted.
-    #[schemars(with = "String", extend("format" = "date-time"))]
-    pub since: Timestamp,
-    /// The requests.
-    pub counts: PairCounts,
-}
-
 /// Starting counters of a window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Start {
@@ -264,6 +242,10 @@ pub struct Start {
     pub at: Timestamp,
     /// The step in force then.
     pub step: StepKey,
+    /// The number of the next new pod: none is used twice.
+    #[serde(default)]
+    #[schemars(with = "i32")]
+    pub next_pod: u32,
     /// Counters per pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<PodStart>,
@@ -288,6 +270,10 @@ pub struct PodStart {
     pub id: String,
     /// The revision it belongs to.
     pub arm: Arm,
+    /// Its number in the run.
+    #[serde(default)]
+    #[schemars(with = "i32")]
+    pub pod: u32,
     /// When the source took the sample.
     #[serde(default = "long_ago")]
     #[schemars(with = "String", extend("format" = "date-time"))]
@@ -297,6 +283,9 @@ pub struct PodStart {
     /// Failed requests; absent while there was no error series.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bad: Option<f64>,
+    /// Requests that may be bad, where the measure is coarse; absent where they are those above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maybe_bad: Option<f64>,
     /// Windows since it was last seen.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gone: i32,
@@ -309,35 +298,4 @@ fn long_ago() -> Timestamp {
 
 fn is_zero(v: &i32) -> bool {
     *v == 0
-}
-
-/// One process of bets. Its sum reaches 1 with a probability of at most the capital placed on it while the
-/// canary is good.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Wealth {
-    /// Capital placed so far.
-    #[serde(default)]
-    pub staked: f64,
-    /// Wealth of each alternative.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub wealth: Vec<f64>,
-}
-
-/// Requests of 30 seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Bucket {
-    /// Start in seconds since 1970.
-    pub t: i64,
-    /// Requests that met stable.
-    #[serde(default)]
-    pub n: f64,
-    /// Failed ones of them.
-    #[serde(default)]
-    pub x: f64,
-    /// Requests that met the canary.
-    #[serde(default)]
-    pub cn: f64,
-    /// Failed ones of them.
-    #[serde(default)]
-    pub cx: f64,
 }

@@ -1,7 +1,8 @@
 //! The class table: steps, bakes, tolerances and minima by risk class.
 
-use crate::api::{Provenance, RiskClass, StepSpec, TolerancePpm};
+use crate::api::{EvidenceRow, Provenance, RiskClass, StepSpec, TolerancePpm};
 use crate::config::{ClassRow, Config};
+use crate::statistics;
 
 const MINUTE: i32 = 60;
 
@@ -21,22 +22,17 @@ pub fn row(config: &Config, class: RiskClass) -> ClassRow {
 
 /// Built-in rows. A tighter class starts smaller, bakes longer, tolerates less and wants more requests.
 fn built_in(class: RiskClass) -> ClassRow {
-    let (weights, bakes, tolerance, min_samples, no_data): (&[i32], &[i32], (i32, i32), i32, i32) =
-        match class {
-            RiskClass::R0 => (&[10, 50, 100], &[5, 5, 15], (500_000, 500), 100, 60),
-            RiskClass::R1 => (&[5, 20, 50, 100], &[10, 10, 10, 30], (250_000, 300), 500, 45),
-            RiskClass::R2 => (&[2, 10, 33, 66, 100], &[20, 20, 20, 20, 60], (150_000, 200), 2_000, 30),
-            RiskClass::R3 => {
-                (&[1, 5, 20, 50, 75, 100], &[60, 30, 30, 30, 30, 120], (100_000, 100), 10_000, 15)
-            }
-            RiskClass::R4 => (
-                &[1, 2, 5, 10, 25, 50, 75, 100],
-                &[60, 60, 720, 120, 120, 120, 120, 240],
-                (50_000, 100),
-                20_000,
-                5,
-            ),
-        };
+    let (weights, bakes, no_data): (&[i32], &[i32], i32) = match class {
+        RiskClass::R0 => (&[10, 50, 100], &[5, 5, 15], 60),
+        RiskClass::R1 => (&[5, 20, 50, 100], &[10, 10, 10, 30], 45),
+        RiskClass::R2 => (&[2, 10, 33, 66, 100], &[20, 20, 20, 20, 60], 30),
+        RiskClass::R3 => (&[1, 5, 20, 50, 75, 100], &[60, 30, 30, 30, 30, 120], 15),
+        RiskClass::R4 => (&[1, 2, 5, 10, 25, 50, 75, 100], &[60, 60, 720, 120, 120, 120, 120, 240], 5),
+    };
+    let row = statistics::rows::built_in(class);
+    let ppm = |fraction: f64| (fraction * 1e6).round() as i32;
+    let tolerance =
+        |t: statistics::Tolerance| TolerancePpm { relative: ppm(t.relative), absolute: ppm(t.absolute) };
     ClassRow {
         name: class,
         steps: weights
@@ -44,9 +40,43 @@ fn built_in(class: RiskClass) -> ClassRow {
             .zip(bakes)
             .map(|(weight, bake)| StepSpec { weight_percent: *weight, bake_seconds: bake * MINUTE })
             .collect(),
-        tolerance_ppm: TolerancePpm { relative: tolerance.0, absolute: tolerance.1 },
-        min_samples,
+        tolerance_ppm: tolerance(row.tolerance),
+        margin_ppm: Some(tolerance(row.margin)),
+        capital_ppm: Some(ppm(row.capital)),
+        gate_error_ppm: Some(ppm(row.beta)),
+        min_samples: row.min_requests.round() as i32,
         no_data_seconds: no_data * MINUTE,
+    }
+}
+
+/// The rows that a class plays, loosest first.
+pub fn evidence_rows(config: &Config, class: RiskClass) -> Vec<EvidenceRow> {
+    RiskClass::ALL
+        .into_iter()
+        .filter(|looser| *looser <= class)
+        .map(|class| evidence_row(&row(config, class)))
+        .collect()
+}
+
+fn evidence_row(row: &ClassRow) -> EvidenceRow {
+    let built_in = statistics::rows::built_in(row.name);
+    let ppm = |own: Option<i32>, fraction: f64| own.unwrap_or((fraction * 1e6).round() as i32);
+    let below: Vec<i32> =
+        row.steps.iter().filter(|step| step.weight_percent < 100).map(|step| step.bake_seconds).collect();
+    let planned = below.iter().fold(0_i32, |sum, bake| sum.saturating_add(*bake));
+    EvidenceRow {
+        class: row.name,
+        tolerance_ppm: row.tolerance_ppm,
+        margin_ppm: row.margin_ppm.unwrap_or(TolerancePpm {
+            relative: ppm(None, built_in.margin.relative),
+            absolute: ppm(None, built_in.margin.absolute),
+        }),
+        capital_ppm: ppm(row.capital_ppm, built_in.capital),
+        gate_error_ppm: ppm(row.gate_error_ppm, built_in.beta),
+        min_samples: row.min_samples,
+        steps: i32::try_from(below.len()).unwrap_or(i32::MAX),
+        planned_seconds: planned,
+        last_bake_seconds: row.steps.last().map_or(0, |step| step.bake_seconds),
     }
 }
 
@@ -67,6 +97,19 @@ pub fn table_problem(config: &Config) -> Option<String> {
             ));
         }
     }
+    for row in evidence_rows(config, RiskClass::R4) {
+        let name = row.class.as_str();
+        if row.margin_ppm.relative < 0 || row.margin_ppm.absolute < 1 {
+            return Some(format!(
+                "classes[{name}].marginPpm: relative may not be negative, absolute must be at least 1"
+            ));
+        }
+        for (field, ppm) in [("capitalPpm", row.capital_ppm), ("gateErrorPpm", row.gate_error_ppm)] {
+            if !(1..=200_000).contains(&ppm) {
+                return Some(format!("classes[{name}].{field}: {ppm}: 1 to 200000 (20 %)"));
+            }
+        }
+    }
     let rows: Vec<ClassRow> = RiskClass::ALL.into_iter().map(|class| row(config, class)).collect();
     rows.windows(2).find_map(|pair| {
         let (looser, tighter) = (&pair[0], &pair[1]);
@@ -76,6 +119,15 @@ pub fn table_problem(config: &Config) -> Option<String> {
             || tighter.tolerance_ppm.absolute > looser.tolerance_ppm.absolute
         {
             return Some(format!("{names} in tolerancePpm: a riskier class may not tolerate more"));
+        }
+        let (loose, tight) = (evidence_row(looser), evidence_row(tighter));
+        if tight.margin_ppm.relative > loose.margin_ppm.relative
+            || tight.margin_ppm.absolute > loose.margin_ppm.absolute
+        {
+            return Some(format!("{names} in marginPpm: a riskier class may not pass with more"));
+        }
+        if tight.gate_error_ppm > loose.gate_error_ppm {
+            return Some(format!("{names} in gateErrorPpm: a riskier class may not pass more easily"));
         }
         if tighter.min_samples < looser.min_samples {
             return Some(format!("{names} in minSamples: a riskier class may not need fewer requests"));
@@ -94,6 +146,15 @@ mod tests {
     #[test]
     fn the_built_in_table_is_in_order() {
         assert_eq!(table_problem(&Config::default()), None);
+    }
+
+    #[test]
+    fn the_schedule_of_a_class_is_the_one_that_its_stakes_are_spread_over() {
+        for class in RiskClass::ALL {
+            let schedule = |row: statistics::Row| (row.steps, row.planned_seconds, row.last_bake_seconds);
+            let row = statistics::Row::from(&evidence_row(&built_in(class)));
+            assert_eq!(schedule(row), schedule(statistics::rows::built_in(class)));
+        }
     }
 
     #[test]

@@ -8,10 +8,10 @@ mod schedule;
 mod tighten;
 mod validate;
 
-pub use classes::{class_of, row, table_problem};
+pub use classes::{class_of, evidence_rows, row, table_problem};
 pub use plan::{
     ChangeView, canary_service, default_guards, describe, make_plan, return_plan, stable_service,
 };
-pub use schedule::join;
+pub use schedule::{join, problem as schedule_problem};
 pub use tighten::{Progress, loosened, tighten};
 pub use validate::{config_problem, problems};

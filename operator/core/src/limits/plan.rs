@@ -5,7 +5,7 @@ use crate::api::{
 };
 use crate::config::Config;
 use crate::digest;
-use crate::limits::{class_of, join, row};
+use crate::limits::{class_of, evidence_rows, join, row};
 use crate::view::Workload;
 
 /// Longest watched period after promotion.
@@ -42,6 +42,7 @@ pub fn default_guards() -> Vec<Guard> {
         name: "error-rate".to_owned(),
         action: GuardAction::Abort,
         error_ratio: Some(ErrorRatioGuard::default()),
+        latency: None,
         alert: None,
     }]
 }
@@ -94,6 +95,7 @@ pub fn make_plan(
         steps,
         tolerance_ppm: row.tolerance_ppm,
         min_samples: row.min_samples,
+        rows: evidence_rows(config, class),
         no_data_seconds: row.no_data_seconds,
         watch_seconds: spec.watch_seconds.unwrap_or(last_bake).clamp(0, LONGEST_WATCH_SECONDS),
         progress_deadline_seconds: workload.progress_deadline_seconds,

@@ -4,7 +4,7 @@
 //! plan and the riskier class, component by component; nothing of it can become looser, in whatever order and however
 //! often this happens.
 
-use crate::api::{Plan, StepSpec};
+use crate::api::{EvidenceRow, Plan, StepSpec, TolerancePpm};
 use crate::limits::join;
 use crate::limits::plan::seal;
 use crate::limits::schedule::before;
@@ -49,15 +49,35 @@ pub fn tighten(plan: &Plan, progress: Progress, riskier: &Plan) -> Option<Plan> 
     let mut tight = plan.clone();
     tight.provenance = riskier.provenance;
     tight.risk_class = plan.risk_class.max(riskier.risk_class);
-    tight.tolerance_ppm.relative = plan.tolerance_ppm.relative.min(riskier.tolerance_ppm.relative);
-    tight.tolerance_ppm.absolute = plan.tolerance_ppm.absolute.min(riskier.tolerance_ppm.absolute);
+    tight.tolerance_ppm = least(plan.tolerance_ppm, riskier.tolerance_ppm);
     tight.min_samples = plan.min_samples.max(riskier.min_samples);
+    tight.rows = rows(&plan.rows, &riskier.rows);
     tight.no_data_seconds = plan.no_data_seconds.min(riskier.no_data_seconds);
     tight.watch_seconds = plan.watch_seconds.max(riskier.watch_seconds);
     if progress.stepping {
         tight.steps = ahead(plan, progress, &join(&plan.steps, &riskier.steps));
     }
     Some(seal(tight))
+}
+
+/// All rows of both. Where both have one, nothing of it becomes looser, and what its capital was spread over stays.
+fn rows(own: &[EvidenceRow], riskier: &[EvidenceRow]) -> Vec<EvidenceRow> {
+    let mut rows = own.to_vec();
+    for other in riskier {
+        let Some(row) = rows.iter_mut().find(|row| row.class == other.class) else {
+            rows.push(*other);
+            continue;
+        };
+        row.tolerance_ppm = least(row.tolerance_ppm, other.tolerance_ppm);
+        row.margin_ppm = least(row.margin_ppm, other.margin_ppm);
+        row.gate_error_ppm = row.gate_error_ppm.min(other.gate_error_ppm);
+        row.min_samples = row.min_samples.max(other.min_samples);
+    }
+    rows
+}
+
+fn least(one: TolerancePpm, other: TolerancePpm) -> TolerancePpm {
+    TolerancePpm { relative: one.relative.min(other.relative), absolute: one.absolute.min(other.absolute) }
 }
 
 /// Steps that were passed, then those of the joined schedule above the weight in force. Healthy time that the joined
@@ -91,6 +111,7 @@ pub fn loosened(old: &Plan, new: &Plan, progress: Progress) -> Option<String> {
         (new.provenance < old.provenance, "the provenance fell"),
         (is.relative > was.relative || is.absolute > was.absolute, "more is tolerated"),
         (new.min_samples < old.min_samples, "fewer requests are needed"),
+        (!old.rows.iter().all(|row| has_row(new, row)), "a row of the evidence is looser or gone"),
         (new.no_data_seconds > old.no_data_seconds, "data may be missing for longer"),
         (new.watch_seconds < old.watch_seconds, "the watched period is shorter"),
         (new.guards != old.guards, "the guards changed"),
@@ -116,6 +137,20 @@ pub fn loosened(old: &Plan, new: &Plan, progress: Progress) -> Option<String> {
     let sooner = (progress.weight(old) + 1..=PROMOTION)
         .find(|weight| before(&new.steps, *weight) < before(&old.steps, *weight));
     sooner.map(|weight| format!("weight {weight} is reached sooner"))
+}
+
+/// Whether a plan plays a row at least as tight.
+fn has_row(plan: &Plan, row: &EvidenceRow) -> bool {
+    let within =
+        |is: TolerancePpm, was: TolerancePpm| is.relative <= was.relative && is.absolute <= was.absolute;
+    plan.rows.iter().any(|new| {
+        new.class == row.class
+            && within(new.tolerance_ppm, row.tolerance_ppm)
+            && within(new.margin_ppm, row.margin_ppm)
+            && new.gate_error_ppm <= row.gate_error_ppm
+            && new.capital_ppm >= row.capital_ppm
+            && new.min_samples >= row.min_samples
+    })
 }
 
 #[cfg(test)]
@@ -161,6 +196,9 @@ mod tests {
                     name,
                     steps,
                     tolerance_ppm: crate::api::TolerancePpm { relative, absolute },
+                    margin_ppm: None,
+                    capital_ppm: None,
+                    gate_error_ppm: None,
                     min_samples,
                     no_data_seconds,
                 },
@@ -256,6 +294,8 @@ mod tests {
         assert_eq!(changed(|_| ()), "");
         assert_eq!(changed(|p| p.tolerance_ppm.absolute += 1), "more is tolerated");
         assert_eq!(changed(|p| p.min_samples -= 1), "fewer requests are needed");
+        assert_eq!(changed(|p| p.rows[2].gate_error_ppm += 1), "a row of the evidence is looser or gone");
+        assert_eq!(changed(|p| p.rows.truncate(2)), "a row of the evidence is looser or gone");
         assert_eq!(changed(|p| p.provenance = Provenance::Human), "the provenance fell");
         assert_eq!(changed(|p| p.guards.clear()), "the guards changed");
         assert_eq!(changed(|p| p.drain_seconds = 0), "a time of the routing or the workload changed");

@@ -69,8 +69,9 @@ fn guard_problems(field: &str, guards: &[Guard]) -> Vec<String> {
         if !names.insert(name) {
             found.push(format!("{field} has two guards named {name}: give each a name of its own"));
         }
-        if guard.error_ratio.is_some() == guard.alert.is_some() {
-            found.push(format!("{field}[{name}]: set exactly one of errorRatio and alert"));
+        let kinds = [guard.error_ratio.is_some(), guard.latency.is_some(), guard.alert.is_some()];
+        if kinds.into_iter().filter(|set| *set).count() != 1 {
+            found.push(format!("{field}[{name}]: set exactly one of errorRatio, latency and alert"));
         }
         if let Some(alert) = &guard.alert {
             for (list, matchers) in [("matchers", &alert.matchers), ("watchdog", &alert.watchdog)] {
@@ -92,13 +93,14 @@ fn guard_problems(field: &str, guards: &[Guard]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{AlertGuard, AlertMatcher, ErrorRatioGuard, MatchOp};
+    use crate::api::{AlertGuard, AlertMatcher, ErrorRatioGuard, LatencyGuard, MatchOp};
 
     fn ratio(name: &str) -> Guard {
         Guard {
             name: name.to_owned(),
             action: GuardAction::Abort,
             error_ratio: Some(ErrorRatioGuard::default()),
+            latency: None,
             alert: None,
         }
     }
@@ -115,6 +117,10 @@ mod tests {
         for (guards, says) in [
             (vec![ratio("a"), ratio("a")], "spec.guards has two guards named a"),
             (vec![Guard { error_ratio: None, ..ratio("a") }], "spec.guards[a]: set exactly one of"),
+            (
+                vec![Guard { latency: Some(LatencyGuard::default()), ..ratio("a") }],
+                "spec.guards[a]: set exactly one of errorRatio, latency and alert",
+            ),
             (
                 vec![ratio("a"), alert("(")],
                 "spec.guards[alerts].alert.matchers: matcher on label \"alertname\"",

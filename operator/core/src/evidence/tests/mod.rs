@@ -7,7 +7,6 @@ mod alerts;
 mod laws;
 mod outages;
 mod reports;
-mod simulation;
 mod status;
 mod support;
 mod windows;

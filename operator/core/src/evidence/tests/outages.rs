@@ -62,12 +62,13 @@ impl Story {
                 arm: *arm,
                 total: rate * Self::seconds(t(-1000), newest_sample),
                 bad: None,
+                maybe_bad: None,
                 newest_sample,
                 created: Some(t(-1000)),
             })
         });
         let sample = Sample { at: self.now, outcome: Outcome::Counters(pods.collect()) };
-        observe(&mut self.state, &sample, &self.plan, self.now);
+        observe(&mut self.state, &sample, &self.plan, false, self.now);
     }
 
     fn good(&mut self) {
@@ -87,6 +88,7 @@ impl Story {
                         &mut self.state,
                         &trouble(self.now, DataState::ProviderDown),
                         &self.plan,
+                        false,
                         self.now,
                     );
                 }

@@ -4,6 +4,11 @@ use super::support::*;
 use crate::api::GuardAction;
 use crate::evidence::*;
 
+/// With a limit of 1 %.
+fn limited() -> GuardPlan {
+    GuardPlan { judged: judged(Some(0.01)), ..plan() }
+}
+
 fn reason(b: &Bench) -> Option<HoldReason> {
     b.report().hold.map(|h| h.reason)
 }
@@ -24,15 +29,24 @@ fn the_abort_message_has_the_numbers() {
 }
 
 #[test]
-fn the_gate_needs_the_minimum_of_the_next_weight() {
+fn the_gate_needs_the_minimum_and_the_evidence_of_the_next_weight() {
     // 2000 at weight 100, 400 at the next weight of 20.
     let mut b = Bench::new(plan());
-    b.window((399.0, 0.0), (7600.0, 0.0));
+    for _ in 0..3 {
+        b.window((133.0, 0.0), (2527.0, 0.0));
+    }
     assert_eq!(reason(&b), Some(HoldReason::NotEnoughEvidence));
     assert_eq!(b.report().min_samples_needed, 400);
     assert!(b.report().message.contains("399 of 400 canary requests"), "{}", b.report().message);
+    // 0.75 % more than stable would be too much: so many healthy requests are no proof yet.
     b.window((1.0, 0.0), (19.0, 0.0));
-    assert!(b.report().gate_open);
+    let hold = b.report().hold.map(|hold| hold.message).unwrap_or_default();
+    let needs = "to 1 that the canary is good enough for 20% of the traffic, 20 to 1 are needed (row R2)";
+    assert!(hold.starts_with("error-rate: odds of ") && hold.ends_with(needs), "{hold}");
+    for _ in 0..3 {
+        b.window((133.0, 0.0), (2527.0, 0.0));
+    }
+    assert!(b.report().gate_open, "{}", b.report().message);
     b.plan.min_samples = 0;
     assert_eq!(b.report().min_samples_needed, 1);
 }
@@ -40,9 +54,12 @@ fn the_gate_needs_the_minimum_of_the_next_weight() {
 #[test]
 fn suspicion_closes_the_gate() {
     let mut b = Bench::new(plan());
-    b.window((1000.0, 0.0), (19_000.0, 0.0));
+    b.prove();
     assert!(b.report().gate_open);
-    b.window((50.0, 3.0), (950.0, 1.0));
+    // What so much health has cost the canary's accusers has to be made up for.
+    while b.score() < 0.1 {
+        b.window((50.0, 3.0), (950.0, 1.0));
+    }
     let s = b.score();
     assert!((0.1..1.0).contains(&s), "{s}");
     assert_eq!(reason(&b), Some(HoldReason::Suspicion));
@@ -51,14 +68,14 @@ fn suspicion_closes_the_gate() {
 #[test]
 fn an_old_look_opens_no_gate() {
     let mut b = Bench::new(plan());
-    b.window((1000.0, 0.0), (19_000.0, 0.0));
+    b.prove();
     b.wait(50);
     assert!(b.report().gate_open);
     b.wait(1);
     assert_eq!(b.report().state, DataState::Stale);
     assert_eq!(reason(&b), Some(HoldReason::NoData));
     assert!(
-        b.report().message.contains("not evaluated since 2026-01-01T00:00:15Z"),
+        b.report().message.contains("not evaluated since 2026-01-01T00:01:15Z"),
         "{}",
         b.report().message
     );
@@ -68,27 +85,25 @@ fn an_old_look_opens_no_gate() {
 }
 
 #[test]
-fn the_limit_aborts_what_the_comparison_tolerates() {
-    // Stable fails 0.9 %, the canary 2 %: within five times the tolerance, but above 1 %.
-    let mut p = plan();
-    p.limit_ppm = Some(10_000);
-    let mut b = Bench::new(p);
-    let mut windows = 0;
-    while b.score() < 1.0 && windows < 500 {
-        b.window((100.0, 2.0), (1000.0, 9.0));
-        windows += 1;
-    }
-    assert!(windows < 60, "{windows}");
-    let message = b.report().message;
+fn the_limit_aborts_what_the_comparison_hardly_sees() {
+    // Stable fails 0.9 %, the canary 1.4 %: little more than is tolerated, but above 1 %.
+    let windows = |plan| {
+        let mut b = Bench::with_record(plan);
+        let mut windows = 0;
+        while b.score() < 1.0 && windows < 500 {
+            b.window((100.0, 1.4), (1000.0, 9.0));
+            windows += 1;
+        }
+        (windows, b.report().message)
+    };
+    let ((limited, message), (compared, _)) = (windows(limited()), windows(plan()));
+    assert!(limited < compared, "{limited} {compared}");
     assert!(message.contains("against the limit of 1%, score"), "{message}");
-    assert!(b.state.limit.staked <= 0.005 + 1e-12 && b.state.comparison.staked <= 0.005 + 1e-12);
 }
 
 #[test]
 fn above_the_limit_together_is_nobodys_fault() {
-    let mut p = plan();
-    p.limit_ppm = Some(10_000);
-    let mut b = Bench::new(p);
+    let mut b = Bench::new(limited());
     for _ in 0..10 {
         b.window((1000.0, 30.0), (9000.0, 270.0));
     }
@@ -104,11 +119,8 @@ fn above_the_limit_together_is_nobodys_fault() {
         b.window((1000.0, 30.0), (9000.0, 0.0));
     }
     assert!(b.score() >= 1.0, "{}", b.score());
-    assert!(b.state.limit.wealth.iter().all(|w| *w <= 1.0));
     // A canary that mends a broken stable may go on.
-    let mut p = plan();
-    p.limit_ppm = Some(10_000);
-    let mut b = Bench::new(p);
+    let mut b = Bench::new(limited());
     for _ in 0..10 {
         b.window((1000.0, 0.0), (9000.0, 270.0));
     }
@@ -117,7 +129,7 @@ fn above_the_limit_together_is_nobodys_fault() {
 
 #[test]
 fn a_shared_incident_freezes_the_gate() {
-    let mut b = Bench::new(plan());
+    let mut b = Bench::with_record(plan());
     for _ in 0..40 {
         b.window((100.0, 0.0), (1900.0, 2.0));
     }
@@ -127,10 +139,17 @@ fn a_shared_incident_freezes_the_gate() {
     }
     assert_eq!(reason(&b), Some(HoldReason::SharedIncident), "{}", b.report().message);
     assert!(b.score() < 0.1, "and blames nobody: {}", b.score());
-    // It lasts as long as stable is ill, however long, and ends five minutes after.
+    // It lasts as long as stable is ill, however long, and ends five minutes after. Meanwhile nothing speaks for the
+    // canary, though it fails no more than stable does.
+    let gate = |b: &Bench| {
+        let odds: Vec<f64> = b.state.weighed.odds(&b.plan.judged).iter().map(|odds| odds.gate).collect();
+        (odds, b.state.weighed.gate_requests())
+    };
+    let before = gate(&b);
     for _ in 0..100 {
         b.window((100.0, 5.0), (1900.0, 95.0));
     }
+    assert_eq!(gate(&b), before);
     assert_eq!(reason(&b), Some(HoldReason::SharedIncident));
     for _ in 0..22 {
         b.window((100.0, 0.0), (1900.0, 2.0));
@@ -138,10 +157,18 @@ fn a_shared_incident_freezes_the_gate() {
     assert!(b.report().gate_open, "{}", b.report().message);
 }
 
-fn promoted(limit_ppm: Option<i32>) -> Bench {
-    let mut p = plan();
-    p.limit_ppm = limit_ppm;
-    let mut b = Bench::new(p);
+#[test]
+fn an_incident_before_the_first_request_is_seen_too() {
+    let mut b = Bench::with_record(GuardPlan { window_start: None, weight: 0, ..plan() });
+    (b.plan.window_start, b.plan.weight) = (None, 0);
+    for _ in 0..3 {
+        b.window((0.0, 0.0), (1500.0, 300.0));
+    }
+    assert_eq!(reason(&b), Some(HoldReason::SharedIncident), "{}", b.report().message);
+}
+
+fn promoted() -> Bench {
+    let mut b = Bench::with_record(plan());
     for _ in 0..20 {
         b.window((100.0, 0.0), (1900.0, 4.0));
     }
@@ -154,7 +181,7 @@ fn promoted(limit_ppm: Option<i32>) -> Bench {
 
 #[test]
 fn the_watch_finds_what_shows_only_at_full_traffic() {
-    let mut b = promoted(None);
+    let mut b = promoted();
     for _ in 0..40 {
         b.window((2000.0, 4.0), (0.0, 0.0));
     }
@@ -167,35 +194,30 @@ fn the_watch_finds_what_shows_only_at_full_traffic() {
     }
     assert!(windows <= 4, "{windows}");
     assert!(b.report().message.contains("twice the bound of stable's record"), "{}", b.report().message);
-    assert!(b.state.watch.staked <= 0.004 && b.state.comparison.staked <= 0.01);
 }
 
 #[test]
 fn the_watch_goes_on_after_promotion() {
-    let mut b = promoted(None);
-    let before = b.state.watch.clone();
+    let mut b = promoted();
+    let before = b.score();
     b.plan.watch = true;
     b.plan.window_start = Some(b.now);
     // Stable's pods are warm and serve nothing, or are gone.
     b.source.pods.retain(|(arm, _), _| *arm == Arm::Canary);
     b.source.serve(Arm::Canary, "c", 2000.0, 2.0);
     b.tick();
-    assert_eq!((b.report().state, &b.state.watch), (DataState::Ok, &before));
+    assert_eq!((b.report().state, b.score()), (DataState::Ok, before));
     for _ in 0..3 {
         b.source.serve(Arm::Canary, "c", 2000.0, 100.0);
         b.tick();
     }
     assert!(b.score() >= 1.0);
-    assert!(b.state.watch.staked <= 0.004);
 }
 
 #[test]
 fn without_a_record_of_stable_only_the_limit_watches() {
-    for (limit, aborts) in [(None, false), (Some(10_000), true)] {
-        let mut p = plan();
-        p.weight = 100;
-        p.limit_ppm = limit;
-        let mut b = Bench::new(p);
+    for (limit, aborts) in [(None, false), (Some(0.01), true)] {
+        let mut b = Bench::new(GuardPlan { weight: 100, judged: judged(limit), ..plan() });
         for _ in 0..20 {
             b.window((1000.0, 100.0), (0.0, 0.0));
         }
@@ -205,9 +227,7 @@ fn without_a_record_of_stable_only_the_limit_watches() {
 
 #[test]
 fn guards_share_one_score() {
-    let mut p = plan();
-    p.alpha_share = 0.5;
-    let mut b = Bench::new(p);
+    let mut b = Bench::new(plan());
     while b.score() < 0.5 {
         b.window((50.0, 2.0), (950.0, 2.0));
     }

@@ -1,10 +1,11 @@
 //! A source of counters with a clock, and plans to judge it by.
 
-use crate::api::GuardAction;
+use crate::api::{GuardAction, RiskClass};
 use crate::evidence::{
-    Arm, DataState, GuardPlan, GuardReport, GuardState, Outcome, PodCounters, Sample, Trouble, observe,
-    report,
+    Arm, DataState, GuardPlan, GuardReport, GuardState, Outcome, PodCounters, Sample, Trouble, is_incident,
+    observe, report,
 };
+use crate::statistics::{self, Asked, Guard, Signal};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 
@@ -22,19 +23,23 @@ pub fn plan() -> GuardPlan {
     GuardPlan {
         name: "error-rate".into(),
         action: GuardAction::Abort,
-        relative: 0.15,
-        absolute: 2e-4,
-        limit_ppm: None,
+        judged: judged(None),
+        by_pod: true,
         min_samples: 2000,
         weight: 5,
         next_weight: 20,
         step: 0,
-        steps: 5,
         window_start: Some(t(0)),
         watch: false,
-        alpha_share: 1.0,
         scrape_seconds: 15,
     }
+}
+
+/// Class R2's rows, for one guard of the whole budget.
+pub fn judged(limit: Option<f64>) -> Guard {
+    let asked =
+        Asked { name: "error-rate".into(), signal: Signal::Errors, stops: true, limit, phi_floor: 1.0 };
+    statistics::guards(&[asked], &statistics::rows::chain(RiskClass::R2), false).remove(0)
 }
 
 /// Counters as a source would show them.
@@ -71,6 +76,7 @@ impl Source {
             arm: *arm,
             total: *total,
             bad: Some(*bad),
+            maybe_bad: None,
             newest_sample: self.scraped.get(id).copied().unwrap_or(at),
             created: self.created.get(id).copied(),
         });
@@ -99,10 +105,27 @@ impl Bench {
         bench
     }
 
+    /// The same after an hour in which stable failed 0.1 % of 100 requests a second.
+    pub fn with_record(plan: GuardPlan) -> Self {
+        let live = GuardPlan { window_start: Some(t(3600)), ..plan };
+        let mut bench = Self::new(GuardPlan { weight: 0, window_start: None, ..live.clone() });
+        for window in 0..240 {
+            bench.window((0.0, 0.0), (1500.0, f64::from(1 + window % 2)));
+        }
+        bench.plan = live;
+        bench
+    }
+
     /// Reads the counters 15 s later.
     pub fn tick(&mut self) {
         self.wait(15);
-        observe(&mut self.state, &self.source.sample(self.now), &self.plan, self.now);
+        self.observe(&self.source.sample(self.now));
+    }
+
+    /// Takes in a sample.
+    pub fn observe(&mut self, sample: &Sample) {
+        let incident = is_incident(&self.state, &self.plan, self.now);
+        observe(&mut self.state, sample, &self.plan, incident, self.now);
     }
 
     /// One window of `(n, x)` per arm.
@@ -112,10 +135,17 @@ impl Bench {
         self.tick();
     }
 
+    /// Enough healthy requests for the next weight.
+    pub fn prove(&mut self) {
+        for _ in 0..5 {
+            self.window((1000.0, 0.0), (19_000.0, 0.0));
+        }
+    }
+
     /// 15 s without usable data.
     pub fn trouble(&mut self, state: DataState) {
         self.wait(15);
-        observe(&mut self.state, &trouble(self.now, state), &self.plan, self.now);
+        self.observe(&trouble(self.now, state));
     }
 
     pub fn wait(&mut self, seconds: i64) {
@@ -135,52 +165,5 @@ impl Bench {
 
     pub fn score(&self) -> f64 {
         self.report().score
-    }
-}
-
-/// SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): the same numbers on every machine.
-pub struct Random(pub u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in `[0, 1)`.
-    pub fn uniform(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// Failures among `n` independent requests: skips from one failure to the next.
-    pub fn binomial(&mut self, n: f64, p: f64) -> f64 {
-        if p <= 0.0 {
-            return 0.0;
-        }
-        let (mut at, mut failures) = (0.0, 0.0);
-        loop {
-            at += 1.0 + ((1.0 - self.uniform()).ln() / (1.0 - p).ln()).floor();
-            if at > n {
-                return failures;
-            }
-            failures += 1.0;
-        }
-    }
-
-    /// Arrivals with this mean (Knuth's method in parts of 50).
-    pub fn poisson(&mut self, mean: f64) -> f64 {
-        let (mut rest, mut arrivals) = (mean, 0.0);
-        while rest > 0.0 {
-            let (limit, mut product) = ((-rest.min(50.0)).exp(), self.uniform());
-            while product > limit {
-                arrivals += 1.0;
-                product *= self.uniform();
-            }
-            rest -= 50.0;
-        }
-        arrivals
     }
 }

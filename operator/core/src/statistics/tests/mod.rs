@@ -1,0 +1,5 @@
+//! The published numbers, and laws that hold for all.
+
+mod laws;
+mod size;
+mod vectors;
