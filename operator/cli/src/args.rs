@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
+use sluice_core::api::RiskClass;
 
 use crate::follow::SHORTEST_COMMIT;
 
@@ -94,6 +95,8 @@ pub enum Command {
     Resume(Request),
     /// Let a held revision run again after its run was rejected or not proven
     Retry(Request),
+    /// Replay recorded or past rollouts: what would have been stopped, when, and what promoted. Changes nothing
+    Simulate(Box<Simulate>),
     /// Show the version of this program and of the controller
     Version(Version),
     /// Print a completion script
@@ -149,6 +152,113 @@ pub struct Request {
     pub timeout: Option<SignedDuration>,
 }
 
+/// `simulate`
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("source").required(true).args(["trace", "from_prometheus"]),
+    after_help = "Output: a table on a terminal and with -o wide, else one JSON line per trace and class. Exit code 0 \
+                  when everything was replayed, whatever the decisions, and 1 when something could not be read."
+)]
+pub struct Simulate {
+    /// Traces to replay, JSON Lines; a file may hold several, - is standard input
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub trace: Vec<PathBuf>,
+    /// Rows that replace those of the built-in class table, YAML
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Judge by this class instead of the trace's; may be repeated. Default: the trace's class or R2, and all for
+    /// past rollouts
+    #[arg(long = "class", value_name = "CLASS", ignore_case = true)]
+    pub classes: Vec<Class>,
+    /// One pod alone can't stop a canary of at least three
+    #[arg(long)]
+    pub two_pods: bool,
+    /// One JSON line per record too
+    #[arg(long, conflicts_with = "from_prometheus")]
+    pub verbose: bool,
+    /// Replay the past rollouts that the metrics of this Prometheus show
+    #[arg(long, value_name = "URL", requires = "workload", conflicts_with = "trace")]
+    pub from_prometheus: Option<String>,
+    /// Where its metrics are, and how to ask for them
+    #[command(flatten)]
+    pub past: Past,
+}
+
+/// `simulate --from-prometheus`
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Past rollouts")]
+pub struct Past {
+    /// The Deployment
+    #[arg(long, value_name = "[NAMESPACE/]NAME", requires = "from_prometheus")]
+    pub workload: Option<String>,
+    /// How far back to look, such as 12h or 30d
+    #[arg(long, value_name = "TIME", value_parser = days, default_value = "30d")]
+    pub since: SignedDuration,
+    /// Counter of requests
+    #[arg(long, value_name = "NAME", default_value = "http_requests_total")]
+    pub metric: String,
+    /// Its label with the status code; default: code, status or status_code
+    #[arg(long, value_name = "LABEL", requires = "from_prometheus")]
+    pub code_label: Option<String>,
+    /// More conditions on its labels, such as job="checkout",path!="/healthz"
+    #[arg(long, value_name = "MATCHERS", requires = "from_prometheus")]
+    pub matchers: Option<String>,
+    /// Buckets of a latency histogram, such as http_request_duration_seconds_bucket
+    #[arg(long, value_name = "NAME", requires_all = ["from_prometheus", "latency_slo"])]
+    pub latency_metric: Option<String>,
+    /// Requests slower than this are bad, in seconds; best one of the buckets' bounds
+    #[arg(long, value_name = "SECONDS", requires = "latency_metric")]
+    pub latency_slo: Option<f64>,
+    /// Scrape interval; default: measured
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "from_prometheus")]
+    pub scrape: Option<SignedDuration>,
+    /// Header of every request, such as X-Scope-OrgID=team; may be repeated
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header, requires = "from_prometheus")]
+    pub headers: Vec<(String, String)>,
+    /// File with a bearer token
+    #[arg(long, value_name = "FILE", requires = "from_prometheus")]
+    pub bearer_file: Option<PathBuf>,
+    /// Keep the traces in this directory, for --trace
+    #[arg(long, value_name = "DIR", requires = "from_prometheus")]
+    pub write: Option<PathBuf>,
+}
+
+/// A risk class, or all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Class {
+    /// Lowest risk.
+    #[value(name = "R0")]
+    R0,
+    /// Low risk.
+    #[value(name = "R1")]
+    R1,
+    /// Medium risk.
+    #[value(name = "R2")]
+    R2,
+    /// High risk.
+    #[value(name = "R3")]
+    R3,
+    /// Highest risk.
+    #[value(name = "R4")]
+    R4,
+    /// Each of them.
+    All,
+}
+
+impl Class {
+    /// The classes that it stands for.
+    pub fn classes(self) -> Vec<RiskClass> {
+        match self {
+            Self::R0 => vec![RiskClass::R0],
+            Self::R1 => vec![RiskClass::R1],
+            Self::R2 => vec![RiskClass::R2],
+            Self::R3 => vec![RiskClass::R3],
+            Self::R4 => vec![RiskClass::R4],
+            Self::All => RiskClass::ALL.to_vec(),
+        }
+    }
+}
+
 /// `version`
 #[derive(Debug, Args)]
 pub struct Version {
@@ -197,6 +307,22 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
     }
 }
 
+/// A time of which days are a part: no clock change matters to how far back one looks.
+fn days(text: &str) -> Result<SignedDuration, String> {
+    let number = text.strip_suffix('d').and_then(|days| days.parse::<u16>().ok()).filter(|days| *days > 0);
+    match number {
+        Some(days) => Ok(SignedDuration::from_hours(24 * i64::from(days))),
+        None => duration(text).map_err(|_| "write a time above 0, such as 12h, 7d or 30d".to_owned()),
+    }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE, such as X-Scope-OrgID=team".to_owned()),
+    }
+}
+
 /// Parses the command line of this process; ends it on `--help`, `--version` and mistakes.
 pub fn parse(program: &str) -> Cli {
     let matches = Cli::command().bin_name(program).get_matches();
@@ -234,6 +360,11 @@ mod tests {
         assert_eq!(duration("90"), Ok(SignedDuration::from_secs(90)));
         assert_eq!(duration("1h30m"), Ok(SignedDuration::from_mins(90)));
         assert!(duration("0s").is_err() && duration("soon").is_err() && duration("-5m").is_err());
+        assert_eq!(days("30d"), Ok(SignedDuration::from_hours(720)));
+        assert_eq!(days("12h"), Ok(SignedDuration::from_hours(12)));
+        assert!(days("0d").is_err() && days("1w2d").is_err());
+        assert_eq!(header("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert!(header("a: b").is_err());
         assert_eq!(commit("9F2C1AB"), Ok("9f2c1ab".to_owned()));
         assert!(commit("9f2c1").is_err() && commit("release-1.2").is_err());
     }

@@ -140,7 +140,7 @@ fn value(arg: &clap::Arg) -> Wanted {
         "name" => Wanted::Rollout,
         "namespace" => Wanted::Namespace,
         "context" => Wanted::Context,
-        "kubeconfig" => Wanted::File,
+        "kubeconfig" | "trace" | "policy" | "bearer_file" | "write" => Wanted::File,
         _ => {
             let values = arg.get_possible_values();
             if values.is_empty() {
@@ -241,6 +241,7 @@ function __sluice_complete
 end
 complete -c PROGRAM -f -a '(__sluice_complete)'
 complete -c PROGRAM -l kubeconfig -r -F
+complete -c PROGRAM -l trace -l policy -l bearer-file -l write -r -F
 "#;
 
 #[cfg(test)]
@@ -274,6 +275,9 @@ mod tests {
         assert_eq!(at("status --namespace=sh"), Wanted::Namespace);
         assert_eq!(at("--context "), Wanted::Context);
         assert_eq!(at("list --kubeconfig "), Wanted::File);
+        assert_eq!(at("simulate --trace "), Wanted::File);
+        assert_eq!(at("simulate --policy=p"), Wanted::File);
+        assert_eq!(names(at("simulate --class ")), ["R0", "R1", "R2", "R3", "R4", "all"]);
         assert_eq!(names(at("status -o ")), ["wide", "json", "yaml", "name"]);
         assert_eq!(names(at("completion ")), ["bash", "zsh", "fish", "kubectl"]);
         assert!(names(at("status --w")).contains(&"--watch".to_owned()));

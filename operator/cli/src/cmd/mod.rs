@@ -3,6 +3,7 @@
 pub mod complete;
 pub mod list;
 pub mod request;
+pub mod simulate;
 pub mod status;
 pub mod version;
 
@@ -48,6 +49,7 @@ pub async fn run(cli: Cli, program: String) -> Result<Code, Failure> {
         Command::Pause(args) => request::run(&context, Verb::Pause, args).await,
         Command::Resume(args) => request::run(&context, Verb::Resume, args).await,
         Command::Retry(args) => request::run(&context, Verb::Retry, args).await,
+        Command::Simulate(args) => simulate::run(&context, *args).await,
         Command::Version(args) => version::run(&context, args).await,
         Command::Completion(args) => complete::script(&context, args.shell),
     }
