@@ -17,10 +17,10 @@ $(BENCHES): PROFILE := --release
 $(BENCHES): E2E := target/release/sluice-e2e
 
 .PHONY: help preflight tools build fmt fmt-check clippy lint deny crds chart drift unit chart-test test test-kill \
-	demo bench-harm bench-abort bench-fleet image clean clean-tools prepare
+	demo bench-harm bench-abort bench-fleet bench-decisions image clean clean-tools prepare
 
 help: ## Print the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 preflight: ## Name what this machine lacks, and the package that has it
 	@e2e/tools/preflight
@@ -74,6 +74,9 @@ bench-abort: prepare ## 10 aborts: from the deciding scrape to weight 0 in the r
 
 bench-fleet: prepare ## N rollouts at once (N=100, UNTHROTTLED=1): time to the first step, to abort, requests, CPU, memory
 	@$(E2E) bench-fleet --rollouts $(N) $(if $(UNTHROTTLED),--unthrottled)
+
+bench-decisions: ## False aborts, delay and harm of the decisions, on simulated traffic beside peers' rules (no cluster)
+	$(CARGO) run --release --locked -p sluice-sim --bin bench-decisions
 
 fmt: ## Format the sources
 	$(CARGO) fmt --all

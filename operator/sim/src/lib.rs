@@ -6,10 +6,11 @@
 //! every write [`truth`] asks what callers and pods met; [`rest`] asks whether a story came to a good end.
 //!
 //! The model is written after the sources and measurements of real Kubernetes; the end-to-end tests play the same
-//! stories there.
+//! stories there. [`decisions`] is apart from it: it measures how good the core's statistics are.
 
 pub mod admission;
 pub mod api;
+pub mod decisions;
 pub mod event;
 pub mod fixture;
 pub mod judge;
