@@ -40,7 +40,7 @@ prepare: preflight
 
 demo: ## Good and bad changes on a real local cluster, told as they happen
 	@echo "Starts a local Kubernetes (no root, no Docker), installs Sluice with Helm and plays good and bad changes"
-	@echo "under client load. The first time it builds the tools and the program: about 11 minutes until the first"
+	@echo "under client load. The first time it builds the tools and the program: about 12 minutes until the first"
 	@echo "scenario on 2 cores; later less than 8 minutes for all. The report will be target/demo/report.json."
 	@$(MAKE) --no-print-directory prepare
 	@$(E2E) demo
