@@ -15,7 +15,7 @@ const RESTART_ANNOTATION_PREFIXES: [&str; 1] = ["reloader.stakater.com/"];
 /// Environment variables that tools add only to restart pods.
 const RESTART_ENV_PREFIXES: [&str; 1] = ["STAKATER_"];
 /// Kubernetes' own alphabet for generated names: no vowels, nothing that looks alike.
-const NAME_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+pub const NAME_ALPHABET: &str = "bcdfghjklmnpqrstvwxz2456789";
 /// Characters of our `pod-template-hash`.
 const HASH_LEN: usize = 10;
 
@@ -71,7 +71,7 @@ pub fn hash_label(digest: &str) -> String {
     Sha256::digest(digest.as_bytes())
         .iter()
         .take(HASH_LEN)
-        .map(|byte| char::from(NAME_ALPHABET[usize::from(*byte) % NAME_ALPHABET.len()]))
+        .map(|byte| char::from(NAME_ALPHABET.as_bytes()[usize::from(*byte) % NAME_ALPHABET.len()]))
         .collect()
 }
 
@@ -140,6 +140,6 @@ mod tests {
     fn a_hash_label_is_ten_safe_characters() {
         let label = hash_label("sha256:00");
         assert_eq!(label.len(), HASH_LEN);
-        assert!(label.bytes().all(|b| NAME_ALPHABET.contains(&b)));
+        assert!(label.bytes().all(|b| NAME_ALPHABET.as_bytes().contains(&b)));
     }
 }

@@ -30,12 +30,16 @@ pub(super) struct Entry {
 impl Entry {
     /// What is known of a run before its next judgement: by this process, or what status remembers.
     pub fn of(known: Option<Self>, uid: &str, run: &Run) -> Self {
-        known.filter(|entry| entry.uid == uid && entry.run_id == run.id).unwrap_or_else(|| Self {
+        known.filter(|entry| entry.is_about(uid, run)).unwrap_or_else(|| Self {
             uid: uid.to_owned(),
             run_id: run.id.clone(),
             state: run.evidence.clone().unwrap_or_default(),
             ..Self::default()
         })
+    }
+
+    fn is_about(&self, uid: &str, run: &Run) -> bool {
+        self.uid == uid && self.run_id == run.id
     }
 }
 
@@ -47,8 +51,10 @@ impl EvidenceStore {
 
     /// Whether counters were ever taken in for a guard of this run, by this process or one before it.
     pub(super) fn has_counted(&self, key: &Key, uid: &str, run: &Run, guard: &str) -> bool {
-        let entry = Entry::of(self.lock().get(key).cloned(), uid, run);
-        entry.state.guard(guard).is_some_and(|state| state.start.is_some())
+        let entries = self.lock();
+        let known = entries.get(key).filter(|entry| entry.is_about(uid, run)).map(|entry| &entry.state);
+        let guard = known.or(run.evidence.as_ref()).and_then(|state| state.guard(guard));
+        guard.is_some_and(|state| state.start.is_some())
     }
 
     /// Whether the run must go back.

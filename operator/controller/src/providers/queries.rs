@@ -16,7 +16,9 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use sluice_core::evidence::{Arm, CodePoint, DataState, Outcome, PodCounters, Sample, Trouble, by_code};
+use sluice_core::evidence::{
+    Arm, CODE_LABELS, CodePoint, DataState, Outcome, PodCounters, Sample, Trouble, by_code,
+};
 use tracing::warn;
 
 use super::{
@@ -28,8 +30,6 @@ use super::{
 pub const DEFAULT_METRIC: &str = "http_requests_total";
 /// Histogram of pods, without `_bucket`, unless the guard names another.
 pub const DEFAULT_HISTOGRAM: &str = "http_request_duration_seconds";
-/// Labels in which a status code is looked for, unless the guard names one.
-pub const CODE_LABELS: [&str; 3] = ["code", "status", "status_code"];
 /// Label that tells the two halves of an answer apart.
 const PART: &str = "sluice_part";
 /// Longest part of a pod's name before the five characters that Kubernetes adds.

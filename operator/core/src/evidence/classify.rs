@@ -8,6 +8,9 @@ use super::state::DataState;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
+/// Labels in which a status code is looked for, in this order, unless people name one.
+pub const CODE_LABELS: [&str; 3] = ["code", "status", "status_code"];
+
 /// What one request adds to the counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {

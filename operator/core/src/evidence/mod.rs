@@ -20,7 +20,7 @@ pub use alerts::{
     AlertGuardState, AlertPlan, AlertReport, AlertState, DEAD_PATH, KnownAlert, first_firing, known_alerts,
     observe_alerts, path_is_alive, report_alerts,
 };
-pub use classify::{Class, CodePoint, by_code, classify};
+pub use classify::{CODE_LABELS, Class, CodePoint, by_code, classify};
 pub use counts::{Arm, PodCounters, Point, Trouble, join};
 pub use engine::{GuardPlan, Outcome, Sample, is_incident, observe};
 pub use matcher::{Matchers, check_matchers};

@@ -30,9 +30,6 @@ fn built_in(class: RiskClass) -> ClassRow {
         RiskClass::R4 => (&[1, 2, 5, 10, 25, 50, 75, 100], &[60, 60, 720, 120, 120, 120, 120, 240], 5),
     };
     let row = statistics::rows::built_in(class);
-    let ppm = |fraction: f64| (fraction * 1e6).round() as i32;
-    let tolerance =
-        |t: statistics::Tolerance| TolerancePpm { relative: ppm(t.relative), absolute: ppm(t.absolute) };
     ClassRow {
         name: class,
         steps: weights
@@ -40,13 +37,21 @@ fn built_in(class: RiskClass) -> ClassRow {
             .zip(bakes)
             .map(|(weight, bake)| StepSpec { weight_percent: *weight, bake_seconds: bake * MINUTE })
             .collect(),
-        tolerance_ppm: tolerance(row.tolerance),
-        margin_ppm: Some(tolerance(row.margin)),
+        tolerance_ppm: tolerance_ppm(row.tolerance),
+        margin_ppm: Some(tolerance_ppm(row.margin)),
         capital_ppm: Some(ppm(row.capital)),
         gate_error_ppm: Some(ppm(row.beta)),
         min_samples: row.min_requests.round() as i32,
         no_data_seconds: no_data * MINUTE,
     }
+}
+
+fn ppm(fraction: f64) -> i32 {
+    (fraction * 1e6).round() as i32
+}
+
+fn tolerance_ppm(tolerance: statistics::Tolerance) -> TolerancePpm {
+    TolerancePpm { relative: ppm(tolerance.relative), absolute: ppm(tolerance.absolute) }
 }
 
 /// The rows that a class plays, loosest first.
@@ -60,19 +65,15 @@ pub fn evidence_rows(config: &Config, class: RiskClass) -> Vec<EvidenceRow> {
 
 fn evidence_row(row: &ClassRow) -> EvidenceRow {
     let built_in = statistics::rows::built_in(row.name);
-    let ppm = |own: Option<i32>, fraction: f64| own.unwrap_or((fraction * 1e6).round() as i32);
     let below: Vec<i32> =
         row.steps.iter().filter(|step| step.weight_percent < 100).map(|step| step.bake_seconds).collect();
     let planned = below.iter().fold(0_i32, |sum, bake| sum.saturating_add(*bake));
     EvidenceRow {
         class: row.name,
         tolerance_ppm: row.tolerance_ppm,
-        margin_ppm: row.margin_ppm.unwrap_or(TolerancePpm {
-            relative: ppm(None, built_in.margin.relative),
-            absolute: ppm(None, built_in.margin.absolute),
-        }),
-        capital_ppm: ppm(row.capital_ppm, built_in.capital),
-        gate_error_ppm: ppm(row.gate_error_ppm, built_in.beta),
+        margin_ppm: row.margin_ppm.unwrap_or_else(|| tolerance_ppm(built_in.margin)),
+        capital_ppm: row.capital_ppm.unwrap_or_else(|| ppm(built_in.capital)),
+        gate_error_ppm: row.gate_error_ppm.unwrap_or_else(|| ppm(built_in.beta)),
         min_samples: row.min_samples,
         steps: i32::try_from(below.len()).unwrap_or(i32::MAX),
         planned_seconds: planned,

@@ -5,6 +5,7 @@
 mod classes;
 mod plan;
 mod schedule;
+pub mod table;
 mod tighten;
 mod validate;
 

@@ -76,7 +76,6 @@ pub fn guards(asked: &[Asked], rows: &[Row], two_pods: bool) -> Vec<Guard> {
             rows,
             shares,
             limit: asked.limit,
-            watched: asked.signal == Signal::Errors,
             stops: asked.stops,
             needs_evidence: asked.signal != Signal::Events,
             phi_floor: asked.phi_floor,

@@ -40,7 +40,7 @@ pub struct Shares {
     pub ceiling: f64,
     /// For the user's own limit.
     pub limit: f64,
-    /// Of the second budget, for the watch at weight 100.
+    /// Of the second budget, for the watch at weight 100; 0: it is not watched there.
     pub watch: f64,
 }
 
@@ -55,8 +55,6 @@ pub struct Guard {
     pub shares: Shares,
     /// The canary's rate may not exceed this fraction, whatever stable's is.
     pub limit: Option<f64>,
-    /// Whether it is watched at weight 100.
-    pub watched: bool,
     /// Whether it counts towards a stop.
     pub stops: bool,
     /// Whether promotion needs its evidence.
@@ -214,7 +212,7 @@ impl GuardState {
                 }
             }
         }
-        if stand.watch && guard.watched {
+        if stand.watch && guard.shares.watch > 0.0 {
             self.watch(guard, window, burst);
         }
         if let Some(limit) = guard.limit

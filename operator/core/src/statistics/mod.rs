@@ -5,7 +5,7 @@
 //! by `1/alpha` is at most `alpha`, however often one looks (Ville, 1939). The reading order is that of the
 //! data: `cell` (counts of one window), `bet` (the factor of one window), `bursts` (errors that come in clusters),
 //! `rows` and `stake` (which tolerance, how much capital, when), `process` (wealth), `gate` (the mirrored bet, for
-//! promotion), `guard` (all of it for one signal) and `engine` (all signals of a run); `table` reads rows of one's own.
+//! promotion), `guard` (all of it for one signal) and `engine` (all signals of a run).
 //! Nothing here knows Kubernetes or a clock, and every function is total. Derivations, limits and what is not covered: `docs/evidence.md`.
 
 pub mod bet;
@@ -18,7 +18,6 @@ pub mod planner;
 pub mod process;
 pub mod rows;
 pub mod stake;
-pub mod table;
 
 #[cfg(test)]
 mod tests;

@@ -9,19 +9,7 @@ use super::traffic::{Common, Failures, Fault, Scrape, Traffic};
 const HOUR: f64 = 3600.0;
 const MINUTES_5: f64 = 300.0;
 /// A pod for each arm.
-const PLAIN: Traffic = Traffic {
-    rps: 50.0,
-    rate: 0.001,
-    pods: 1,
-    canary_pods: 1,
-    failures: Failures::Independent,
-    common: Common::Steady,
-    scrape: Scrape::Aligned,
-    fault: Fault::Times(1.0),
-    cold: 0.0,
-    warmup: 0.0,
-    on_scrapes: false,
-};
+const PLAIN: Traffic = Traffic { pods: 1, ..Traffic::STEADY };
 
 /// All of them, in the order of the tables.
 pub fn all() -> Vec<Scenario> {

@@ -43,19 +43,7 @@ fn near(got: f64, want: f64, by: f64) {
     assert!((got / want - 1.0).abs() < by, "got {got}, want {want}");
 }
 
-const BUSY: Traffic = Traffic {
-    rps: 100.0,
-    rate: 0.02,
-    pods: 10,
-    canary_pods: 1,
-    failures: Failures::Independent,
-    common: Common::Steady,
-    scrape: Scrape::Aligned,
-    fault: Fault::Times(1.0),
-    cold: 0.0,
-    warmup: 0.0,
-    on_scrapes: false,
-};
+const BUSY: Traffic = Traffic { rps: 100.0, rate: 0.02, ..Traffic::STEADY };
 
 #[test]
 fn arms_get_their_share_and_their_rate() {

@@ -96,21 +96,26 @@ pub struct Traffic {
     pub on_scrapes: bool,
 }
 
+impl Traffic {
+    /// Independent failures at a steady rate, ten pods of stable and one of the canary, and no fault.
+    pub const STEADY: Self = Self {
+        rps: 50.0,
+        rate: 0.001,
+        pods: 10,
+        canary_pods: 1,
+        failures: Failures::Independent,
+        common: Common::Steady,
+        scrape: Scrape::Aligned,
+        fault: Fault::Times(1.0),
+        cold: 0.0,
+        warmup: 0.0,
+        on_scrapes: false,
+    };
+}
+
 impl Default for Traffic {
     fn default() -> Self {
-        Self {
-            rps: 50.0,
-            rate: 0.001,
-            pods: 10,
-            canary_pods: 1,
-            failures: Failures::Independent,
-            common: Common::Steady,
-            scrape: Scrape::Aligned,
-            fault: Fault::Times(1.0),
-            cold: 0.0,
-            warmup: 0.0,
-            on_scrapes: false,
-        }
+        Self::STEADY
     }
 }
 

@@ -17,7 +17,7 @@ mod table;
 mod tests;
 
 use sluice_core::api::RiskClass;
-use sluice_core::statistics::table::Table;
+use sluice_core::limits::table::Table;
 use sluice_core::trace::{Options, Outcome, Policy, Trace, replay};
 
 use self::table::Row;

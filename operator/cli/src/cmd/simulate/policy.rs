@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize as _;
-use sluice_core::statistics::table::Table;
+use sluice_core::limits::table::Table;
 use sluice_core::trace::Policy;
 
 use super::files::cause;

@@ -6,16 +6,15 @@
 //! of its own, a whole step for presence and two scrapes for counters: a series is missing as soon as its newest sample
 //! is older, and one scrape that fails hides nothing. Two scrapes of a pod that is gone count no requests.
 
+use sluice_core::digest::NAME_ALPHABET;
+use sluice_core::evidence::CODE_LABELS;
+
 use super::find::STEP;
 use crate::args::Past;
 use crate::fail::Failure;
 
-/// Letters and digits of the names that Kubernetes makes up.
-const MADE_UP: &str = "bcdfghjklmnpqrstvwxz2456789";
 /// Characters after the hash.
 const POD: usize = 5;
-/// Labels that carry the status code, the first that a series has.
-const CODE_LABELS: [&str; 3] = ["code", "status", "status_code"];
 
 /// The queries for a workload.
 #[derive(Clone, Debug)]
@@ -81,7 +80,7 @@ impl Query {
     /// A selector of the workload's pods.
     pub fn selector(&self, metric: &str) -> String {
         let name = self.name.replace('.', "\\\\.");
-        let pods = format!("{name}-[{MADE_UP}]{{1,10}}-[{MADE_UP}]{{{POD}}}");
+        let pods = format!("{name}-[{NAME_ALPHABET}]{{1,10}}-[{NAME_ALPHABET}]{{{POD}}}");
         let matchers = if self.matchers.is_empty() { String::new() } else { format!(",{}", self.matchers) };
         format!("{metric}{{namespace=\"{}\",pod=~\"{pods}\"{matchers}}}", self.namespace)
     }
@@ -109,7 +108,7 @@ impl Query {
     /// The hash in the name of one of the workload's pods.
     pub fn revision<'a>(&self, pod: &'a str) -> Option<&'a str> {
         let (hash, end) = pod.strip_prefix(&self.name)?.strip_prefix('-')?.split_once('-')?;
-        let made_up = |text: &str| !text.is_empty() && text.chars().all(|c| MADE_UP.contains(c));
+        let made_up = |text: &str| !text.is_empty() && text.chars().all(|c| NAME_ALPHABET.contains(c));
         (made_up(hash) && made_up(end) && end.len() == POD).then_some(hash)
     }
 }

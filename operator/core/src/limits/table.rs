@@ -5,11 +5,11 @@
 
 use serde::Deserialize;
 
-use super::bet::Tolerance;
-use super::rows::{Row, built_in};
+use super::{row, schedule_problem};
 use crate::api::{RiskClass, StepSpec};
 use crate::config::Config;
-use crate::limits::{self, schedule_problem};
+use crate::statistics::Tolerance;
+use crate::statistics::rows::{Row, built_in};
 
 /// Parts per million.
 const PPM: f64 = 1e-6;
@@ -110,7 +110,7 @@ impl Table {
         match own {
             Some(steps) => steps.iter().map(|step| step.weight_percent).collect(),
             None => {
-                let row = limits::row(&Config::default(), class);
+                let row = row(&Config::default(), class);
                 row.steps.iter().map(|step| step.weight_percent).collect()
             }
         }
@@ -227,7 +227,7 @@ mod tests {
     fn an_empty_table_is_the_built_in_one_and_its_steps_are_those_of_the_classes() {
         assert_eq!(Table::default().rows(), Ok(chain(RiskClass::R4)));
         for class in RiskClass::ALL {
-            let steps = limits::row(&Config::default(), class).steps;
+            let steps = row(&Config::default(), class).steps;
             let steps =
                 steps.iter().map(|s| Step { weight_percent: s.weight_percent, bake_seconds: s.bake_seconds });
             let own = OwnRow {
