@@ -12,6 +12,9 @@ N ?= 100
 REPEAT ?= 20
 # Benchmarks measure what is shipped; a PROFILE of the environment counts for nothing.
 PROFILE :=
+# What is built: a first demo does not wait for what it does not use.
+PACKAGES := --workspace
+demo: PACKAGES := -p sluice-controller -p sluice-e2e
 BENCHES := bench-harm bench-abort bench-fleet
 $(BENCHES): PROFILE := --release
 $(BENCHES): E2E := target/release/sluice-e2e
@@ -34,7 +37,7 @@ build: ## Build everything (debug)
 # The Go build of the control plane is the slowest part of a first start: it begins first, cargo beside it.
 prepare: preflight
 	@e2e/tools/fetch & tools=$$!; \
-	$(CARGO) build --workspace --locked $(PROFILE); built=$$?; \
+	$(CARGO) build $(PACKAGES) --locked $(PROFILE); built=$$?; \
 	wait $$tools; fetched=$$?; \
 	[ $$built -eq 0 ] && [ $$fetched -eq 0 ]
 
@@ -42,7 +45,7 @@ demo: ## Good and bad changes on a real local cluster, told as they happen
 	@echo "Starts a local Kubernetes (no root, no Docker), installs Sluice with Helm and plays good and bad changes"
 	@echo "under client load. The first time it builds the tools and the program: about 12 minutes until the first"
 	@echo "scenario on 2 cores; later less than 8 minutes for all. The report will be target/demo/report.json."
-	@$(MAKE) --no-print-directory prepare
+	@$(MAKE) --no-print-directory prepare PACKAGES="$(PACKAGES)"
 	@$(E2E) demo
 
 test: ## Format, lints, drift, unit tests, chart tests, end-to-end scenarios (FILTER=name for one scenario)

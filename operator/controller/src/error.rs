@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use sluice_providers::innermost;
+
 /// What the caller can do about a failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CallErrorKind {
@@ -131,15 +133,6 @@ impl CallError {
     pub fn is_already_exists(&self) -> bool {
         matches!(&self.source, Some(kube::Error::Api(status)) if status.is_already_exists())
     }
-}
-
-/// The cause at the bottom: `connection refused` says more than `client error (Connect)`.
-pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 #[cfg(test)]

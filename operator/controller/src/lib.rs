@@ -18,7 +18,6 @@ pub mod observe;
 pub mod orphans;
 pub mod panics;
 pub mod pods;
-pub mod providers;
 pub mod queue;
 pub mod reconcile;
 pub mod release;

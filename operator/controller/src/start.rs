@@ -5,21 +5,30 @@ use std::time::Duration;
 
 use sluice_core::config::Config;
 use sluice_core::limits;
+use sluice_providers::Providers;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::args::{Common, Release, Run};
-use crate::client::{ClientError, Clients};
+use crate::client::{ClientError, Clients, user_agent};
 use crate::context::Context;
 use crate::http::{self, Health};
 use crate::leader::{Leader, LeaderSettings};
 use crate::metrics::Metrics;
 use crate::panics::essential;
-use crate::providers::Providers;
 use crate::watch::{Key, Stores, Watched};
 use crate::{evidence, guardrails, orphans, queue, reconcile, release as uninstall, telemetry};
+
+/// Providers whose answers are counted.
+fn providers(metrics: &Metrics) -> Providers {
+    let metrics = metrics.clone();
+    Providers::new(
+        &user_agent(),
+        Arc::new(move |provider, result| metrics.provider_request(provider, result)),
+    )
+}
 
 /// Why the process ends with an error.
 #[derive(Debug, thiserror::Error)]
@@ -147,8 +156,7 @@ pub async fn run(args: Run) -> Result<(), StartError> {
     for rollout in ctx.stores.rollouts() {
         let _ = ctx.queue.send(Key::of(&rollout));
     }
-    let providers = Providers::new(metrics.clone());
-    essential("evidence", evidence::poll(ctx.clone(), providers, stop.clone()));
+    essential("evidence", evidence::poll(ctx.clone(), providers(&metrics), stop.clone()));
     essential("guardrails", guardrails::watch(ctx.clone(), stop.clone()));
     essential("orphans", orphans::watch(ctx.clone(), stop.clone()));
     let worker = essential("queue", work(ctx.clone(), changes, health.clone(), metrics, stop.clone()));
@@ -212,7 +220,7 @@ pub async fn release(args: Release) -> Result<(), StartError> {
     for rollout in ctx.stores.rollouts() {
         let _ = ctx.queue.send(Key::of(&rollout));
     }
-    essential("evidence", evidence::poll(ctx.clone(), Providers::new(metrics.clone()), stop.clone()));
+    essential("evidence", evidence::poll(ctx.clone(), providers(&metrics), stop.clone()));
     let worker = essential("queue", work(ctx.clone(), changes, Health::default(), metrics, stop.clone()));
     let outcome = uninstall::wait(&ctx, args.timeout.saturating_sub(begin.elapsed())).await;
     stop.cancel();

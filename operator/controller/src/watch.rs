@@ -336,7 +336,7 @@ async fn follow(
             }
             Err(error) => {
                 // A store that was filled stays usable; live reads decide before anything moves forward.
-                let message = crate::error::innermost(&error);
+                let message = sluice_providers::innermost(&error);
                 warn!(stream = kind.as_str(), error = %message, "watch failed, it is tried again");
                 if part.trouble().is_some() {
                     set(Some(message));

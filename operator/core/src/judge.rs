@@ -221,9 +221,21 @@ fn watched(guards: &[Guard], alerts: &[Alert]) -> Option<String> {
     })
 }
 
-fn guard_plans(run: &Run, state: &EvidenceState, interval_seconds: i32) -> Vec<GuardPlan> {
+/// A guard that counts requests, and how its counts are weighed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighed<'a> {
+    /// The guard.
+    pub guard: &'a Guard,
+    /// What it counts.
+    pub counted: Counted<'a>,
+    /// Rows, shares of the budget and limit.
+    pub judged: statistics::Guard,
+}
+
+/// How a plan weighs what its guards count.
+pub fn weighed(plan: &Plan) -> Vec<Weighed<'_>> {
     let counting: Vec<(&Guard, Counted<'_>)> =
-        run.plan.guards.iter().filter_map(|guard| Some((guard, guard.counted()?))).collect();
+        plan.guards.iter().filter_map(|guard| Some((guard, guard.counted()?))).collect();
     let asked: Vec<Asked> = counting
         .iter()
         .map(|(guard, counted)| {
@@ -240,7 +252,12 @@ fn guard_plans(run: &Run, state: &EvidenceState, interval_seconds: i32) -> Vec<G
             }
         })
         .collect();
-    let weighed_by = statistics::guards(&asked, &rows(&run.plan), false);
+    let judged = statistics::guards(&asked, &rows(plan), false);
+    let guards = counting.into_iter().zip(judged);
+    guards.map(|((guard, counted), judged)| Weighed { guard, counted, judged }).collect()
+}
+
+fn guard_plans(run: &Run, state: &EvidenceState, interval_seconds: i32) -> Vec<GuardPlan> {
     let index = usize::try_from(run.step).unwrap_or(0);
     let next = run.plan.steps.get(index + 1).map_or(100, |step| step.weight_percent);
     // The window of the last step goes on through the swap; on the way back there is nothing to judge.
@@ -249,23 +266,35 @@ fn guard_plans(run: &Run, state: &EvidenceState, interval_seconds: i32) -> Vec<G
     // An alert taints what was counted while it fired.
     let tainted = state.alerts.iter().filter_map(|alert| alert.tainted_at).max();
     let window_start = settled.map(|at| tainted.map_or(at, |tainted| at.max(tainted)));
-    counting
-        .into_iter()
-        .zip(weighed_by)
-        .map(|((guard, counted), judged)| GuardPlan {
-            name: guard.name.clone(),
-            action: guard.action,
-            judged,
-            by_pod: counted.by_pod(),
-            min_samples: run.plan.min_samples,
-            weight: run.weight.map_or(0, |weight| weight.percent),
-            next_weight: next,
-            step: run.step,
-            window_start,
-            watch: run.stage == Stage::Watching,
+    let now = |weighed: Weighed<'_>| GuardPlan {
+        min_samples: run.plan.min_samples,
+        weight: run.weight.map_or(0, |weight| weight.percent),
+        next_weight: next,
+        step: run.step,
+        window_start,
+        watch: run.stage == Stage::Watching,
+        ..weighed.at_rest(interval_seconds)
+    };
+    weighed(&run.plan).into_iter().map(now).collect()
+}
+
+impl Weighed<'_> {
+    /// What the guard is judged by while no canary has traffic.
+    pub fn at_rest(&self, interval_seconds: i32) -> GuardPlan {
+        GuardPlan {
+            name: self.guard.name.clone(),
+            action: self.guard.action,
+            judged: self.judged.clone(),
+            by_pod: self.counted.by_pod(),
+            min_samples: 0,
+            weight: 0,
+            next_weight: 100,
+            step: 0,
+            window_start: None,
+            watch: false,
             scrape_seconds: interval_seconds,
-        })
-        .collect()
+        }
+    }
 }
 
 /// The rows that a plan plays; the built-in ones for a plan that was made before it named them.

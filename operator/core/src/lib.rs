@@ -10,6 +10,7 @@
 //! - [`config`]: settings of an installation
 //! - [`view`], [`observed`]: raw objects through narrow views
 //! - [`judge`]: which guard is judged by what, in which window
+//! - [`forecast`]: what a plan would catch, before the start
 //! - [`limits`]: class table, own limits, their join into a frozen plan
 //! - [`evidence`], [`verdict`]: counters to scores, scores to a verdict on the run
 //! - [`statistics`]: what counts prove, for and against the canary; [`trace`]: the same on paper
@@ -25,6 +26,7 @@ pub mod decide;
 pub mod digest;
 pub mod elect;
 pub mod evidence;
+pub mod forecast;
 pub mod judge;
 pub mod limits;
 pub mod observed;

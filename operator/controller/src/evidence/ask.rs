@@ -8,17 +8,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use sluice_core::api::{
-    Counted, Guard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, RatioSource, Run,
-};
+use sluice_core::api::{Counted, Guard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, Run};
 use sluice_core::evidence::{DataState, Outcome, Poll, Sample, Trouble};
+use sluice_providers::auth::SecretData;
+use sluice_providers::queries::{Arms, RatioQuery, ask, history};
+use sluice_providers::{ProviderKey, Providers};
 
 use crate::client::bounded;
 use crate::context::Context;
 use crate::pods;
-use crate::providers::auth::SecretData;
-use crate::providers::queries::{LatencyQuery, PodsQuery, RatioQuery, TraefikQuery, ask, history};
-use crate::providers::{ProviderKey, Providers};
 use crate::watch::Key;
 
 /// Limit on reading the Secret of a provider.
@@ -107,7 +105,7 @@ impl Asker<'_> {
             now: Sample { at: Timestamp::now(), outcome: Outcome::Trouble(trouble) },
         };
         let Some((namespace, config)) = choose(self.ctx, self.key, self.rollout, Kind::Prometheus) else {
-            return trouble(crate::providers::prometheus::not_configured());
+            return trouble(sluice_providers::prometheus::not_configured());
         };
         let secret = match self.secret(&namespace, &config).await {
             Ok(secret) => secret,
@@ -117,7 +115,7 @@ impl Asker<'_> {
             Ok(prometheus) => prometheus,
             Err(error) => return trouble(error.into()),
         };
-        let query = query(self.key, run, counted, created);
+        let query = RatioQuery::new(&Arms::of(&self.key.namespace, run), counted, created);
         let seconds = self.ctx.config.evaluation_interval_seconds;
         let history = match from_scratch {
             true => match history(&prometheus, &query, Timestamp::now(), seconds).await {
@@ -140,11 +138,7 @@ impl Asker<'_> {
 
     /// The Secret that a provider refers to; not read when it refers to none.
     async fn secret(&self, namespace: &str, config: &ProviderConfig) -> Result<SecretData, String> {
-        let refers = config.ca_key.is_some()
-            || config.bearer_token_key.is_some()
-            || config.basic_user_key.is_some()
-            || config.headers.iter().any(|header| header.value_key.is_some());
-        if !refers {
+        if !config.refers_to_secret() {
             return Ok(SecretData::default());
         }
         let api: Api<Secret> = Api::namespaced(self.ctx.clients.normal.clone(), namespace);
@@ -154,35 +148,5 @@ impl Asker<'_> {
             api.get_opt(PROVIDER_SECRET),
         );
         read.await.map(|secret| SecretData::from(secret.as_ref())).map_err(|error| error.to_string())
-    }
-}
-
-/// Which series belong to which arm. The arms stay those of the run: after promotion both Services lead to the
-/// new revision.
-fn query(key: &Key, run: &Run, counted: Counted<'_>, created: &BTreeMap<String, Timestamp>) -> RatioQuery {
-    let pods = |metric: &Option<String>, code_label: Option<String>, matchers: &Option<String>| PodsQuery {
-        namespace: key.namespace.clone(),
-        stable: vec![run.stable.replica_set.clone()],
-        canary: vec![run.canary.replica_set.clone()],
-        metric: metric.clone(),
-        code_label,
-        matchers: matchers.clone(),
-        created: created.clone(),
-    };
-    match counted {
-        Counted::Latency(latency) => RatioQuery::Latency(LatencyQuery {
-            pods: pods(&latency.metric, None, &latency.matchers),
-            slo_seconds: f64::from(latency.slo_milliseconds) / 1000.0,
-        }),
-        Counted::Errors(ratio) if ratio.source == RatioSource::Pods => {
-            RatioQuery::Pods(pods(&ratio.metric, ratio.code_label.clone(), &ratio.matchers))
-        }
-        Counted::Errors(_) => RatioQuery::Traefik(TraefikQuery {
-            namespace: key.namespace.clone(),
-            routes: run.plan.routes.iter().map(|route| route.name.clone()).collect(),
-            promoted: run.released,
-            stable_service: run.plan.stable_service.clone(),
-            canary_service: run.plan.canary_service.clone(),
-        }),
     }
 }

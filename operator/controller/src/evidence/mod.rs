@@ -18,13 +18,13 @@ use std::time::Duration;
 use kube::ResourceExt;
 use sluice_core::api::{Guard, ProgressiveRollout};
 use sluice_core::config::Config;
+use sluice_providers::Providers;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::panics::contained;
-use crate::providers::Providers;
 use crate::watch::Key;
 use ask::in_use;
 use round::{Asking, look};

@@ -15,13 +15,13 @@ use sluice_core::api::{ProgressiveRollout, Run};
 use sluice_core::config::Config;
 use sluice_core::evidence::Poll;
 use sluice_core::judge::{Evaluation, Quiet, at_rest, judge};
+use sluice_providers::Providers;
 use tracing::debug;
 
 use super::ask::{Asker, Counters};
 use super::guards_at_rest;
 use super::store::Entry;
 use crate::context::Context;
-use crate::providers::Providers;
 use crate::watch::Key;
 
 /// Answers that come within this time of each other are judged together.

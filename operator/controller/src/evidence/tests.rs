@@ -20,6 +20,11 @@ use crate::store::Object;
 use crate::testing::{api_server, serve};
 use crate::watch::{Stores, Watched};
 
+/// Providers whose answers nobody counts.
+fn unheard() -> Providers {
+    Providers::new("test", Arc::new(|_, _| {}))
+}
+
 /// A source: how often it was asked, and whether it keeps its answers to itself.
 struct Told {
     asked: AtomicUsize,
@@ -188,7 +193,7 @@ async fn until(what: &str, seconds: u64, mut holds: impl FnMut() -> bool) {
 /// Runs the loop for these rollouts until the gates of all are open.
 async fn at_work(apps: &[&App]) -> Arc<Context> {
     let (ctx, _) = controller(apps).await;
-    let providers = Providers::new(Metrics::new());
+    let providers = unheard();
     tokio::spawn(poll(ctx.clone(), providers, CancellationToken::new()));
     for app in apps {
         until("the gate opens", 10, || app.verdict(&ctx).gate_open).await;
@@ -235,7 +240,7 @@ async fn counters_that_hang_delay_no_look_at_the_alerts_and_close_the_gate() {
 async fn only_sources_that_are_free_are_asked() {
     let app = App::new("web").await;
     let (ctx, mut queue) = controller(&[&app]).await;
-    let (providers, asking, rollout) = (Providers::new(Metrics::new()), Asking::default(), app.rollout());
+    let (providers, asking, rollout) = (unheard(), Asking::default(), app.rollout());
     let look = || look(&ctx, &providers, &asking, &app.key, &rollout);
     app.alertmanager.hang(true);
     let meanwhile = async {
@@ -255,7 +260,7 @@ async fn only_sources_that_are_free_are_asked() {
 async fn an_answer_after_the_end_of_its_run_leaves_nothing() {
     let app = App::new("web").await;
     let (ctx, mut queue) = controller(&[&app]).await;
-    let (providers, asking, rollout) = (Providers::new(Metrics::new()), Asking::default(), app.rollout());
+    let (providers, asking, rollout) = (unheard(), Asking::default(), app.rollout());
     app.prometheus.hang(true);
     app.alertmanager.hang(true);
     let meanwhile = async {
@@ -274,7 +279,7 @@ async fn an_answer_after_the_end_of_its_run_leaves_nothing() {
 async fn an_answer_from_before_a_run_does_not_replace_its_verdict() {
     let app = App::new("web").await;
     let (ctx, _queue) = controller(&[&app]).await;
-    let (providers, asking) = (Providers::new(Metrics::new()), Asking::default());
+    let (providers, asking) = (unheard(), Asking::default());
     let rest = app.ended();
     app.alertmanager.hang(true);
     let meanwhile = async {

@@ -135,6 +135,14 @@ pub enum ProviderConfigError {
 }
 
 impl ProviderConfig {
+    /// Whether a key of the Secret is named.
+    pub fn refers_to_secret(&self) -> bool {
+        self.ca_key.is_some()
+            || self.bearer_token_key.is_some()
+            || self.basic_user_key.is_some()
+            || self.headers.iter().any(|header| header.value_key.is_some())
+    }
+
     /// Checks the fields against each other and the addresses for what must never be fetched.
     pub fn validate(&self) -> Result<(), ProviderConfigError> {
         check_address("url", &self.url)?;

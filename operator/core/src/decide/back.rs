@@ -6,11 +6,12 @@
 use crate::action::Lane;
 use crate::api::{EndedRun, HeldRevision, Outcome, Run};
 use crate::digest;
+use crate::limits::pods_for;
 use crate::render::{self, Role};
 use crate::view::{HeldMark, Workload};
 
 use super::draft::Draft;
-use super::forward::{apex_selector, canary_set, changed_set, pods_for};
+use super::forward::{apex_selector, canary_set, changed_set};
 use super::leave;
 use super::promote::{empty_canary_service, end, unmark, unpin};
 use super::traffic::{self, Weights};

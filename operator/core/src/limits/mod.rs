@@ -11,8 +11,9 @@ mod validate;
 
 pub use classes::{class_of, evidence_rows, row, table_problem};
 pub use plan::{
-    ChangeView, canary_service, default_guards, describe, make_plan, return_plan, stable_service,
+    ChangeView, canary_service, default_guards, describe, make_plan, plan_of_class, return_plan,
+    stable_service,
 };
-pub use schedule::{join, problem as schedule_problem};
+pub use schedule::{join, pods_for, problem as schedule_problem};
 pub use tighten::{Progress, loosened, tighten};
 pub use validate::{config_problem, problems};

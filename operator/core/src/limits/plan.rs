@@ -1,7 +1,8 @@
 //! From a change to its frozen plan.
 
 use crate::api::{
-    Change, ErrorRatioGuard, Guard, GuardAction, Plan, ProgressiveRolloutSpec, Provenance, StepSpec,
+    Change, ErrorRatioGuard, Guard, GuardAction, Plan, ProgressiveRolloutSpec, Provenance, RiskClass,
+    StepSpec,
 };
 use crate::config::Config;
 use crate::digest;
@@ -64,7 +65,17 @@ pub fn make_plan(
     workload: &Workload,
     provenance: Provenance,
 ) -> Plan {
-    let class = class_of(provenance);
+    plan_of_class(spec, config, workload, provenance, class_of(provenance))
+}
+
+/// The plan of a change as if it were of this class.
+pub fn plan_of_class(
+    spec: &ProgressiveRolloutSpec,
+    config: &Config,
+    workload: &Workload,
+    provenance: Provenance,
+    class: RiskClass,
+) -> Plan {
     let row = row(config, class);
     let mut steps = row.steps;
     if !spec.limits.steps.is_empty() {

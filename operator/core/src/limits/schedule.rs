@@ -58,6 +58,12 @@ pub fn join(one: &[StepSpec], other: &[StepSpec]) -> Vec<StepSpec> {
         .collect()
 }
 
+/// Pods that a weight needs: no more than it needs, at least one.
+pub fn pods_for(replicas: i32, percent: i32) -> i32 {
+    let wanted = (i64::from(replicas) * i64::from(percent) + 99) / 100;
+    i32::try_from(wanted).unwrap_or(replicas).clamp(1, replicas.max(1))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

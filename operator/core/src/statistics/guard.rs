@@ -74,6 +74,17 @@ pub struct Frozen {
     pub widen: f64,
 }
 
+/// What is known before the first window of a canary.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outlook {
+    /// Stable's requests and failures.
+    pub stable: Counts,
+    /// The burst factor.
+    pub phi: f64,
+    /// What would be kept.
+    pub frozen: Frozen,
+}
+
 /// Counts that wait until both arms have enough for a bet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Carried {
@@ -340,6 +351,14 @@ impl GuardState {
     /// What is kept since the first window of the canary.
     pub fn frozen(&self) -> Option<Frozen> {
         self.frozen
+    }
+
+    /// What the first window of a canary would begin with, if it came now: `pods` are the canary's and stable's.
+    pub fn outlook(&self, guard: &Guard, by_pod: bool, pods: (usize, usize)) -> Outlook {
+        let phi = self.phi(guard);
+        let window = Window { by_pod, pods, ..Window::default() };
+        let known = self.baseline_windows >= SPREAD_WINDOWS;
+        Outlook { stable: record(&self.baseline), phi, frozen: freeze(&self.baseline, known, &window, phi) }
     }
 
     /// Requests and failures of the last five minutes: the canary's, and stable's.

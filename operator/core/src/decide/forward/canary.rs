@@ -2,6 +2,7 @@
 
 use crate::action::Lane;
 use crate::api::{Outcome, Run};
+use crate::limits::pods_for;
 use crate::render::{self, Role};
 use crate::view::{ReplicaSet, Workload};
 
@@ -20,12 +21,6 @@ const NOT_READY: &str = "CanaryNotReady";
 const OVERLOADED_SECONDS: i32 = 20;
 /// How often the weight is lowered in one step for lack of ready pods; then the run goes back.
 const LOWERED_PER_STEP: i32 = 2;
-
-/// Pods that a weight needs: no more than it needs, at least one.
-pub(in crate::decide) fn pods_for(replicas: i32, percent: i32) -> i32 {
-    let wanted = (i64::from(replicas) * i64::from(percent) + 99) / 100;
-    i32::try_from(wanted).unwrap_or(replicas).clamp(1, replicas.max(1))
-}
 
 /// The ReplicaSet with the run's template: ours first, else the oldest, as the native controller would choose.
 pub(in crate::decide) fn canary_set<'a>(

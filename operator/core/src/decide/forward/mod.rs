@@ -16,7 +16,7 @@ use crate::view::Workload;
 use super::draft::Draft;
 use super::stop;
 
-pub(super) use canary::{canary_set, changed_set, exposure_by_pods, pods_for};
+pub(super) use canary::{canary_set, changed_set, exposure_by_pods};
 pub(super) use gate::{AT_GATE, step_seconds};
 pub(super) use wiring::apex_selector;
 

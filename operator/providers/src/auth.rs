@@ -13,8 +13,7 @@ use reqwest::{
 };
 use sluice_core::api::{PROVIDER_SECRET, ProviderConfig};
 
-use super::ProviderError;
-use crate::{client::user_agent, error::innermost};
+use super::{ProviderError, innermost};
 
 /// Limit on opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -128,10 +127,10 @@ impl Credentials {
     }
 
     /// A client for the addresses of `config`.
-    pub fn client(&self, config: &ProviderConfig) -> Result<Client, ProviderError> {
+    pub fn client(&self, config: &ProviderConfig, agent: &str) -> Result<Client, ProviderError> {
         let https = std::iter::once(&config.url).chain(&config.peers).any(|url| url.starts_with("https://"));
         let mut builder = Client::builder()
-            .user_agent(user_agent())
+            .user_agent(agent)
             .default_headers(self.headers.clone())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TOTAL_TIMEOUT)
@@ -231,22 +230,22 @@ mod tests {
         let data = secret(&[("token", b"hunter2")]);
         let config = ProviderConfig { bearer_token_key: Some("token".into()), ..config() };
         let credentials = Credentials::resolve(&config, "ns", &data).expect("resolves");
-        crate::client::install_crypto();
-        let client = credentials.client(&config).expect("a client");
+        crate::testing::providers();
+        let client = credentials.client(&config, "test").expect("a client");
         let text = format!("{data:?} {credentials:?} {client:?}");
         assert!(!text.contains("hunter2"), "{text}");
     }
 
     #[test]
     fn certificates_that_are_none_are_refused() {
-        crate::client::install_crypto();
+        crate::testing::providers();
         let config =
             ProviderConfig { ca_key: Some("ca".into()), url: "https://prometheus".into(), ..config() };
         for pem in
             [&b"not a certificate"[..], b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
         {
             let credentials = Credentials::resolve(&config, "ns", &secret(&[("ca", pem)])).expect("resolves");
-            let error = credentials.client(&config).expect_err("no certificate");
+            let error = credentials.client(&config, "test").expect_err("no certificate");
             assert!(matches!(error, ProviderError::Certificates(_)), "{error}");
         }
     }

@@ -1,6 +1,13 @@
 //! What is asked, and what each form of answer means.
 
+use jiff::Timestamp;
+use sluice_core::evidence::{Arm, CODE_LABELS, DataState};
+
+use super::parts::PART;
+use super::promql::check_matchers;
+use super::traefik::fnv1a;
 use super::*;
+use crate::prometheus::Series;
 
 fn series(labels: &[(&str, &str)], value: f64) -> Series {
     let labels = labels.iter().map(|(k, v)| ((*k).to_string(), (*v).to_string())).collect();

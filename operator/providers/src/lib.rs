@@ -1,8 +1,8 @@
 //! Where evidence comes from: Prometheus for counters, Alertmanager for alerts.
 //!
-//! All slow IO of the controller is here, and `reconcile` never waits for it: pollers ask, and what they learn
-//! arrives as a [`sluice_core::evidence::Sample`] or [`sluice_core::evidence::Poll`]. A failure is an answer too: it says
-//! in words which field, address or query is to blame, and is never taken for health.
+//! The controller and the command line ask alike, so that a question that a person tries is the one that decides. What
+//! is learned arrives as a [`sluice_core::evidence::Sample`] or [`sluice_core::evidence::Poll`]. A failure is an answer
+//! too: it says in words which field, address or query is to blame, and is never taken for health.
 
 pub mod alertmanager;
 pub mod auth;
@@ -22,7 +22,6 @@ use sluice_core::{
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::{error::innermost, metrics::Metrics};
 use alertmanager::Alertmanager;
 use auth::{Credentials, SecretData};
 use prometheus::Prometheus;
@@ -77,19 +76,23 @@ impl From<ProviderError> for Trouble {
 /// The providers in use, one client for each different configuration. Clones share them.
 #[derive(Clone)]
 pub struct Providers {
-    metrics: Metrics,
+    agent: String,
+    heard: Heard,
     prometheus: Cache<Prometheus>,
     alertmanager: Cache<Alertmanager>,
 }
+
+/// Told of every answer: the kind of provider, and `ok`, `down` or `refused`.
+pub type Heard = Arc<dyn Fn(&'static str, &'static str) + Send + Sync>;
 
 /// Namespace of the Secret, and the configuration.
 pub type ProviderKey = (String, ProviderConfig);
 type Cache<T> = Arc<Mutex<BTreeMap<ProviderKey, (Credentials, Arc<T>)>>>;
 
 impl Providers {
-    /// No providers yet.
-    pub fn new(metrics: Metrics) -> Self {
-        Self { metrics, prometheus: Arc::default(), alertmanager: Arc::default() }
+    /// No providers yet. `agent` is the user agent of every request.
+    pub fn new(agent: &str, heard: Heard) -> Self {
+        Self { agent: agent.to_owned(), heard, prometheus: Arc::default(), alertmanager: Arc::default() }
     }
 
     /// The Prometheus of `config`. `namespace` is where its Secret is, `secret` what that holds now: with other
@@ -103,8 +106,8 @@ impl Providers {
         if !config.peers.is_empty() {
             return Err(ProviderError::Peers);
         }
-        cached(&self.prometheus, namespace, config, secret, |client| {
-            Prometheus::new(client, config, self.metrics.clone())
+        self.cached(&self.prometheus, namespace, config, secret, |client| {
+            Prometheus::new(client, config, self.heard.clone())
         })
     }
 
@@ -115,8 +118,8 @@ impl Providers {
         config: &ProviderConfig,
         secret: &SecretData,
     ) -> Result<Arc<Alertmanager>, ProviderError> {
-        cached(&self.alertmanager, namespace, config, secret, |client| {
-            Ok(Alertmanager::new(client, config, self.metrics.clone()))
+        self.cached(&self.alertmanager, namespace, config, secret, |client| {
+            Ok(Alertmanager::new(client, config, self.heard.clone()))
         })
     }
 
@@ -125,30 +128,31 @@ impl Providers {
         lock(&self.prometheus).retain(|key, _| in_use(key));
         lock(&self.alertmanager).retain(|key, _| in_use(key));
     }
+
+    fn cached<T>(
+        &self,
+        cache: &Cache<T>,
+        namespace: &str,
+        config: &ProviderConfig,
+        secret: &SecretData,
+        make: impl FnOnce(reqwest::Client) -> Result<T, ProviderError>,
+    ) -> Result<Arc<T>, ProviderError> {
+        let credentials = Credentials::resolve(config, namespace, secret)?;
+        let key = (namespace.to_string(), config.clone());
+        if let Some((known, client)) = lock(cache).get(&key)
+            && *known == credentials
+        {
+            return Ok(client.clone());
+        }
+        let client = Arc::new(make(credentials.client(config, &self.agent)?)?);
+        lock(cache).insert(key, (credentials, client.clone()));
+        Ok(client)
+    }
 }
 
 fn lock<T>(cache: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Entries are inserted whole: a panic elsewhere leaves nothing half-done.
     cache.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn cached<T>(
-    cache: &Cache<T>,
-    namespace: &str,
-    config: &ProviderConfig,
-    secret: &SecretData,
-    make: impl FnOnce(reqwest::Client) -> Result<T, ProviderError>,
-) -> Result<Arc<T>, ProviderError> {
-    let credentials = Credentials::resolve(config, namespace, secret)?;
-    let key = (namespace.to_string(), config.clone());
-    if let Some((known, client)) = lock(cache).get(&key)
-        && *known == credentials
-    {
-        return Ok(client.clone());
-    }
-    let client = Arc::new(make(credentials.client(config)?)?);
-    lock(cache).insert(key, (credentials, client.clone()));
-    Ok(client)
 }
 
 /// How a request failed.
@@ -166,7 +170,9 @@ impl Failure {
         Self::Down(if error.is_timeout() {
             format!("{address}: no answer within {} s", auth::TOTAL_TIMEOUT.as_secs())
         } else if error.is_connect() {
-            format!("{address}: can't connect: {cause}; is its url right, and may the controller reach it?")
+            format!(
+                "{address}: can't connect: {cause}; is its url right, and does the network let this process reach it?"
+            )
         } else {
             format!("{address}: the connection broke: {cause}")
         })
@@ -253,9 +259,42 @@ fn excerpt(text: &str, limit: usize) -> String {
     line
 }
 
+/// The cause at the bottom: `connection refused` says more than `client error (Connect)`.
+pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod testing {
+    //! A server on a free port that answers as told, for wire formats, status codes and timeouts.
+
+    use super::Providers;
+    use std::sync::Arc;
+
+    /// The address of a server that answers as `app` does.
+    pub async fn serve(app: axum::Router) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        url
+    }
+
+    /// Providers that nobody counts.
+    pub fn providers() -> Providers {
+        // An error means that it is installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Providers::new("test", Arc::new(|_, _| {}))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::providers;
     use k8s_openapi::{ByteString, api::core::v1::Secret};
 
     fn secret(token: &str) -> SecretData {
@@ -265,8 +304,7 @@ mod tests {
 
     #[test]
     fn a_client_is_shared_until_its_secret_changes() {
-        crate::client::install_crypto();
-        let providers = Providers::new(Metrics::new());
+        let providers = providers();
         let config = ProviderConfig {
             url: "http://prometheus:9090".into(),
             bearer_token_key: Some("token".into()),
@@ -290,7 +328,7 @@ mod tests {
     fn prometheus_has_no_peers() {
         let config =
             ProviderConfig { url: "http://a".into(), peers: vec!["http://b".into()], ..Default::default() };
-        let providers = Providers::new(Metrics::new());
+        let providers = providers();
         assert_eq!(
             providers.prometheus("a", &config, &SecretData::default()).err(),
             Some(ProviderError::Peers)
@@ -300,7 +338,7 @@ mod tests {
     #[test]
     fn a_configuration_error_is_a_query_error_in_words() {
         let config = ProviderConfig { url: "prometheus".into(), ..Default::default() };
-        let providers = Providers::new(Metrics::new());
+        let providers = providers();
         let trouble: Trouble =
             providers.prometheus("a", &config, &SecretData::default()).expect_err("no scheme").into();
         assert_eq!(trouble.state, DataState::QueryError);

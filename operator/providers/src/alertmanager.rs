@@ -24,8 +24,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{CONCURRENCY, Failure, body, place};
-use crate::metrics::Metrics;
+use super::{CONCURRENCY, Failure, Heard, body, place};
 
 /// Every alert, suppressed ones included. The states are spelled out: defaults of a server may change.
 const ALERTS: &str = "api/v2/alerts?active=true&silenced=true&inhibited=true&unprocessed=true";
@@ -36,7 +35,7 @@ pub struct Alertmanager {
     client: Client,
     peers: Vec<String>,
     places: Semaphore,
-    metrics: Metrics,
+    heard: Heard,
     last: Mutex<Option<Answer>>,
 }
 
@@ -54,7 +53,7 @@ impl std::fmt::Debug for Alertmanager {
 }
 
 impl Alertmanager {
-    pub(super) fn new(client: Client, config: &ProviderConfig, metrics: Metrics) -> Self {
+    pub(super) fn new(client: Client, config: &ProviderConfig, heard: Heard) -> Self {
         let peers: BTreeSet<String> = std::iter::once(&config.url)
             .chain(&config.peers)
             .map(|url| url.trim_end_matches('/').to_string())
@@ -63,7 +62,7 @@ impl Alertmanager {
             client,
             peers: peers.into_iter().collect(),
             places: Semaphore::new(CONCURRENCY),
-            metrics,
+            heard,
             last: Mutex::new(None),
         }
     }
@@ -134,7 +133,7 @@ impl Alertmanager {
             Ok(_) => "ok",
             Err(failure) => failure.label(),
         };
-        self.metrics.provider_request("alertmanager", label);
+        (self.heard)("alertmanager", label);
         result
     }
 
@@ -187,8 +186,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        providers::{Providers, auth::SecretData},
-        testing::serve,
+        auth::SecretData,
+        testing::{providers, serve},
     };
     use axum::{Router, http::StatusCode, http::Uri, routing::get};
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -229,7 +228,7 @@ mod tests {
     fn client(mut urls: Vec<String>) -> Arc<Alertmanager> {
         let url = urls.remove(0);
         let config = ProviderConfig { url, peers: urls, ..Default::default() };
-        Providers::new(Metrics::new()).alertmanager("ns", &config, &SecretData::default()).expect("a client")
+        providers().alertmanager("ns", &config, &SecretData::default()).expect("a client")
     }
 
     #[tokio::test]

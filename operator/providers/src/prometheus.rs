@@ -16,8 +16,9 @@ use sluice_core::{
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-use super::{CONCURRENCY, Failure, ProviderError, auth::TOTAL_TIMEOUT, body, excerpt, place};
-use crate::{error::innermost, metrics::Metrics};
+use super::{
+    CONCURRENCY, Failure, Heard, ProviderError, auth::TOTAL_TIMEOUT, body, excerpt, innermost, place,
+};
 
 /// One series of an instant vector.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +43,7 @@ pub struct Prometheus {
     client: Client,
     address: String,
     places: Semaphore,
-    metrics: Metrics,
+    heard: Heard,
 }
 
 impl std::fmt::Debug for Prometheus {
@@ -55,13 +56,13 @@ impl Prometheus {
     pub(super) fn new(
         client: reqwest::Client,
         config: &ProviderConfig,
-        metrics: Metrics,
+        heard: Heard,
     ) -> Result<Self, ProviderError> {
         let address = config.url.trim_end_matches('/').to_string();
         let client = Client::from(client, &address).map_err(|error| {
             ProviderError::Certificates(format!("url {address:?}: {}", innermost(&error)))
         })?;
-        Ok(Self { client, address, places: Semaphore::new(CONCURRENCY), metrics })
+        Ok(Self { client, address, places: Semaphore::new(CONCURRENCY), heard })
     }
 
     /// Base address, for messages.
@@ -116,7 +117,7 @@ impl Prometheus {
             Ok(_) => "ok",
             Err(failure) => failure.label(),
         };
-        self.metrics.provider_request("prometheus", label);
+        (self.heard)("prometheus", label);
         answer.map_err(Failure::into_trouble)
     }
 
@@ -286,7 +287,7 @@ mod tests {
     //! A server that answers as told: for the wire format, status codes and timeouts only.
 
     use super::*;
-    use crate::providers::{Providers, auth::SecretData};
+    use crate::{auth::SecretData, testing::providers};
     use axum::{
         Router,
         http::{HeaderMap, StatusCode, Uri},
@@ -310,7 +311,7 @@ mod tests {
             }],
             ..Default::default()
         };
-        Providers::new(Metrics::new()).prometheus("ns", &config, &SecretData::default()).expect("a client")
+        providers().prometheus("ns", &config, &SecretData::default()).expect("a client")
     }
 
     async fn answer(code: u16, body: &'static str) -> Result<Vec<Series>, Trouble> {
@@ -478,9 +479,7 @@ mod tests {
         assert!(begin.elapsed() < Duration::from_secs(7));
 
         let config = ProviderConfig { url: "http://127.0.0.1:9".into(), ..Default::default() };
-        let closed = Providers::new(Metrics::new())
-            .prometheus("ns", &config, &SecretData::default())
-            .expect("a client");
+        let closed = providers().prometheus("ns", &config, &SecretData::default()).expect("a client");
         let trouble = closed.instant("x", Timestamp::UNIX_EPOCH).await.expect_err("closed");
         assert_eq!(trouble.state, DataState::ProviderDown);
         assert!(trouble.message.contains("refused"), "{}", trouble.message);
