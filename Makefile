@@ -10,17 +10,19 @@ FILTER ?=
 N ?= 100
 # How often bench-harm plays each change.
 REPEAT ?= 20
+# Bad changes of bench-bound.
+RUNS ?= 36
 # Benchmarks measure what is shipped; a PROFILE of the environment counts for nothing.
 PROFILE :=
 # What is built: a first demo does not wait for what it does not use.
 PACKAGES := --workspace
 demo: PACKAGES := -p sluice-controller -p sluice-e2e
-BENCHES := bench-harm bench-abort bench-fleet
+BENCHES := bench-harm bench-bound bench-abort bench-fleet
 $(BENCHES): PROFILE := --release
 $(BENCHES): E2E := target/release/sluice-e2e
 
 .PHONY: help preflight tools build fmt fmt-check clippy lint deny crds chart drift unit chart-test test test-kill \
-	demo bench-harm bench-abort bench-fleet bench-decisions image clean clean-tools prepare
+	demo bench-harm bench-bound bench-abort bench-fleet bench-decisions image clean clean-tools prepare
 
 help: ## Print the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +73,9 @@ test-kill: prepare ## Promotion, abort, revert and uninstall with the controller
 
 bench-harm: prepare ## The two bad changes 20 times each (REPEAT=20): mean excess failures with intervals
 	@$(E2E) bench-harm --repetitions $(REPEAT)
+
+bench-bound: prepare ## Bad changes (RUNS=36): whether the harm that clients count is within what `plan` foretold
+	@$(E2E) bench-bound --runs $(RUNS)
 
 bench-abort: prepare ## 10 aborts: from the deciding scrape to weight 0 in the router
 	@$(E2E) bench-abort

@@ -67,6 +67,12 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         repetitions: usize,
     },
+    /// Bad changes again and again: whether their harm is within what `plan` foretold
+    BenchBound {
+        /// How many
+        #[arg(long, default_value_t = 36)]
+        runs: usize,
+    },
     /// Play the demo: good and bad changes under load, side by side
     Demo {
         /// Where the report goes
@@ -160,6 +166,7 @@ async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
         Command::BenchHarm { repetitions } => {
             bench::harm::run(cluster, repetitions).await.map(|()| ExitCode::SUCCESS)
         }
+        Command::BenchBound { runs } => bench::bound::run(cluster, runs).await.map(|()| ExitCode::SUCCESS),
         Command::Demo { report } => demo::run(cluster, &report).await.map(|()| ExitCode::SUCCESS),
         Command::BenchFleet { rollouts, unthrottled } => {
             bench::fleet::run(cluster, rollouts, unthrottled).await.map(|()| ExitCode::SUCCESS)

@@ -1,7 +1,8 @@
-//! The live benchmarks: harm of a bad change, time of an abort, many rollouts at once. Each runs on the local
+//! The live benchmarks: harm of a bad change, whether it was foretold, time of an abort, many rollouts at once. Each runs on the local
 //! cluster, prints what it measured and writes it to `target/bench/`.
 
 pub mod abort;
+pub mod bound;
 pub mod fleet;
 pub mod harm;
 mod stats;

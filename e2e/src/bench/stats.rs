@@ -1,4 +1,4 @@
-//! Means with their intervals.
+//! Means and shares with their intervals.
 
 use serde::Serialize;
 
@@ -34,6 +34,33 @@ impl Mean {
     }
 }
 
+/// How often something happened, with the two-sided 95 % interval of Wilson (JASA 22, 1927).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Share {
+    /// Runs in which it did.
+    pub of: usize,
+    /// Runs.
+    pub runs: usize,
+    /// The share.
+    pub share: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+}
+
+impl Share {
+    /// Of at least one run.
+    pub fn of(of: usize, runs: usize) -> Self {
+        let (n, share) = (runs as f64, of as f64 / runs as f64);
+        let square = Z_975 * Z_975;
+        let middle = (share + square / (2.0 * n)) / (1.0 + square / n);
+        let spread = (share * (1.0 - share) / n + square / (4.0 * n * n)).sqrt();
+        let half = Z_975 * spread / (1.0 + square / n);
+        Self { of, runs, share, low: (middle - half).max(0.0), high: (middle + half).min(1.0) }
+    }
+}
+
 /// The middle value, or the mean of the two in the middle; NaN of nothing.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
@@ -55,6 +82,14 @@ mod tests {
         let mean = Mean::of(&[9.0, 10.0, 11.0]);
         assert!((mean.mean - 10.0).abs() < 1e-9 && (mean.high - 12.484).abs() < 1e-3, "{mean:?}");
         assert!((mean.low - 7.516).abs() < 1e-3, "{mean:?}");
+    }
+
+    #[test]
+    fn a_share_has_the_interval_of_the_textbook() {
+        // Newcombe, Statistics in Medicine 17 (1998), table I: 81 of 263 has 0.2553 to 0.3662.
+        let share = Share::of(81, 263);
+        assert!((share.low - 0.2553).abs() < 1e-4 && (share.high - 0.3662).abs() < 1e-4, "{share:?}");
+        assert!(Share::of(36, 36).high <= 1.0 && Share::of(36, 36).low > 0.9);
     }
 
     #[test]

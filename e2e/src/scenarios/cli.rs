@@ -97,6 +97,40 @@ impl Going {
     }
 }
 
+/// What guards see at rest, and what a change would meet, by the questions that the controller asks.
+async fn foretold(app: &App<'_>) -> Result<()> {
+    let said = cli(app, &["guard", "test", NAME, "-o", "json"]).await?.with(0)?.json("GuardTest")?;
+    let guard = &said["guards"][0];
+    let stable = &guard["lastFiveMinutes"]["stable"];
+    ensure!(
+        guard["state"] == "Ok" && guard["query"].as_str().is_some_and(|query| query.contains("sum by (pod")),
+        "{said}"
+    );
+    ensure!(stable["pods"] == 4 && stable["requests"].as_i64() > Some(100), "{said}");
+    ensure!(guard["lastFiveMinutes"]["canary"].is_null(), "{said}");
+    let plan = cli(app, &["plan", NAME, "--class", "R2", "--suppose", "5%", "-o", "json"])
+        .await?
+        .with(0)?
+        .json("Plan")?;
+    let found = &plan["guards"][0];
+    let per_second =
+        found["stable"]["requests"].as_f64().zip(found["stable"]["seconds"].as_f64()).map(|(n, s)| n / s);
+    let rps = f64::from(app.spec.rps);
+    ensure!(plan["change"] == "Next" && plan["riskClass"] == "R2", "{plan}");
+    ensure!(
+        per_second.is_some_and(|rate| (rate / rps - 1.0).abs() < 0.2),
+        "{per_second:?} of {rps} requests/s: {plan}"
+    );
+    ensure!(found["steps"][0]["abortsFrom"].as_f64().is_some_and(|share| share < 0.2), "{plan}");
+    ensure!(found["excess"]["p95"].as_f64() > found["excess"]["mean"].as_f64(), "{plan}");
+    cli(app, &["plan", NAME]).await?.with(0)?.says("ABORTS FROM")?;
+    cli(app, &["guard", "test", NAME, "--guard", "none"]).await?.with(2)?.says("only error-rate")?;
+    // Nobody listens there.
+    let elsewhere = ["guard", "test", NAME, "--prometheus", "http://127.0.0.1:9"];
+    cli(app, &elsewhere).await?.with(1)?.says("ProviderDown")?;
+    Ok(())
+}
+
 /// What `status -w` printed where there is no terminal: one line per change, the last one the end of the run.
 fn followed(app: &App<'_>, said: &Said, weights: &[&str], end: &str) -> Result<()> {
     let mut lines: Vec<&str> = said.out.lines().collect();
@@ -127,6 +161,7 @@ async fn cli_follows_pauses_and_resumes_a_run_until_it_is_promoted(world: &World
     let app = serving(world, AppSpec { rollout, rps: 150, ..clean("cli-follows") }).await?;
     let begin = app.load.snapshot();
     cli(&app, &["status", NAME]).await?.with(0)?;
+    foretold(&app).await?;
     // As a pipeline does: it asks for its commit before the change has arrived.
     let pipeline = Going::begin(&app, &["status", NAME, "--commit", &commit[..7], "--timeout", "4m"])?;
     let second = app.spec.image("2");

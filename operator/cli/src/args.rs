@@ -95,6 +95,11 @@ pub enum Command {
     Resume(Request),
     /// Let a held revision run again after its run was rejected or not proven
     Retry(Request),
+    /// Show what would happen to a change: steps, requests, what is caught, and the harm until then. Changes nothing
+    Plan(Plan),
+    /// Look at what guards see
+    #[command(subcommand)]
+    Guard(Guard),
     /// Replay recorded or past rollouts: what would have been stopped, when, and what promoted. Changes nothing
     Simulate(Box<Simulate>),
     /// Show the version of this program and of the controller
@@ -150,6 +155,71 @@ pub struct Request {
     /// 5m, or the drain time of the rollout and 2m if that is longer
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<SignedDuration>,
+}
+
+/// `plan`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "With a template that is held, or in a run, the plan is that of this change; else that of the next one, \
+                  as spec.change declares it. Exit code 0 also when the traffic is too low: the text and `tooLow` say so."
+)]
+pub struct Plan {
+    /// The ProgressiveRollout; not needed when the namespace has exactly one
+    pub name: Option<String>,
+    /// Suppose that this share of the change's requests fails, such as 5% or 0.2%. Default: ten times stable's share, or
+    /// 1% if stable has no failures
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub suppose: Option<f64>,
+    /// Plan as if the change were of this class
+    #[arg(long, value_name = "CLASS", ignore_case = true)]
+    pub class: Option<OneClass>,
+    /// Where the metrics are
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// `guard`
+#[derive(Debug, Subcommand)]
+pub enum Guard {
+    /// Ask what each guard asks, and show the query, the series, the counts of each arm and the time it took
+    Test(GuardTest),
+}
+
+/// `guard test`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code 0 when every guard has usable data, 1 when one has none: its line says what to correct."
+)]
+pub struct GuardTest {
+    /// The ProgressiveRollout; not needed when the namespace has exactly one
+    pub name: Option<String>,
+    /// Only this guard; may be repeated
+    #[arg(long = "guard", value_name = "NAME")]
+    pub guards: Vec<String>,
+    /// Where the metrics are
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Base address of Alertmanager; default: the rollout's, then the installation's
+    #[arg(long, value_name = "URL")]
+    pub alertmanager: Option<String>,
+}
+
+/// How to reach the providers from here.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Providers")]
+pub struct Reach {
+    /// Base address of Prometheus; default: the rollout's, then the installation's, with their Secret
+    #[arg(long, value_name = "URL")]
+    pub prometheus: Option<String>,
+    /// Header of every request to addresses that are given here, such as X-Scope-OrgID=team; may be repeated
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    pub headers: Vec<(String, String)>,
+    /// File with a bearer token for addresses that are given here
+    #[arg(long, value_name = "FILE")]
+    pub bearer_file: Option<PathBuf>,
+    /// File with CA certificates, PEM, for addresses that are given here
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `simulate`
@@ -259,6 +329,27 @@ impl Class {
     }
 }
 
+/// A risk class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OneClass(pub RiskClass);
+
+impl ValueEnum for OneClass {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [OneClass; 5] = [
+            OneClass(RiskClass::R0),
+            OneClass(RiskClass::R1),
+            OneClass(RiskClass::R2),
+            OneClass(RiskClass::R3),
+            OneClass(RiskClass::R4),
+        ];
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.0.as_str()))
+    }
+}
+
 /// `version`
 #[derive(Debug, Args)]
 pub struct Version {
@@ -316,6 +407,15 @@ fn days(text: &str) -> Result<SignedDuration, String> {
     }
 }
 
+/// A share of requests, above 0 and at most all of them, as a fraction.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    match number {
+        Some(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent / 100.0),
+        _ => Err("write a share above 0% and up to 100%, such as 5% or 0.2%".to_owned()),
+    }
+}
+
 fn header(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -365,6 +465,8 @@ mod tests {
         assert!(days("0d").is_err() && days("1w2d").is_err());
         assert_eq!(header("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
         assert!(header("a: b").is_err());
+        assert!((percent("0.2%").unwrap() - 0.002).abs() < 1e-12);
+        assert!(["5", "0%", "101%", "NaN%", "x%"].iter().all(|text| percent(text).is_err()));
         assert_eq!(commit("9F2C1AB"), Ok("9f2c1ab".to_owned()));
         assert!(commit("9f2c1").is_err() && commit("release-1.2").is_err());
     }

@@ -66,6 +66,11 @@ impl Cluster {
         Ok(Self { client, namespace, server })
     }
 
+    /// A client, for what has its own words for failures.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     fn rollouts(&self) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.namespace, &resource())
     }
@@ -345,7 +350,7 @@ async fn config(global: &Global) -> Result<(Config, String), Failure> {
 }
 
 /// An answer within [`CALL_LIMIT`], or an error that says so.
-async fn limited<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+pub async fn limited<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
     let late = |_| kube::Error::Service(format!("no answer within {} s", CALL_LIMIT.as_secs()).into());
     tokio::time::timeout(CALL_LIMIT, call).await.map_err(late)?
 }

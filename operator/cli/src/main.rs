@@ -10,6 +10,7 @@ mod fail;
 mod follow;
 mod model;
 mod out;
+mod source;
 mod view;
 
 use std::process::ExitCode;

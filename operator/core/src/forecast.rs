@@ -158,3 +158,106 @@ fn span(samples: &[Sample]) -> f64 {
     let seconds = |(first, last): (Timestamp, Timestamp)| last.duration_since(first).as_secs_f64();
     first.zip(last).map_or(0.0, seconds)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::RiskClass;
+    use crate::evidence::{Arm, PodCounters, Trouble};
+    use crate::statistics::planner::Need;
+
+    const REPLICAS: i32 = 4;
+    const INTERVAL: i32 = 15;
+
+    fn plan(steps: &[(i32, i32)], class: RiskClass) -> Plan {
+        let steps: Vec<_> = steps
+            .iter()
+            .map(|(weight, bake)| serde_json::json!({"weightPercent": weight, "bakeSeconds": bake}))
+            .collect();
+        let plan = serde_json::json!({
+            "digest": "", "riskClass": class, "provenance": "Human", "minSamples": 1, "steps": steps,
+            "tolerancePpm": {"relative": 0, "absolute": 0}, "noDataSeconds": 60, "watchSeconds": 60,
+            "progressDeadlineSeconds": 60, "service": "web", "stableService": "web-stable",
+            "canaryService": "web-canary", "routes": [], "apexCallers": "None", "settleSeconds": 5,
+            "drainSeconds": 1, "guards": [{"name": "errors", "errorRatio": {}}],
+        });
+        serde_json::from_value(plan).unwrap()
+    }
+
+    /// An hour of four pods, at so many requests a second in all; every so many of a pod's fails.
+    fn hour(per_second: f64, every: f64) -> Vec<(String, Vec<Sample>)> {
+        let sample = |window: i64| {
+            let at = Timestamp::from_second(1_767_225_600 + window * i64::from(INTERVAL)).unwrap();
+            let total = per_second / f64::from(REPLICAS) * (window * i64::from(INTERVAL)) as f64;
+            let pod = |pod: i32| PodCounters {
+                id: format!("web-1-{pod}"),
+                arm: Arm::Stable,
+                total,
+                bad: Some((total / every).floor()),
+                maybe_bad: None,
+                newest_sample: at,
+                created: None,
+            };
+            Sample { at, outcome: Outcome::Counters((0..REPLICAS).map(pod).collect()) }
+        };
+        vec![("errors".to_owned(), (0..=240).map(sample).collect())]
+    }
+
+    fn told(plan: &Plan, samples: &[(String, Vec<Sample>)], suppose: Option<f64>) -> GuardForecast {
+        forecast(plan, REPLICAS, samples, suppose, INTERVAL).remove(0).outcome.unwrap()
+    }
+
+    #[test]
+    fn the_record_is_that_of_the_hour() {
+        let plan = plan(&[(5, 1200), (100, 3600)], RiskClass::R2);
+        let found = told(&plan, &hour(40.0, 1000.0), None);
+        assert_eq!((found.record.requests, found.record.seconds), (144_000.0, 3600.0));
+        assert_eq!(found.record.failed, 144.0);
+        assert!((found.supposed - 0.01).abs() < 1e-9, "ten times stable's 0.1 %");
+        assert!((found.plan.steps[0].requests - 40.0 * 0.05 * 1200.0).abs() < 1e-6);
+        assert!(found.plan.steps[1].gate.is_none(), "nothing comes after the last step");
+    }
+
+    #[test]
+    fn a_tighter_class_promises_less_harm_and_a_slower_route_more() {
+        let steps = [(5, 1200), (20, 1200), (100, 3600)];
+        let samples = hour(40.0, 1000.0);
+        let harm = |plan: &Plan| told(plan, &samples, Some(0.05)).plan.harm;
+        let (loose, tight) = (harm(&plan(&steps, RiskClass::R0)), harm(&plan(&steps, RiskClass::R3)));
+        assert!(tight.p95 <= loose.p95 && tight.mean < tight.p95, "{tight:?} {loose:?}");
+        let slow = Plan { settle_seconds: 60, ..plan(&steps, RiskClass::R3) };
+        assert!(harm(&slow).mean > tight.mean + 40.0 * 0.05 * 0.049 * 100.0, "110 s more at 5 %");
+    }
+
+    #[test]
+    fn callers_past_the_route_meet_the_canarys_pods() {
+        let known = plan(&[(5, 1200), (100, 3600)], RiskClass::R2);
+        let unknown = Plan { apex_callers: ApexCallers::Some, ..known.clone() };
+        let samples = hour(40.0, 1000.0);
+        let excess = |plan: &Plan| -> Need { told(plan, &samples, Some(0.05)).plan.steps[0].harm.excess };
+        // One pod beside four: 20 % instead of 5 %.
+        assert!((excess(&unknown).mean / excess(&known).mean - 4.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn without_failures_one_percent_is_supposed_and_without_requests_nothing_is_told() {
+        let plan = plan(&[(5, 1200), (100, 3600)], RiskClass::R2);
+        assert_eq!(told(&plan, &hour(40.0, 1e12), None).supposed, 0.01);
+        let silent = forecast(&plan, REPLICAS, &hour(0.0, 1.0), None, INTERVAL).remove(0);
+        assert_eq!(silent.outcome.unwrap_err().0, DataState::NoData);
+        let at = Timestamp::from_second(1_767_225_600).unwrap();
+        let refused = Outcome::Trouble(Trouble::new(DataState::QueryError, "parse error".to_owned()));
+        let refused = vec![("errors".to_owned(), vec![Sample { at, outcome: refused }])];
+        let found = forecast(&plan, REPLICAS, &refused, None, INTERVAL).remove(0);
+        assert_eq!(found.outcome.unwrap_err(), (DataState::QueryError, "parse error".to_owned()));
+        let none = forecast(&plan, REPLICAS, &[], None, INTERVAL).remove(0);
+        assert!(none.outcome.is_err());
+    }
+
+    #[test]
+    fn too_little_traffic_is_said() {
+        let plan = plan(&[(2, 1200), (100, 3600)], RiskClass::R3);
+        assert!(told(&plan, &hour(1.0, 1000.0), None).plan.steps[0].too_low());
+        assert!(!told(&plan, &hour(5000.0, 1000.0), None).plan.steps[0].too_low());
+    }
+}

@@ -1,7 +1,9 @@
 //! The commands, one file each.
 
 pub mod complete;
+pub mod guard;
 pub mod list;
+pub mod plan;
 pub mod request;
 pub mod simulate;
 pub mod status;
@@ -13,7 +15,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sluice_core::api::Verb;
 
-use crate::args::{Cli, Color, Command, Global, Output};
+use crate::args::{Cli, Color, Command, Global, Guard, Output};
 use crate::exit::Code;
 use crate::fail::Failure;
 use crate::out::Line;
@@ -49,6 +51,8 @@ pub async fn run(cli: Cli, program: String) -> Result<Code, Failure> {
         Command::Pause(args) => request::run(&context, Verb::Pause, args).await,
         Command::Resume(args) => request::run(&context, Verb::Resume, args).await,
         Command::Retry(args) => request::run(&context, Verb::Retry, args).await,
+        Command::Plan(args) => plan::run(&context, args).await,
+        Command::Guard(Guard::Test(args)) => guard::run(&context, args).await,
         Command::Simulate(args) => simulate::run(&context, *args).await,
         Command::Version(args) => version::run(&context, args).await,
         Command::Completion(args) => complete::script(&context, args.shell),

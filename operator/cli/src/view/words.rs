@@ -51,6 +51,20 @@ pub fn ratio(bad: i64, all: i64) -> String {
     if all <= 0 { "-".to_owned() } else { format!("{:.2}%", 100.0 * bad as f64 / all as f64) }
 }
 
+/// A fraction as percent, with two digits that count.
+pub fn share(fraction: f64) -> String {
+    let percent = 100.0 * fraction;
+    let text = match percent {
+        p if p >= 10.0 || p <= 0.0 => format!("{p:.0}"),
+        p if p >= 1.0 => format!("{p:.1}"),
+        p if p >= 0.1 => format!("{p:.2}"),
+        p if p >= 0.01 => format!("{p:.3}"),
+        p => format!("{p:.4}"),
+    };
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}%")
+}
+
 /// A score in thousandths, never rounded up to a limit that it has not reached.
 pub fn score(permille: i64) -> String {
     format!("{}.{:02}", permille / 1000, permille % 1000 / 10)
@@ -98,6 +112,13 @@ mod tests {
     #[test]
     fn a_score_below_one_is_never_shown_as_one() {
         assert_eq!([score(0), score(40), score(999), score(1310)], ["0.00", "0.04", "0.99", "1.31"]);
+    }
+
+    #[test]
+    fn shares() {
+        let shares = [0.0, 1.0, 0.125, 0.02, 0.0123, 0.0051, 0.001, 0.00025, 0.000_012];
+        let text = ["0%", "100%", "12%", "2%", "1.2%", "0.51%", "0.1%", "0.025%", "0.0012%"];
+        assert_eq!(shares.map(share), text);
     }
 
     #[test]

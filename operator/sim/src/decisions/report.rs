@@ -12,6 +12,8 @@ use super::scenario::{Result, Scenario};
 pub const EACH: f64 = 0.02;
 /// The same of all of them together.
 pub const TOGETHER: f64 = 0.005;
+/// Least share of bad rollouts whose harm is within the bound that was planned for them.
+pub const WITHIN: f64 = 0.95;
 /// Classes that the limits are for: R4 states twice the bound.
 const BOUND: usize = 4;
 
@@ -23,6 +25,8 @@ pub struct Report {
     /// False aborts of all covered scenarios, by class R0 to R3.
     together: [Share; BOUND],
     good_rollouts: Share,
+    /// Bad rollouts whose harm was at most what was planned.
+    bound: Share,
     broken: Vec<String>,
 }
 
@@ -85,7 +89,13 @@ impl Report {
             self.good_rollouts = self.good_rollouts.plus(stopped);
             self.limit(&rollout.name, "whole rollout", stopped, EACH);
         }
+        let bound = Share::count(played.iter().map(|run| run.harm <= run.bound));
+        if !rollout.good {
+            self.bound = self.bound.plus(bound);
+        }
         self.rollouts.push(json!({
+            "bound": if rollout.good { Value::Null } else { json!(mean(&|run| run.bound)) },
+            "withinBound": if rollout.good { Value::Null } else { interval(bound) },
             "name": rollout.name,
             "class": rollout.class.as_str(),
             "runs": rollout.runs,
@@ -101,8 +111,12 @@ impl Report {
         let told: Vec<String> = told.map(|(name, share)| format!("{name} {:.3}", share.value())).collect();
         let published =
             if rollout.published.is_empty() { String::new() } else { format!("   [{}]", rollout.published) };
+        let within = match rollout.good {
+            true => String::new(),
+            false => format!(", at most {:7.1} in {:.3}", mean(&|run| run.bound), bound.value()),
+        };
         format!(
-            "{:<46} {:<34} {plans:5.2} plans ({:5.1} h)  harm {harm:7.1}{published}",
+            "{:<46} {:<34} {plans:5.2} plans ({:5.1} h)  harm {harm:7.1}{within}{published}",
             rollout.name,
             told.join(", "),
             seconds / 3600.0
@@ -134,6 +148,15 @@ impl Report {
             lines.push(format!("  whole rollouts   {}", percent(self.good_rollouts)));
             self.limit("all together", "whole rollouts", self.good_rollouts, TOGETHER);
         }
+        if self.bound.runs > 0 {
+            lines.push(format!(
+                "  harm of bad rollouts within what was planned with 95 %   {}",
+                percent(self.bound)
+            ));
+            if self.bound.value() < WITHIN {
+                self.broken.push(format!("harm was beyond the plan: {}", percent(self.bound)));
+            }
+        }
         lines.push(match self.broken.is_empty() {
             true => "Every promise was kept.".to_owned(),
             false => format!("BROKEN:\n  {}", self.broken.join("\n  ")),
@@ -144,6 +167,7 @@ impl Report {
             "intervals": "two-sided 95 %, Clopper-Pearson",
             "limits": { "each": EACH, "together": TOGETHER },
             "together": CLASSES.iter().zip(together).map(|(name, share)| ((*name).to_owned(), interval(share))).collect::<serde_json::Map<_, _>>(),
+            "withinBound": interval(self.bound),
             "wholeRollouts": interval(self.good_rollouts),
             "scenarios": self.scenarios,
             "rollouts": self.rollouts,

@@ -3,13 +3,14 @@
 use sluice_core::api::{RiskClass, StepSpec};
 use sluice_core::config::Config;
 use sluice_core::limits;
+use sluice_core::statistics::planner;
 use sluice_core::statistics::rows::chain;
 use sluice_core::statistics::{Engine, SUSPICION, Window};
 
 use super::draw::Draw;
 use super::judges::engine;
 use super::run::{ACTION, BASELINE};
-use super::traffic::{Stream, Traffic, WINDOW};
+use super::traffic::{Fault, Stream, Traffic, WINDOW};
 
 /// Bakes that a step may stretch to beyond its own, for lack of evidence.
 const HOLD_BAKES: f64 = 4.0;
@@ -57,6 +58,8 @@ pub struct Played {
     pub seconds: f64,
     /// Failed requests until the traffic is back or everything is new, more than stable would have had.
     pub harm: f64,
+    /// What `plan` would have said before the start that it is at most, with 95 %.
+    pub bound: f64,
     /// Whether the weight ever rose without its gate open.
     pub ungated: bool,
     /// Whether anything was decided in a window without data, but to return after the class's time.
@@ -114,6 +117,7 @@ pub fn play(rollout: &Rollout, seed: u64, run: usize) -> Played {
     while run.now < 0.0 {
         run.window(0.0, true);
     }
+    let bound = bound(&run, &steps);
     let weights = steps.iter().map(|step| f64::from(step.weight_percent) / 100.0);
     let nexts = weights.clone().skip(1).map(Some).chain([None]);
     let mut ending = Ending::Promoted;
@@ -123,7 +127,43 @@ pub fn play(rollout: &Rollout, seed: u64, run: usize) -> Played {
             break;
         }
     }
-    Played { ending, seconds: run.now, harm: run.harm, ungated: run.ungated, blind: run.blind }
+    Played { ending, seconds: run.now, harm: run.harm, bound, ungated: run.ungated, blind: run.blind }
+}
+
+/// The planner on what the hour before the start has shown.
+fn bound(run: &Run<'_>, steps: &[StepSpec]) -> f64 {
+    let traffic = run.rollout.traffic;
+    let first = steps.first().map_or(1, |step| step.weight_percent);
+    let stable = i32::try_from(traffic.pods).unwrap_or(i32::MAX);
+    let pods = |count: i32| usize::try_from(count).unwrap_or(0);
+    let pods = (pods(limits::pods_for(stable, first)), pods(stable));
+    let Some((guard, state)) = run.engine.guards().next() else { return f64::INFINITY };
+    let outlook = state.outlook(guard, true, pods);
+    let seen = planner::Traffic {
+        per_second: outlook.stable.n / BASELINE,
+        stable: outlook.stable.rate(),
+        bound: outlook.frozen.bound,
+        phi: outlook.phi,
+        widen: outlook.frozen.widen,
+        window_seconds: WINDOW,
+        // The window in which a weight changed is not judged.
+        act_seconds: WINDOW + ACTION,
+    };
+    let step = |step: &StepSpec| {
+        let weight = f64::from(step.weight_percent) / 100.0;
+        planner::Step { weight, exposure: weight, bake_seconds: f64::from(step.bake_seconds) }
+    };
+    let steps: Vec<planner::Step> = steps.iter().map(step).collect();
+    let (from, bad) = match traffic.fault {
+        Fault::Times(times) => (0.0, times * traffic.rate),
+        Fault::TimesFrom { share, times } => (share, times * traffic.rate),
+        Fault::Step { rate, .. } | Fault::Leak { rate, .. } => (0.0, rate),
+    };
+    let plan = planner::plan(guard, &seen, &steps, bad);
+    match steps.iter().zip(&plan.steps).find(|(step, _)| from > 0.0 && step.weight >= from) {
+        Some((_, step)) => step.harm.excess.p95,
+        None => plan.harm.p95,
+    }
 }
 
 impl Run<'_> {

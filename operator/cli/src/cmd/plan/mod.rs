@@ -1,0 +1,170 @@
+//! `plan`: what would happen to a change, before it starts. Reads the cluster and the metrics, changes nothing.
+//!
+//! The limits are those that the controller would freeze, the record of stable is read by the controller's own queries,
+//! and the forecast is the core's. `screen` shows it.
+
+mod document;
+mod screen;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use sluice_core::api::{Plan, ProgressiveRollout, Provenance, RiskClass};
+use sluice_core::config::Config;
+use sluice_core::evidence::Sample;
+use sluice_core::forecast::{Forecast, forecast};
+use sluice_core::judge::weighed;
+use sluice_core::limits;
+use sluice_core::view::Workload;
+use sluice_providers::prometheus::Prometheus;
+use sluice_providers::queries::{Arms, RatioQuery, history};
+
+use super::{Context, now, size};
+use crate::args;
+use crate::cluster::Cluster;
+use crate::exit::Code;
+use crate::fail::Failure;
+use crate::model::Seen;
+use crate::source::{Settings, Sources, hint};
+
+/// Which change a plan is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A run is under way: its plan is frozen.
+    Run,
+    /// A template is held.
+    Held,
+    /// None is known: the next one, as `spec.change` declares it.
+    Next,
+}
+
+/// A plan and its forecast.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    name: String,
+    namespace: String,
+    about: About,
+    plan: Plan,
+    commit: Option<String>,
+    /// Pods of the workload.
+    replicas: i32,
+    forecasts: Vec<Forecast>,
+    /// What people should know of how this came about.
+    cautions: Vec<String>,
+}
+
+/// Runs `plan`.
+pub async fn run(context: &Context, args: args::Plan) -> Result<Code, Failure> {
+    let cluster = Cluster::connect(&context.global).await?;
+    let name = cluster.resolve(args.name.as_deref()).await?;
+    let rollout = cluster.get(&name).await?;
+    let seen = cluster.gather(rollout, false).await;
+    let settings = Settings::read(&cluster).await;
+    let mut planned = limits_of(&seen, &settings.config, args.class.map(|class| class.0))?;
+    planned.cautions.extend(settings.caution.clone());
+    let interval = settings.config.evaluation_interval_seconds.max(1);
+    let prometheus = Sources::new(&cluster, &seen.rollout, &settings, &args.reach).prometheus().await?;
+    let status = seen.status();
+    let (arms, end) = match (&status.run, planned.about) {
+        // Stable's record ends where the change began to be met.
+        (Some(run), About::Run) => (
+            Arms { canary: None, ..Arms::of(&planned.namespace, run) },
+            run.exposed_since.unwrap_or_else(now),
+        ),
+        _ => (Arms::at_rest(&planned.namespace, stable_set(&seen)?, &planned.plan), now()),
+    };
+    let samples = records(&prometheus, &arms, &planned.plan, end, interval).await?;
+    planned.forecasts = forecast(&planned.plan, planned.replicas, &samples, args.suppose, interval);
+    match context.machine() {
+        Some(format) => context.document(format, &name, &document::of(&planned), false)?,
+        None => context.print(&screen::lines(&planned, size(context.terminal).0))?,
+    }
+    Ok(Code::Fine)
+}
+
+/// The ReplicaSet of the stable revision.
+pub fn stable_set(seen: &Seen) -> Result<&str, Failure> {
+    let status = seen.rollout.status.as_ref();
+    let set = status.and_then(|status| status.stable.as_ref()).map(|stable| stable.replica_set.as_str());
+    set.ok_or_else(|| {
+        Failure::new(format!(
+            "ProgressiveRollout {:?} has no stable revision yet, so nothing is known of its traffic: {}",
+            seen.name(),
+            seen.unseen().unwrap_or_else(|| "kubectl sluice status says what it waits for".to_owned())
+        ))
+    })
+}
+
+/// The limits of the change, without a forecast.
+fn limits_of(seen: &Seen, config: &Config, class: Option<RiskClass>) -> Result<Planned, Failure> {
+    let rollout: &ProgressiveRollout = &seen.rollout;
+    let workload: &Workload = seen.workload.as_ref().ok_or_else(|| {
+        Failure::new(format!(
+            "Deployment {:?} can't be read in namespace {:?}: check spec.workloadRef.name, and that you may get deployments",
+            rollout.spec.workload_ref.name,
+            seen.namespace()
+        ))
+    })?;
+    let status = seen.status();
+    let of = |about, plan, commit, cautions| Planned {
+        name: seen.name().to_owned(),
+        namespace: seen.namespace().to_owned(),
+        about,
+        plan,
+        commit,
+        replicas: workload.replicas,
+        forecasts: Vec::new(),
+        cautions,
+    };
+    if let (Some(run), None) = (&status.run, class) {
+        return Ok(of(About::Run, run.plan.clone(), run.canary.commit.clone(), Vec::new()));
+    }
+    let stable = status.stable.clone().unwrap_or_default();
+    let about = if workload.digest == stable.digest { About::Next } else { About::Held };
+    let change = &rollout.spec.change;
+    let view = limits::describe(change, workload, &stable.images);
+    let provenance = if about == About::Next { change.provenance } else { view.provenance };
+    let mut cautions = Vec::new();
+    if about == About::Held && !view.declared && class.is_none() {
+        cautions.push(format!(
+            "spec.change does not describe the held template, so its provenance counts as {:?}: name its images or its \
+             commit there",
+            Provenance::Unknown
+        ));
+    }
+    let plan = match class {
+        Some(class) => limits::plan_of_class(&rollout.spec, config, workload, provenance, class),
+        None => limits::make_plan(&rollout.spec, config, workload, provenance),
+    };
+    let commit = if about == About::Next { None } else { view.commit };
+    Ok(of(about, plan, commit, cautions))
+}
+
+/// What each guard that counts requests saw of stable in the hour before `end`.
+async fn records(
+    prometheus: &Prometheus,
+    arms: &Arms<'_>,
+    plan: &Plan,
+    end: Timestamp,
+    interval: i32,
+) -> Result<Vec<(String, Vec<Sample>)>, Failure> {
+    let mut records = Vec::new();
+    for weighed in weighed(plan) {
+        let query = RatioQuery::new(arms, weighed.counted, &BTreeMap::new());
+        let samples = match history(prometheus, &query, end, interval).await {
+            Ok(samples) if samples.is_empty() => {
+                // A range that is empty does not say why; one question at its end does.
+                vec![sluice_providers::queries::ask(prometheus, &query, end).await]
+            }
+            Ok(samples) => samples,
+            Err(trouble) => {
+                let hint = hint(prometheus.address()).map_or_else(String::new, |hint| format!(". {hint}"));
+                return Err(Failure::new(format!("{}{hint}", trouble.message)));
+            }
+        };
+        records.push((weighed.guard.name.clone(), samples));
+    }
+    Ok(records)
+}

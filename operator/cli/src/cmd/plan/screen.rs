@@ -1,0 +1,211 @@
+//! A plan for people: one table per guard, what it would cost, and what to do about too little traffic.
+
+use sluice_core::api::StepSpec;
+use sluice_core::forecast::{Forecast, GuardForecast};
+use sluice_core::statistics::planner;
+
+use super::{About, Planned};
+use crate::out::{Line, Role, labelled, table};
+use crate::view::words;
+
+/// Characters of a digest on the screen.
+const DIGEST_LEN: usize = 8;
+const COMMIT_LEN: usize = 12;
+/// From this burst factor on it is worth a word.
+const BURSTS: f64 = 1.15;
+
+/// The screen.
+pub fn lines(planned: &Planned, width: usize) -> Vec<Line> {
+    let mut lines = vec![title(planned), change(planned)];
+    for forecast in &planned.forecasts {
+        lines.push(Line::default());
+        lines.extend(guard(planned, forecast, width));
+    }
+    lines.push(Line::default());
+    let told: Vec<&GuardForecast> =
+        planned.forecasts.iter().filter_map(|f| f.outcome.as_ref().ok()).collect();
+    if !told.is_empty() {
+        lines.extend(notes(width));
+    }
+    for (guard, steps) in planned.too_low() {
+        lines.extend(labelled("too low", Role::Attention, &too_low(planned, guard, &steps), width));
+    }
+    for caution in &planned.cautions {
+        lines.extend(labelled("note", Role::Attention, caution, width));
+    }
+    lines.into_iter().map(|line| line.clip(width)).collect()
+}
+
+impl Planned {
+    /// Guards with the steps whose bake can't show in time that a good change is good: index and forecast.
+    pub fn too_low(&self) -> impl Iterator<Item = (&Forecast, Vec<(usize, &planner::Forecast)>)> {
+        self.forecasts.iter().filter_map(|guard| {
+            let steps = guard.outcome.iter().flat_map(|found| found.plan.steps.iter().enumerate());
+            let steps: Vec<_> = steps.filter(|(_, step)| step.too_low()).collect();
+            (!steps.is_empty()).then_some((guard, steps))
+        })
+    }
+}
+
+fn title(planned: &Planned) -> Line {
+    let about = match planned.about {
+        About::Run => "the plan of the run under way",
+        About::Held => "the plan of the held template",
+        About::Next => "the plan of the next change",
+    };
+    Line::default()
+        .add(Role::Strong, &planned.name)
+        .plain(format!("  ns {}  ", planned.namespace))
+        .add(Role::Dim, about)
+}
+
+fn change(planned: &Planned) -> Line {
+    let plan = &planned.plan;
+    let mut line = Line::new(format!("class {} ({:?})", plan.risk_class.as_str(), plan.provenance));
+    if let Some(commit) = &planned.commit {
+        line = line.plain(format!("   commit {}", commit.chars().take(COMMIT_LEN).collect::<String>()));
+    }
+    let digest: String = plan.digest.trim_start_matches("sha256:").chars().take(DIGEST_LEN).collect();
+    let time: i32 = plan.steps.iter().map(|step| step.bake_seconds).fold(0, i32::saturating_add);
+    line.plain(format!("   plan {digest}   at least {}", words::span(i64::from(time))))
+}
+
+fn guard(planned: &Planned, forecast: &Forecast, width: usize) -> Vec<Line> {
+    let head = Line::default()
+        .add(Role::Dim, "guard")
+        .pad(crate::out::LABEL)
+        .add(Role::Strong, &forecast.guard)
+        .plain(format!("   {:?}", forecast.action));
+    let found = match &forecast.outcome {
+        Ok(found) => found,
+        Err((state, message)) => {
+            let text = format!("{}: {message}", state.as_str());
+            return std::iter::once(head).chain(labelled("data", Role::Attention, &text, width)).collect();
+        }
+    };
+    let record = &found.record;
+    let per_second = record.requests / record.seconds;
+    let mut text = format!(
+        "{} of stable: {} requests/s, {} failed ({} of {})",
+        words::span(record.seconds as i64),
+        decimal(per_second),
+        words::share(record.failed / record.requests),
+        words::count(record.failed.round() as i64),
+        words::count(record.requests.round() as i64),
+    );
+    if record.burst_factor >= BURSTS {
+        text.push_str(&format!(", in bursts ({:.1}x)", record.burst_factor));
+    }
+    if record.widen > 1.0 {
+        text.push_str(&format!(", pods differ (tolerance {:.1}x)", record.widen));
+    }
+    let mut lines = vec![head];
+    lines.extend(labelled("record", Role::Plain, &text, width));
+    lines.extend(table(rows(planned, found)));
+    let harm = &found.plan.harm;
+    let text = format!(
+        "if {} of its requests fail from the start: {} failed requests more than stable's before traffic is back, at most {} \
+         with 95 %; never more than {}, even if no guard saw \
+         it",
+        words::share(found.supposed),
+        amount(harm.mean),
+        amount(harm.p95),
+        amount(found.plan.never_more),
+    );
+    lines.extend(labelled("harm", Role::Plain, &text, width));
+    lines
+}
+
+fn rows(planned: &Planned, found: &GuardForecast) -> Vec<Vec<Line>> {
+    let header = ["STEP", "WEIGHT", "BAKE", "REQUESTS", "ABORTS FROM*", "GATE NEEDS", "EXCESS**", "95%"];
+    let header = header.into_iter().map(|name| Line::default().add(Role::Dim, name)).collect();
+    let steps = planned.plan.steps.iter().zip(&found.plan.steps).enumerate();
+    std::iter::once(header).chain(steps.map(|(index, (step, forecast))| row(index, step, forecast))).collect()
+}
+
+fn row(index: usize, step: &StepSpec, forecast: &planner::Forecast) -> Vec<Line> {
+    let gate = match forecast.gate {
+        None => Line::default().add(Role::Dim, "watched"),
+        Some(gate) => {
+            let stretch = forecast.stretch();
+            let role = if forecast.too_low() { Role::Attention } else { Role::Plain };
+            let times = if stretch > 1.05 { format!(" ({}x)", decimal(stretch)) } else { String::new() };
+            Line::default().add(role, format!("{}{times}", amount(gate.mean)))
+        }
+    };
+    let smallest = forecast.smallest.map_or_else(|| "nothing".to_owned(), words::share);
+    vec![
+        Line::new((index + 1).to_string()),
+        Line::new(format!("{}%", step.weight_percent)),
+        Line::new(words::span(i64::from(step.bake_seconds))),
+        Line::new(amount(forecast.requests)),
+        Line::new(smallest),
+        gate,
+        Line::new(amount(forecast.harm.excess.mean)),
+        Line::new(amount(forecast.harm.excess.p95)),
+    ]
+}
+
+fn notes(width: usize) -> Vec<Line> {
+    [
+        ("*", "the smallest share of failures that is taken back within the bake, with 95 %"),
+        (
+            "**",
+            "failed requests more than stable's until traffic is back, if it is as bad as supposed from this step on: on \
+             average, and with 95 %. One that begins late in a step costs up to twice that",
+        ),
+        (
+            "",
+            "Not covered: a canary pod's own bad minutes, cold starts, traffic of another kind for the canary (docs: \
+             evidence). The present traffic is taken to go on.",
+        ),
+    ]
+    .into_iter()
+    .flat_map(|(label, text)| labelled(label, Role::Dim, text, width))
+    .collect()
+}
+
+/// Why steps end as not proven, and what helps.
+fn too_low(planned: &Planned, guard: &Forecast, steps: &[(usize, &planner::Forecast)]) -> String {
+    let names: Vec<String> = steps.iter().map(|(index, _)| (index + 1).to_string()).collect();
+    let needed = |step: &planner::Forecast| step.gate.map_or(f64::INFINITY, |gate| gate.mean);
+    let Some((index, worst)) = steps.iter().max_by(|a, b| a.1.stretch().total_cmp(&b.1.stretch())) else {
+        return String::new();
+    };
+    let head = format!(
+        "step {} would end as NotProven, after {} times its bake: for {}, step {} needs about {} canary requests to show that \
+         a good change is good, and its bake has {}",
+        names.join(", "),
+        planner::STRETCH,
+        guard.guard,
+        index + 1,
+        amount(needed(worst)),
+        amount(worst.requests),
+    );
+    let bake = |index: usize| planned.plan.steps.get(index).map_or(0, |step| step.bake_seconds);
+    let seconds = |(index, step): &(usize, &planner::Forecast)| f64::from(bake(*index)) * step.stretch();
+    let longest = steps.iter().map(seconds).fold(0.0, f64::max);
+    if !longest.is_finite() {
+        return format!("{head}. No bake would do: send more traffic through the route first");
+    }
+    let minutes = (longest / planner::STRETCH / 60.0).ceil() as i64 * 60;
+    format!(
+        "{head}. What helps: limits.minBakeSeconds of {minutes} ({}) or more, more traffic through the route, or a change of \
+         less risk",
+        words::span(minutes)
+    )
+}
+
+/// A number of requests.
+fn amount(number: f64) -> String {
+    match number {
+        n if !n.is_finite() => "-".to_owned(),
+        n if n > 0.0 && n < 10.0 => decimal(n),
+        n => words::count(n.round() as i64),
+    }
+}
+
+/// Two or three digits.
+fn decimal(number: f64) -> String {
+    if number < 10.0 { format!("{number:.1}") } else { words::count(number.round() as i64) }
+}

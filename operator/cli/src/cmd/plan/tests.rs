@@ -1,0 +1,89 @@
+//! The screen and the document, from a record that is made up.
+
+use serde_json::json;
+use sluice_core::evidence::{Arm, DataState, Outcome, PodCounters, Sample, Trouble};
+use sluice_core::forecast::forecast;
+
+use super::*;
+
+/// Class R2 for four pods.
+fn plan() -> Plan {
+    let steps: Vec<_> = [(2, 1200), (10, 1200), (33, 1200), (66, 1200), (100, 3600)]
+        .iter()
+        .map(|(weight, bake)| json!({"weightPercent": weight, "bakeSeconds": bake}))
+        .collect();
+    let plan = json!({
+        "digest": "sha256:4c1e9a07d0", "riskClass": "R2", "provenance": "GenAIAssisted", "minSamples": 2000,
+        "steps": steps, "tolerancePpm": {"relative": 150_000, "absolute": 200}, "noDataSeconds": 1800,
+        "watchSeconds": 3600, "progressDeadlineSeconds": 600, "service": "checkout",
+        "stableService": "checkout-stable", "canaryService": "checkout-canary", "routes": [{"name": "checkout"}],
+        "apexCallers": "None", "settleSeconds": 5, "drainSeconds": 30,
+        "guards": [{"name": "error-rate", "errorRatio": {}}, {"name": "slow", "latency": {"sloMilliseconds": 250}}],
+    });
+    serde_json::from_value(plan).unwrap()
+}
+
+fn planned(per_second: f64) -> Planned {
+    let sample = |window: i64| {
+        let at = Timestamp::from_second(1_767_225_600 + window * 15).unwrap();
+        let total = per_second / 4.0 * (window * 15) as f64;
+        let pod = |pod: i64| PodCounters {
+            id: format!("checkout-1-{pod}"),
+            arm: Arm::Stable,
+            total,
+            bad: Some((total / 1000.0 + pod as f64 / 4.0).floor()),
+            maybe_bad: None,
+            newest_sample: at,
+            created: None,
+        };
+        Sample { at, outcome: Outcome::Counters((0..4).map(pod).collect()) }
+    };
+    let refused =
+        Trouble::new(DataState::NoData, "no request series of stable: check metric name".to_owned());
+    let refused = Sample { at: Timestamp::UNIX_EPOCH, outcome: Outcome::Trouble(refused) };
+    let samples =
+        [("error-rate".to_owned(), (0..=240).map(sample).collect()), ("slow".to_owned(), vec![refused])];
+    let plan = plan();
+    Planned {
+        name: "checkout".to_owned(),
+        namespace: "shop".to_owned(),
+        about: About::Held,
+        forecasts: forecast(&plan, 4, &samples, None, 15),
+        plan,
+        commit: Some("9f2c1ab4d0e1f2a3".to_owned()),
+        replicas: 4,
+        cautions: vec!["spec.change does not describe the held template".to_owned()],
+    }
+}
+
+fn screen(per_second: f64) -> String {
+    let lines = screen::lines(&planned(per_second), 80);
+    assert!(lines.iter().all(|line| line.width() <= 80));
+    lines.iter().map(|line| line.paint(false) + "\n").collect()
+}
+
+#[test]
+fn enough_traffic() {
+    insta::assert_snapshot!(screen(81.0));
+}
+
+#[test]
+fn too_little_traffic_is_said_with_what_helps() {
+    let text = screen(0.5);
+    insta::assert_snapshot!(text);
+    assert!(text.contains("limits.minBakeSeconds"));
+}
+
+#[test]
+fn programs_get_numbers() {
+    let document = document::of(&planned(81.0));
+    assert_eq!(document["tooLow"], false);
+    let steps = document["guards"][0]["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 5);
+    assert!(steps[0]["abortsFrom"].as_f64().unwrap() > steps[3]["abortsFrom"].as_f64().unwrap());
+    assert_eq!(steps[4]["gateRequests"], serde_json::Value::Null);
+    assert!(
+        document["guards"][0]["excess"]["p95"].as_f64() > document["guards"][0]["excess"]["mean"].as_f64()
+    );
+    assert_eq!(document["guards"][1]["data"], "NoData");
+}
