@@ -10,10 +10,16 @@ use sluice_core::api::{Phase, ProgressiveRolloutStatus, Provenance};
 
 use crate::cluster::Cluster;
 use crate::load::Snapshot;
+use crate::record;
 use crate::world::{App, AppSpec, NAME, World, named};
 
 /// No run of the demo takes longer.
-const RUN_LIMIT: Duration = Duration::from_secs(300);
+const RUN_LIMIT: Duration = Duration::from_secs(600);
+/// How long Prometheus is away in the middle of a run.
+const OUTAGE: Duration = Duration::from_secs(60);
+/// Settings of the demo alone: a minute without data, and the time until it is back, end no run.
+const SETTINGS: [&str; 4] =
+    ["--set", "classes[1].noDataSeconds=180", "--set", "classes[2].noDataSeconds=180"];
 /// How long a held template is watched before it counts as held.
 const HELD_WATCH: Duration = Duration::from_secs(8);
 
@@ -121,31 +127,34 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
             cluster.started_in.as_secs_f64()
         ),
     );
-    let world = World::install(cluster, &[]).await?;
+    let world = World::install(cluster, &SETTINGS).await?.recording();
     narrator.say("sluice", "installed by helm: two controllers, one leads");
-    narrator.say("demo", "nine scenarios: six side by side, then three one by one; 4 minutes in all");
+    narrator.say("demo", "eleven scenarios: seven side by side, then four one by one; 6 minutes in all");
 
-    let (good_human, good_genai, bad_human, bad_genai, slow_genai, alert) = tokio::try_join!(
-        world.app(AppSpec::new("good-human")),
+    let (good_human, good_genai, bad_human, bad_genai, slow_genai, subtle_genai, alert) = tokio::try_join!(
+        world.app(AppSpec { baseline_permille: 5, ..AppSpec::new("good-human") }),
         world.app(AppSpec::new("good-genai")),
         world.app(AppSpec::new("bad-human")),
         world.app(AppSpec::new("bad-genai")),
         world.app(with_latency_guard(AppSpec::new("slow-genai"), 100)),
+        world.app(subtle()),
         world.app(with_alert_guard(AppSpec::new("alert"))),
     )?;
     narrator.say(
         "applications",
-        "six Deployments of 4 pods, 100 requests per second each, 0.2 % failures as baseline",
+        "seven Deployments of 4 pods, 100 requests per second each; 0.2 % of them fail before any change, of good-human's 0.5 %, of subtle-genai's 0.1 %",
     );
     tokio::time::sleep(Duration::from_secs(3)).await;
 
     let n = &narrator;
-    let good = good_human.spec.image("2");
+    let good = good_genai.spec.image("2");
+    let as_before = good_human.spec.image("2");
     let bad = format!("{NAME}:2-errors50");
     let slow = format!("{good}-latency150");
-    let mut scenarios: Vec<Scenario> = {
+    let little = format!("{NAME}:2-errors8");
+    let side_by_side = async {
         let played = tokio::try_join!(
-            named("good-human", ship(n, "good-human", &good_human, &good, Provenance::Human)),
+            named("good-human", ship(n, "good-human", &good_human, &as_before, Provenance::Human)),
             named("good-genai", ship(n, "good-genai", &good_genai, &good, Provenance::GenAIAssisted)),
             named("bad-human", ship(n, "bad-human", &bad_human, &bad, Provenance::Human)),
             named("bad-genai", ship(n, "bad-genai", &bad_genai, &bad, Provenance::GenAIAssisted)),
@@ -153,12 +162,19 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
             named("alert", alerted(n, &alert, &good)),
         )?;
         let (a, b, c, d, e, f) = played;
-        vec![a, b, c, d, e, f]
+        let mut scenarios = vec![a, b, c, d, e, f];
+        scenarios.push(named("quarantine", quarantine(n, &bad_genai, &bad)).await?);
+        scenarios.push(named("revert", revert(n, &bad_human)).await?);
+        scenarios.push(named("controller-down", controller_down(n, &world, &good_human)).await?);
+        scenarios.push(named("outage", outage(n, &world, &good_genai)).await?);
+        anyhow::Ok(scenarios)
     };
-
-    scenarios.push(named("quarantine", quarantine(n, &bad_genai, &bad)).await?);
-    scenarios.push(named("revert", revert(n, &bad_human)).await?);
-    scenarios.push(named("controller-down", controller_down(n, &world, &good_human)).await?);
+    // What is hard to see takes longest to find.
+    let (mut scenarios, subtle) = tokio::try_join!(
+        side_by_side,
+        named("subtle-genai", ship(n, "subtle-genai", &subtle_genai, &little, Provenance::GenAIAssisted)),
+    )?;
+    scenarios.insert(5, subtle);
 
     table(&scenarios);
     let text = serde_json::to_string_pretty(&json!({ "scenarios": scenarios }))?;
@@ -167,7 +183,28 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
     }
     std::fs::write(report, text + "\n").with_context(|| report.display().to_string())?;
     println!("\nreport: {}", report.display());
-    check(&scenarios)
+    check(&scenarios)?;
+    replayed(cluster).await
+}
+
+/// A run that was recorded is decided on paper as it was live.
+async fn replayed(cluster: &Cluster) -> Result<()> {
+    if record::program().is_none() {
+        return Ok(());
+    }
+    for (name, decision) in [
+        ("good-human", "Promote"),
+        ("good-genai", "Promote"),
+        ("bad-human", "Abort"),
+        ("bad-genai", "Abort"),
+        ("slow-genai", "Abort"),
+        ("subtle-genai", "Abort"),
+    ] {
+        let found = record::replay(cluster, name).await?;
+        ensure!(found["decision"] == decision, "the trace of {name} replays as {found}, not {decision}");
+    }
+    println!("traces: {}; replayed, they end as the runs did", record::directory(cluster).display());
+    Ok(())
 }
 
 /// The promises of the demo; a broken one fails it.
@@ -178,10 +215,12 @@ fn check(scenarios: &[Scenario]) -> Result<()> {
         ("bad-human", "Rejected"),
         ("bad-genai", "Rejected"),
         ("slow-genai", "Rejected"),
+        ("subtle-genai", "Rejected"),
         ("alert", "Rejected"),
         ("quarantine", "Held"),
         ("revert", "Unchanged"),
         ("controller-down", "Promoted"),
+        ("outage", "Promoted"),
     ];
     let of = |name: &str| scenarios.iter().find(|s| s.name == name).with_context(|| name.to_owned());
     for (name, outcome) in expected {
@@ -189,7 +228,7 @@ fn check(scenarios: &[Scenario]) -> Result<()> {
         ensure!(found.outcome == outcome, "{name} ended {} ({}), not {outcome}", found.outcome, found.reason);
         ensure!(found.pods_restarted == 0, "{name}: {} tested pods were not kept", found.pods_restarted);
     }
-    for name in ["good-human", "good-genai", "quarantine", "revert", "controller-down"] {
+    for name in ["good-human", "good-genai", "quarantine", "revert", "controller-down", "outage"] {
         let found = of(name)?;
         // Five standard deviations of the injected baseline.
         let noise = 5.0 * (found.client.failed as f64 - found.excess_failed).max(1.0).sqrt();
@@ -205,6 +244,13 @@ fn check(scenarios: &[Scenario]) -> Result<()> {
         human.max_weight_percent
     );
     Ok(())
+}
+
+/// An application whose change fails a little more often than before: eight requests of a thousand for one. Its bakes are
+/// long enough for 100 requests a second to show that.
+fn subtle() -> AppSpec {
+    let rollout = json!({"limits": {"minBakeSeconds": 40}});
+    AppSpec { baseline_permille: 1, rollout, ..AppSpec::new("subtle-genai") }
 }
 
 /// An application with a guard on requests that take longer than so many milliseconds.
@@ -315,6 +361,39 @@ async fn controller_down(n: &Narrator, world: &World<'_>, app: &App<'_>) -> Resu
     ensure!(served == 0, "{served} requests met the new image while no controller ran");
     n.say(name, "nothing of it serves; the controller comes back");
     world.scale_controller(2).await?;
+    play.follow(n, name, app).await?;
+    play.end(n, name, app, Provenance::Human).await
+}
+
+/// Prometheus is away for a minute in the middle of a good change: the weight stays, and goes on from there.
+async fn outage(n: &Narrator, world: &World<'_>, app: &App<'_>) -> Result<Scenario> {
+    let name = "outage";
+    let mut play = Play::begin(app).await?;
+    let image = app.spec.image("3");
+    n.say(name, &format!("ships {image}, declared Human"));
+    app.ship(&image, Provenance::Human).await?;
+    let counted = |status: &ProgressiveRolloutStatus| {
+        status.run.is_some() && status.guards.iter().any(|guard| guard.canary_requests > Some(0))
+    };
+    app.wait("requests of the canary are counted", RUN_LIMIT, counted).await?;
+    world.cluster.processes.kill("prometheus").await?;
+    n.say(name, &format!("Prometheus is gone, for {} s", OUTAGE.as_secs()));
+    let status = app.wait("a wait for data", OUTAGE, |status| status.summary.reason == "NoData").await?;
+    n.say(name, &line(&status));
+    let before = app.weights().await?;
+    let begin = Instant::now();
+    let steady = async {
+        while begin.elapsed() < OUTAGE {
+            let weights = app.weights().await?;
+            ensure!(weights == before, "weights {weights:?} without data, {before:?} before");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        anyhow::Ok(())
+    };
+    let steady = steady.await;
+    world.cluster.processes.start_again("prometheus")?;
+    steady?;
+    n.say(name, "Prometheus is back");
     play.follow(n, name, app).await?;
     play.end(n, name, app, Provenance::Human).await
 }

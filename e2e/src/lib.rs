@@ -10,6 +10,7 @@ pub mod http;
 pub mod kubelet;
 pub mod lanes;
 pub mod load;
+pub mod record;
 pub mod sandbox;
 pub mod scenarios;
 pub mod smoke;

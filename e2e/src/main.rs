@@ -188,7 +188,7 @@ async fn test(cluster: &Cluster, filter: &str, lane: Option<Lane>) -> Result<()>
     if filter.is_empty() && !matches!(lane, Some(Lane::Alone)) {
         demo::run(cluster, Path::new("target/demo/report.json")).await?;
     }
-    let world = World::install(cluster, &[]).await?;
+    let world = World::install(cluster, &[]).await?.recording();
     let mut chosen = scenarios::all();
     chosen.retain(|scenario| lane.is_none_or(|lane| scenario.alone == matches!(lane, Lane::Alone)));
     scenarios::run(&world, chosen, filter).await

@@ -17,6 +17,7 @@ use sluice_core::api::{
 
 use crate::cluster::{Cluster, leftovers, until};
 use crate::load::{Load, Target};
+use crate::record::Recording;
 
 /// Namespace of the installation.
 pub const SLUICE: &str = "sluice-system";
@@ -34,12 +35,20 @@ pub fn project() -> PathBuf {
 pub struct World<'a> {
     /// The cluster.
     pub cluster: &'a Cluster,
+    /// Whether the runs of its applications are recorded.
+    records: bool,
 }
 
 impl<'a> World<'a> {
+    /// The same; what runs from now on leaves a trace.
+    #[must_use]
+    pub fn recording(self) -> Self {
+        Self { records: true, ..self }
+    }
+
     /// Installs the chart with Helm and waits until a controller leads. `extra` are further arguments of Helm.
     pub async fn install(cluster: &'a Cluster, extra: &[&str]) -> Result<Self> {
-        let world = Self { cluster };
+        let world = Self { cluster, records: false };
         cluster.apply(GATEWAY).await?;
         world.helm_install(extra).await?;
         world.wait_leading().await?;
@@ -110,9 +119,12 @@ impl<'a> World<'a> {
 
     /// The same, without waiting for the enrolment.
     pub async fn bare_app(&self, spec: AppSpec) -> Result<App<'a>> {
-        let app =
-            App { cluster: self.cluster, load: Load::start(Target::gateway(&spec.host(), spec.rps)), spec };
+        let load = Load::start(Target::gateway(&spec.host(), spec.rps));
+        let mut app = App { cluster: self.cluster, load, spec, recording: None };
         self.cluster.apply(&app.spec.manifests()).await?;
+        if self.records {
+            app.recording = Recording::begin(self.cluster, &app.spec.namespace)?;
+        }
         let deployments: Api<Deployment> = Api::namespaced(self.cluster.client.clone(), &app.spec.namespace);
         let wanted = app.spec.replicas;
         until("the application is available", UP, LOOK, || async {
@@ -260,6 +272,8 @@ pub struct App<'a> {
     pub spec: AppSpec,
     /// Its clients.
     pub load: Load,
+    /// Traces of its runs, while it is there.
+    pub recording: Option<Recording>,
 }
 
 impl App<'_> {

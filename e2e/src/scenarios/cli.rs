@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::Scenario;
 use super::expect::{LOOK, RUN, SOON, at_rest, clean, ended, forget, no_failures, outcome, served, serving};
 use crate::cluster::Cluster;
+use crate::record;
 use crate::shared;
 use crate::world::{App, AppSpec, NAME, SLUICE, World};
 
@@ -65,9 +66,9 @@ impl Said {
 }
 
 fn command(cluster: &Cluster, namespace: &str, args: &[&str]) -> Result<Command> {
-    let program = std::env::current_exe()?.with_file_name("kubectl-sluice");
-    ensure!(program.is_file(), "{} is not there: cargo build --workspace --locked", program.display());
-    let mut command = cluster.tool(&program.display().to_string());
+    let program =
+        record::program().context("kubectl-sluice is not there: cargo build --workspace --locked")?;
+    let mut command = cluster.tool(&program);
     command.args(args).stdin(std::process::Stdio::null());
     if !args.contains(&"-A") {
         command.args(["-n", namespace]);

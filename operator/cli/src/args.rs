@@ -100,6 +100,8 @@ pub enum Command {
     /// Look at what guards see
     #[command(subcommand)]
     Guard(Guard),
+    /// Write the trace of a run while it goes on, for simulate --trace. Changes nothing
+    Record(Record),
     /// Replay recorded or past rollouts: what would have been stopped, when, and what promoted. Changes nothing
     Simulate(Box<Simulate>),
     /// Show the version of this program and of the controller
@@ -202,6 +204,24 @@ pub struct GuardTest {
     /// Base address of Alertmanager; default: the rollout's, then the installation's
     #[arg(long, value_name = "URL")]
     pub alertmanager: Option<String>,
+}
+
+/// `record`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "It begins with the hour before the run, as far as the metrics have it, waits for a run if none is under \
+                  way, and ends with it."
+)]
+pub struct Record {
+    /// The ProgressiveRollout; not needed when the namespace has exactly one
+    pub name: Option<String>,
+    /// Record every run, one file each, NAMESPACE-NAME-RUN.jsonl, in this directory, until interrupted. Default: one run, to
+    /// standard output
+    #[arg(long, value_name = "DIR")]
+    pub write: Option<PathBuf>,
+    /// Where the metrics are
+    #[command(flatten)]
+    pub reach: Reach,
 }
 
 /// How to reach the providers from here.

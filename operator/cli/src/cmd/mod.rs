@@ -4,6 +4,7 @@ pub mod complete;
 pub mod guard;
 pub mod list;
 pub mod plan;
+pub mod record;
 pub mod request;
 pub mod simulate;
 pub mod status;
@@ -53,6 +54,7 @@ pub async fn run(cli: Cli, program: String) -> Result<Code, Failure> {
         Command::Retry(args) => request::run(&context, Verb::Retry, args).await,
         Command::Plan(args) => plan::run(&context, args).await,
         Command::Guard(Guard::Test(args)) => guard::run(&context, args).await,
+        Command::Record(args) => record::run(&context, args).await,
         Command::Simulate(args) => simulate::run(&context, *args).await,
         Command::Version(args) => version::run(&context, args).await,
         Command::Completion(args) => complete::script(&context, args.shell),

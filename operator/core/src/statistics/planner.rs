@@ -285,26 +285,32 @@ pub fn plan(guard: &Guard, traffic: &Traffic, steps: &[Step], bad: f64) -> Plan 
     };
     let forecasts: Vec<Forecast> = steps.iter().enumerate().map(forecast).collect();
     let rate = |step: &Step| traffic.per_second * step.exposure * (bad - traffic.stable).max(0.0);
-    let never_more = steps.iter().map(|step| rate(step) * step.bake_seconds * STRETCH).sum();
+    // A weight is met while it becomes live, too.
+    let exposed = |step: &Step, bakes: f64| rate(step) * (step.bake_seconds * bakes + traffic.act_seconds);
+    let never_more = steps.iter().map(|step| exposed(step, STRETCH)).sum();
+    // A gate lets a fault beyond its margin pass with the probability that the class states; such a one stays in its step
+    // until it is stopped or given up.
+    let barred = |next: f64| {
+        let beyond = |margin: Tolerance| bad > (1.0 + margin.relative) * traffic.stable + margin.absolute;
+        guard.rows.iter().any(|row| beyond(row.margin_at(next)))
+    };
     let total = |quantile: &dyn Fn(&Need) -> f64| {
         let (mut passed, mut worst) = (0.0, 0.0_f64);
-        for step in steps {
+        for (index, (step, forecast)) in steps.iter().zip(&forecasts).enumerate() {
             // Wealth is carried along, so a fault from the start is met by the first step's capital throughout.
             let harm = harm(traffic, step, bad, need(step, bad, Onset::Start), Onset::Start);
-            let stretched = rate(step) * step.bake_seconds * STRETCH;
-            worst = worst.max(passed + quantile(&harm.excess).min(stretched));
-            if quantile(&harm.seconds) <= step.bake_seconds {
+            worst = worst.max(passed + quantile(&harm.excess).min(exposed(step, STRETCH)));
+            let found = quantile(&harm.seconds) - traffic.act_seconds <= step.bake_seconds;
+            if found || steps.get(index + 1).is_some_and(|next| barred(next.weight)) {
                 break;
             }
-            passed += rate(step) * step.bake_seconds;
+            let bakes = forecast.gate.map_or(1.0, |gate| quantile(&gate) / forecast.requests);
+            passed += exposed(step, bakes.clamp(1.0, STRETCH));
         }
         worst
     };
-    Plan {
-        steps: forecasts,
-        harm: Need { mean: total(&|need| need.mean), p95: total(&|need| need.p95) },
-        never_more,
-    }
+    let harm = Need { mean: total(&|need| need.mean), p95: total(&|need| need.p95) };
+    Plan { steps: forecasts, harm, never_more }
 }
 
 /// The smallest rate for which `stops`, by bisection; it stops every larger one too.
