@@ -10,7 +10,7 @@ use crate::evidence::{
     KnownAlert, Outcome, Poll, Sample, combine, first_firing, is_incident, known_alerts, observe,
     observe_alerts, path_is_alive, report, report_alerts,
 };
-use crate::statistics::{self, Asked, Row, Signal};
+use crate::statistics::{self, Asked, Joined, Place, Row, Signal, join};
 use crate::verdict::{AlertsAtRest, Verdict, Why};
 
 const PPM: f64 = 1_000_000.0;
@@ -107,16 +107,18 @@ fn conclude(
     alert_plans: &[AlertPlan],
 ) -> Verdict {
     let (run, now) = (evaluation.run, evaluation.now);
-    let reports: Vec<GuardReport> =
-        plans.iter().map(|plan| report(state.guard_mut(&plan.name), plan, now)).collect();
+    let joined = joined(plans, state);
+    let scores = joined.parts.iter().chain(std::iter::repeat(&0.0));
+    let reports: Vec<GuardReport> = plans
+        .iter()
+        .zip(scores)
+        .map(|(plan, score)| report(state.guard_mut(&plan.name), plan, *score, now))
+        .collect();
     let alerts: Vec<AlertReport> =
         alert_plans.iter().map(|plan| report_alerts(state.alert_mut(&plan.name), plan, now)).collect();
     let statuses = reports.iter().map(guard_status).chain(alerts.iter().map(alert_status)).collect();
-    let share = reports
-        .iter()
-        .map(|guard| (guard.n_canary as f64, (guard.n_canary + guard.n_stable) as f64))
-        .max_by(|a, b| a.1.total_cmp(&b.1));
-    let evidence = combine(reports, alerts);
+    let share = reports.iter().map(|guard| guard.met).max_by(|a, b| a.1.total_cmp(&b.1));
+    let evidence = combine(reports, alerts, &joined);
     let no_data = evidence.holds.iter().find(|hold| hold.reason == HoldReason::NoData).map(|hold| {
         let since = now.checked_sub(SignedDuration::from_secs(evidence.no_data_seconds)).unwrap_or(now);
         (since, hold.message.clone())
@@ -148,6 +150,19 @@ fn conclude(
         firing: firing(&run.plan.guards, evaluation.poll),
         at_rest: None,
     }
+}
+
+/// The guards' scores as one.
+fn joined(plans: &[GuardPlan], state: &mut EvidenceState) -> Joined {
+    for plan in plans {
+        state.guard_mut(&plan.name);
+    }
+    let known = plans.iter().filter_map(|plan| Some((&plan.judged, &state.guard(&plan.name)?.weighed)));
+    let guards: Vec<_> = known.collect();
+    let rows = guards.iter().map(|(guard, _)| guard.rows.len()).max().unwrap_or(0);
+    // A run is at one weight.
+    let alone = plans.iter().any(GuardPlan::alone);
+    join(&guards, rows, Place { alone, watch: alone })
 }
 
 /// Alerts that match a guard now: at the time of the hold they are not the new revision's fault.
@@ -240,7 +255,7 @@ fn guard_plans(run: &Run, state: &EvidenceState, interval_seconds: i32) -> Vec<G
             }
         })
         .collect();
-    let weighed_by = statistics::guards(&asked, &rows(&run.plan), false);
+    let weighed_by = statistics::guards(&asked, &rows(&run.plan), run.plan.abort_needs_two_pods);
     let index = usize::try_from(run.step).unwrap_or(0);
     let next = run.plan.steps.get(index + 1).map_or(100, |step| step.weight_percent);
     // The window of the last step goes on through the swap; on the way back there is nothing to judge.
@@ -257,6 +272,7 @@ fn guard_plans(run: &Run, state: &EvidenceState, interval_seconds: i32) -> Vec<G
             action: guard.action,
             judged,
             by_pod: counted.by_pod(),
+            warmup: f64::from(counted.warmup_requests().max(0)),
             min_samples: run.plan.min_samples,
             weight: run.weight.map_or(0, |weight| weight.percent),
             next_weight: next,

@@ -129,6 +129,9 @@ pub struct GuardState {
     /// Requests since the step's window began.
     #[serde(default)]
     pub counts: PairCounts,
+    /// Requests in that time that don't count, since they met pods that were cold.
+    #[serde(default, skip_serializing_if = "ColdCounts::is_none")]
+    pub cold: ColdCounts,
     /// Counters at the start of the next window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
@@ -234,6 +237,30 @@ pub struct PairCounts {
     pub stable: ArmCounts,
 }
 
+/// Requests that met cold pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ColdCounts {
+    /// Of the canary.
+    #[serde(default)]
+    pub canary: f64,
+    /// Of stable.
+    #[serde(default)]
+    pub stable: f64,
+}
+
+impl ColdCounts {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(super) fn add(&mut self, arm: Arm, n: f64) {
+        match arm {
+            Arm::Canary => self.canary += n,
+            Arm::Stable => self.stable += n,
+        }
+    }
+}
+
 /// Starting counters of a window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Start {
@@ -289,6 +316,9 @@ pub struct PodStart {
     /// Windows since it was last seen.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gone: i32,
+    /// Requests that a new pod has answered; absent once it has had as many as it needs to be warm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold: Option<f64>,
 }
 
 /// Counters of unknown age only start a window.

@@ -14,5 +14,5 @@ pub use plan::{
     ChangeView, canary_service, default_guards, describe, make_plan, return_plan, stable_service,
 };
 pub use schedule::{join, problem as schedule_problem};
-pub use tighten::{Progress, loosened, tighten};
+pub use tighten::{Progress, count_more, loosened, tighten};
 pub use validate::{config_problem, problems};

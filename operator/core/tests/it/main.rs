@@ -10,6 +10,7 @@ mod carried;
 mod crd;
 mod freed;
 mod laws;
+mod leaves_out;
 mod observed;
 mod plans;
 mod purity;
