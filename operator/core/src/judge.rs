@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::{AlertGuard, Counted, Guard, GuardAction, GuardStatus, Plan, Run, Stage};
 use crate::evidence::{
     Alert, AlertPlan, AlertReport, Arm, DEAD_PATH, EvidenceState, GuardPlan, GuardReport, HoldReason,
-    KnownAlert, Outcome, Poll, Sample, combine, first_firing, is_incident, known_alerts, observe,
+    KnownAlert, Outcome, Poll, Sample, combine, first_firing, is_ahead, is_incident, known_alerts, observe,
     observe_alerts, path_is_alive, report, report_alerts,
 };
 use crate::statistics::{self, Asked, Joined, Place, Row, Signal, join};
@@ -15,6 +15,8 @@ use crate::verdict::{AlertsAtRest, Verdict, Why};
 
 const PPM: f64 = 1_000_000.0;
 const PERMILLE: f64 = 1000.0;
+/// After so long without an evaluation nobody knows whether an incident had a break, in seconds.
+const UNATTENDED_SECONDS: i64 = 300;
 
 /// Requests that reached the canary, as last seen: tells when none does any more.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,11 +88,18 @@ pub fn judge(evaluation: &Evaluation<'_>, state: &mut EvidenceState) -> Verdict 
         observe(guard, sample, if live { plan } else { &before }, ill, evaluation.now);
     }
     let ill = incident(state, evaluation.now);
+    let seen = state.guards.iter().filter_map(|guard| guard.last_seen).max();
     for (name, sample) in evaluation.samples {
         if let Some(plan) = plans.iter().find(|plan| plan.name == *name) {
             observe(state.guard_mut(name), sample, plan, ill, evaluation.now);
         }
     }
+    let attended = |since: &Timestamp| {
+        let away = evaluation.now.duration_since(seen.unwrap_or(*since)).as_secs();
+        !is_ahead(*since, evaluation.now) && away < UNATTENDED_SECONDS
+    };
+    let since = state.incident_since.filter(attended);
+    state.incident_since = incident(state, evaluation.now).then(|| since.unwrap_or(evaluation.now));
     let alert_plans = alert_plans(run, evaluation.interval_seconds);
     if let Some(poll) = evaluation.poll {
         for plan in &alert_plans {
@@ -143,6 +152,7 @@ fn conclude(
         needs: needs.map_or_else(|| "waits for evidence".to_owned(), |hold| hold.message.clone()),
         healthy_seconds: evidence.healthy_seconds,
         no_data,
+        incident: state.incident_since.map(|since| (since, now)),
         share,
         quiet: evaluation.quiet.map(|quiet| (quiet.from, quiet.to)),
         guards: statuses,

@@ -56,6 +56,10 @@ pub struct EvidenceState {
     /// Guards that watch alerts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alerts: Vec<AlertGuardState>,
+    /// Since when stable itself fails, by any guard that decides, without a break.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub incident_since: Option<Timestamp>,
 }
 
 impl EvidenceState {
@@ -200,7 +204,7 @@ pub(super) fn millis(from: Timestamp, to: Timestamp) -> i64 {
 
 /// Whether a time was written by a clock that is ahead of ours, as that of another node before a failover. In order,
 /// they differ by less.
-pub(super) fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
+pub(crate) fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
     millis(now, at) > 30_000
 }
 

@@ -9,6 +9,7 @@ mod beside;
 mod carried;
 mod crd;
 mod freed;
+mod incidents;
 mod laws;
 mod leaves_out;
 mod observed;
