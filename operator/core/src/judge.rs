@@ -7,14 +7,16 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::{AlertGuard, Counted, Guard, GuardAction, GuardStatus, Plan, Run, Stage};
 use crate::evidence::{
     Alert, AlertPlan, AlertReport, Arm, DEAD_PATH, EvidenceState, GuardPlan, GuardReport, HoldReason,
-    KnownAlert, Outcome, Poll, Sample, combine, first_firing, is_incident, known_alerts, observe,
+    KnownAlert, Outcome, Poll, Sample, combine, first_firing, is_ahead, is_incident, known_alerts, observe,
     observe_alerts, path_is_alive, report, report_alerts,
 };
-use crate::statistics::{self, Asked, Row, Signal};
+use crate::statistics::{self, Asked, Joined, Place, Row, Signal, join};
 use crate::verdict::{AlertsAtRest, Verdict, Why};
 
 const PPM: f64 = 1_000_000.0;
 const PERMILLE: f64 = 1000.0;
+/// After so long without an evaluation nobody knows whether an incident had a break, in seconds.
+const UNATTENDED_SECONDS: i64 = 300;
 
 /// Requests that reached the canary, as last seen: tells when none does any more.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,11 +88,18 @@ pub fn judge(evaluation: &Evaluation<'_>, state: &mut EvidenceState) -> Verdict 
         observe(guard, sample, if live { plan } else { &before }, ill, evaluation.now);
     }
     let ill = incident(state, evaluation.now);
+    let seen = state.guards.iter().filter_map(|guard| guard.last_seen).max();
     for (name, sample) in evaluation.samples {
         if let Some(plan) = plans.iter().find(|plan| plan.name == *name) {
             observe(state.guard_mut(name), sample, plan, ill, evaluation.now);
         }
     }
+    let attended = |since: &Timestamp| {
+        let away = evaluation.now.duration_since(seen.unwrap_or(*since)).as_secs();
+        !is_ahead(*since, evaluation.now) && away < UNATTENDED_SECONDS
+    };
+    let since = state.incident_since.filter(attended);
+    state.incident_since = incident(state, evaluation.now).then(|| since.unwrap_or(evaluation.now));
     let alert_plans = alert_plans(run, evaluation.interval_seconds);
     if let Some(poll) = evaluation.poll {
         for plan in &alert_plans {
@@ -107,16 +116,18 @@ fn conclude(
     alert_plans: &[AlertPlan],
 ) -> Verdict {
     let (run, now) = (evaluation.run, evaluation.now);
-    let reports: Vec<GuardReport> =
-        plans.iter().map(|plan| report(state.guard_mut(&plan.name), plan, now)).collect();
+    let joined = joined(plans, state);
+    let scores = joined.parts.iter().chain(std::iter::repeat(&0.0));
+    let reports: Vec<GuardReport> = plans
+        .iter()
+        .zip(scores)
+        .map(|(plan, score)| report(state.guard_mut(&plan.name), plan, *score, now))
+        .collect();
     let alerts: Vec<AlertReport> =
         alert_plans.iter().map(|plan| report_alerts(state.alert_mut(&plan.name), plan, now)).collect();
     let statuses = reports.iter().map(guard_status).chain(alerts.iter().map(alert_status)).collect();
-    let share = reports
-        .iter()
-        .map(|guard| (guard.n_canary as f64, (guard.n_canary + guard.n_stable) as f64))
-        .max_by(|a, b| a.1.total_cmp(&b.1));
-    let evidence = combine(reports, alerts);
+    let share = reports.iter().map(|guard| guard.met).max_by(|a, b| a.1.total_cmp(&b.1));
+    let evidence = combine(reports, alerts, &joined);
     let no_data = evidence.holds.iter().find(|hold| hold.reason == HoldReason::NoData).map(|hold| {
         let since = now.checked_sub(SignedDuration::from_secs(evidence.no_data_seconds)).unwrap_or(now);
         (since, hold.message.clone())
@@ -141,6 +152,7 @@ fn conclude(
         needs: needs.map_or_else(|| "waits for evidence".to_owned(), |hold| hold.message.clone()),
         healthy_seconds: evidence.healthy_seconds,
         no_data,
+        incident: state.incident_since.map(|since| (since, now)),
         share,
         quiet: evaluation.quiet.map(|quiet| (quiet.from, quiet.to)),
         guards: statuses,
@@ -148,6 +160,19 @@ fn conclude(
         firing: firing(&run.plan.guards, evaluation.poll),
         at_rest: None,
     }
+}
+
+/// The guards' scores as one.
+fn joined(plans: &[GuardPlan], state: &mut EvidenceState) -> Joined {
+    for plan in plans {
+        state.guard_mut(&plan.name);
+    }
+    let known = plans.iter().filter_map(|plan| Some((&plan.judged, &state.guard(&plan.name)?.weighed)));
+    let guards: Vec<_> = known.collect();
+    let rows = guards.iter().map(|(guard, _)| guard.rows.len()).max().unwrap_or(0);
+    // A run is at one weight.
+    let alone = plans.iter().any(GuardPlan::alone);
+    join(&guards, rows, Place { alone, watch: alone })
 }
 
 /// Alerts that match a guard now: at the time of the hold they are not the new revision's fault.
@@ -252,7 +277,7 @@ pub fn weighed(plan: &Plan) -> Vec<Weighed<'_>> {
             }
         })
         .collect();
-    let judged = statistics::guards(&asked, &rows(plan), false);
+    let judged = statistics::guards(&asked, &rows(plan), plan.abort_needs_two_pods);
     let guards = counting.into_iter().zip(judged);
     guards.map(|((guard, counted), judged)| Weighed { guard, counted, judged }).collect()
 }
@@ -286,6 +311,7 @@ impl Weighed<'_> {
             action: self.guard.action,
             judged: self.judged.clone(),
             by_pod: self.counted.by_pod(),
+            warmup: f64::from(self.counted.warmup_requests().max(0)),
             min_samples: 0,
             weight: 0,
             next_weight: 100,

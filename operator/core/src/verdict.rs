@@ -35,6 +35,8 @@ pub struct Verdict {
     pub healthy_seconds: f64,
     /// Since when a required guard has had no fresh data, and what it said.
     pub no_data: Option<(Timestamp, String)>,
+    /// First and last evaluation of those in which stable itself failed, without a break up to now.
+    pub incident: Option<(Timestamp, Timestamp)>,
     /// Requests that met the canary, and all requests, since the window of this step began.
     pub share: Option<(f64, f64)>,
     /// First and newest scrape between which no request reached the canary, if known.

@@ -75,6 +75,16 @@ pub struct ErrorRatioGuard {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_ppm: Option<i32>,
+    /// Requests of each new pod, of either revision, that are not counted, 0 to 2000, for source Pods: for a service that
+    /// fails while it is cold. A fault that only a pod's first requests show is not seen then. Lowered during a run it
+    /// counts at once, raised from the next run on. Default 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 2000))]
+    pub warmup_requests: i32,
+}
+
+fn is_zero(value: &i32) -> bool {
+    *value == 0
 }
 
 /// Requests that take longer than a bound, as a share of all requests, from a histogram that the pods export themselves.
@@ -97,6 +107,12 @@ pub struct LatencyGuard {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
     pub matchers: Option<String>,
+    /// Requests of each new pod, of either revision, that are not counted, 0 to 2000: for a service that is slow while it is
+    /// cold. A fault that only a pod's first requests show is not seen then. Lowered during a run it counts at once, raised
+    /// from the next run on. Default 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 2000))]
+    pub warmup_requests: i32,
 }
 
 /// What a guard counts.
@@ -116,6 +132,14 @@ impl Counted<'_> {
             Self::Latency(_) => true,
         }
     }
+
+    /// Requests of a new pod that don't count.
+    pub fn warmup_requests(&self) -> i32 {
+        match self {
+            Self::Errors(ratio) => ratio.warmup_requests,
+            Self::Latency(latency) => latency.warmup_requests,
+        }
+    }
 }
 
 impl Guard {
@@ -123,6 +147,12 @@ impl Guard {
     pub fn counted(&self) -> Option<Counted<'_>> {
         let errors = self.error_ratio.as_ref().map(Counted::Errors);
         errors.or_else(|| self.latency.as_ref().map(Counted::Latency))
+    }
+
+    /// Requests of a new pod that it does not count, if it counts any.
+    pub fn warmup_requests_mut(&mut self) -> Option<&mut i32> {
+        let errors = self.error_ratio.as_mut().map(|ratio| &mut ratio.warmup_requests);
+        errors.or_else(|| self.latency.as_mut().map(|latency| &mut latency.warmup_requests))
     }
 }
 

@@ -53,8 +53,8 @@ pub struct ProgressiveRolloutSpec {
     #[x_kube(validation = Rule::new("self.all(g, (has(g.errorRatio) ? 1 : 0) + (has(g.latency) ? 1 : 0) + (has(g.alert) ? 1 : 0) == 1)").message("each guard has exactly one of errorRatio, latency and alert"))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
     pub guards: Vec<Guard>,
-    /// Limits of this rollout. They can only tighten what the risk class allows: of two limits the tighter one
-    /// wins.
+    /// Limits of this rollout. But for abortNeedsTwoPods they can only tighten what the risk class allows: of two limits
+    /// the tighter one wins.
     #[serde(default)]
     pub limits: Limits,
     /// Enforce: hold, expose, judge and act. Observe: plan and judge the native roll, hold nothing, and say in
@@ -215,6 +215,12 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 604_800))]
     pub min_bake_seconds: Option<i32>,
+    /// With three or more canary pods one pod's failures alone do not stop the rollout: the canary goes back when what
+    /// the other pods show says so too. This one gives where the others tighten: a fault takes longer to find, the more the
+    /// fewer pods there are. It needs guards that tell pods apart, and counts below weight 100. Switched off during a run it
+    /// counts at once, switched on from the next run on. Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub abort_needs_two_pods: bool,
 }
 
 /// One step of a schedule.

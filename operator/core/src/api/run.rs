@@ -100,6 +100,9 @@ pub struct Plan {
     /// Wait for `resume` before the weight rises to this percentage or more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause_before_percent: Option<i32>,
+    /// Whether one canary pod's failures alone don't stop the rollout.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub abort_needs_two_pods: bool,
     /// The apex Service.
     pub service: String,
     /// The Service that carries stable's share.

@@ -3,15 +3,25 @@
 //! None of them needs a router, a metric or another object to be readable: what can't be read holds, it
 //! never keeps an abort from happening.
 
-use crate::api::{Outcome, Run, Stage};
+use jiff::Timestamp;
+
+use crate::api::{Outcome, RiskClass, Run, RunKind, Stage};
 
 use super::back;
 use super::draft::Draft;
 use super::traffic;
 
+/// Reason of holds and returns while stable fails as well.
+pub(super) const SHARED_INCIDENT: &str = "SharedIncident";
+
 /// How long stable may lack pods that it had before the canary makes room, in seconds.
 const STABLE_SHORT_SECONDS: i32 = 60;
 const SHORT: &str = "StableShort";
+/// How long an incident that stable and the canary share may last without a break before the canary makes room, in
+/// seconds.
+const INCIDENT_SECONDS: i32 = 600;
+/// The class from which on it does.
+const INCIDENT_CLASS: RiskClass = RiskClass::R2;
 
 /// Sets `going_back` when a reason is found; the first one counts.
 pub(super) fn reasons(d: &mut Draft<'_>, run: &mut Run) {
@@ -30,6 +40,7 @@ pub(super) fn reasons(d: &mut Draft<'_>, run: &mut Run) {
     }
     crashing(d, run);
     no_data(d, run);
+    shared_incident(d, run);
     superseded(d, run);
     if !run.released
         && let Some(problem) = traffic::problem(&run.plan, d.seen)
@@ -68,6 +79,37 @@ fn no_data(d: &mut Draft<'_>, run: &mut Run) {
     if d.passed(since, limit) {
         d.go_back(run, Outcome::NotProven, "NoData", format!("{what}; no fresh data for {limit} s"));
     }
+}
+
+/// Stable fails as well. That is no evidence against the canary, but the canary may be what overloads something that both
+/// depend on: a riskier one makes room, without blame.
+fn shared_incident(d: &mut Draft<'_>, run: &mut Run) {
+    let seen = d.input.verdict.incident.map(|(_, seen)| seen);
+    // Seen for as long, not only waited for.
+    if incident_deadline(d, run).is_none_or(|until| seen < Some(until)) {
+        return;
+    }
+    let what = d.input.verdict.holds.iter().find(|hold| hold.reason == SHARED_INCIDENT);
+    let what = what.map_or_else(|| "stable itself fails".to_owned(), |hold| hold.message.clone());
+    let message = format!(
+        "{what}; for {} min without a break: what both depend on may be overloaded by the canary, which makes room",
+        INCIDENT_SECONDS / 60
+    );
+    d.go_back(run, Outcome::NotProven, SHARED_INCIDENT, message);
+}
+
+/// When a shared incident sends the canary back, if it lasts; never while nobody meets it, and below the class that does.
+pub(super) fn incident_deadline(d: &Draft<'_>, run: &Run) -> Option<Timestamp> {
+    let verdict = d.input.verdict;
+    let exposed = run.stage == Stage::Stepping && run.weight.is_some_and(|weight| weight.percent > 0);
+    let (since, _) = verdict.incident.filter(|_| {
+        exposed
+            && run.kind == RunKind::Canary
+            && run.plan.risk_class >= INCIDENT_CLASS
+            && verdict.is_about(&run.id, run.stage, run.step)
+    })?;
+    // What was before anybody met the canary is not its doing.
+    Some(d.after(since.max(run.exposed_since.unwrap_or(since)), INCIDENT_SECONDS))
 }
 
 /// A newer template takes the place of the one that is tried.

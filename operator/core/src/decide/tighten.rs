@@ -1,9 +1,10 @@
 //! A provenance that turns out to be riskier while the run is under way: its limits hold at once.
 //!
 //! Going on under the old limits would make it pay to declare late. What was declared can only rise in a run: a cheaper
-//! declaration, or one that does not describe what is tried, is for the next one.
+//! declaration, or one that does not describe what is tried, is for the next one. So it is with what the evidence leaves
+//! out at the rollout's wish: less of it counts at once, more of it from the next run on.
 
-use crate::api::{Run, RunKind, Stage};
+use crate::api::{Guard, Plan, Run, RunKind, Stage};
 use crate::limits::{self, Progress};
 
 use super::draft::Draft;
@@ -44,6 +45,36 @@ pub(super) fn provenance(d: &mut Draft<'_>, run: &mut Run) {
             plan.risk_class.as_str(),
         ),
     );
+    run.plan = plan;
+}
+
+/// Lets the evidence count what the rollout no longer leaves out.
+pub(super) fn evidence(d: &mut Draft<'_>, run: &mut Run) {
+    let over = matches!(run.stage, Stage::Finishing | Stage::Returning);
+    let leaves_out = |plan: &Plan| {
+        let warmup = |guard: &Guard| guard.counted().is_some_and(|counted| counted.warmup_requests() > 0);
+        plan.abort_needs_two_pods || plan.guards.iter().any(warmup)
+    };
+    if run.kind != RunKind::Canary || over || run.going_back.is_some() || !leaves_out(&run.plan) {
+        return;
+    }
+    // What is wrong with a spec is said once the run is over.
+    let Some(workload) = d.workload().filter(|_| limits::problems(d.spec).is_empty()) else {
+        return;
+    };
+    let now = limits::make_plan(d.spec, d.input.config, workload, run.plan.provenance);
+    let Some(plan) = limits::count_more(&run.plan, &now) else {
+        return;
+    };
+    let pods = (plan.abort_needs_two_pods != run.plan.abort_needs_two_pods)
+        .then(|| "one pod's failures alone stop it".to_owned());
+    let guards = plan.guards.iter().zip(&run.plan.guards).filter(|(new, old)| new != old);
+    let guards = guards.filter_map(|(guard, _)| {
+        let requests = guard.counted()?.warmup_requests();
+        Some(format!("guard {} counts a new pod after {requests} requests", guard.name))
+    });
+    let what: Vec<String> = pods.into_iter().chain(guards).collect();
+    d.normal("PlanTightened", format!("run {}: from now on {}", run.id, what.join(", ")));
     run.plan = plan;
 }
 

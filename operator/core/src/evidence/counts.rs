@@ -12,11 +12,15 @@
 //! - A router keeps counting for a Service from one run to the next, so its age says nothing about the canary's. The
 //!   first sample of its series for the canary counts from 0 only where the same router instance was seen at the last
 //!   evaluation without it. An instance that comes into view only now may bring what an earlier run was answered.
+//! - A pod that was not seen before is new by its counter: until it has answered as many requests as the guard's
+//!   `warmupRequests`, its windows don't count. One that is restarted later is not new.
+//! - Numbers tell pods apart in the statistics. The canary's have a row of their own, so that groups of them are of equal
+//!   size; all of them are kept for the run.
 //! - A request series without an error series: nothing failed. An error series that is missing for a while
 //!   keeps its last value.
 
-use super::state::{DataState, PodStart};
-use crate::statistics::{Cell, Counts};
+use super::state::{ColdCounts, DataState, PodStart};
+use crate::statistics::{Cell, Counts, is_warm};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -165,6 +169,12 @@ pub(super) struct Deltas {
     pub all: Cells,
     /// Those after counting began.
     pub counted: Cells,
+    /// Requests after counting began that met cold pods; those are in neither.
+    pub cold: ColdCounts,
+    /// Whether any request reached the canary, cold or not.
+    pub canary_moved: bool,
+    /// Whether every pod of the canary is cold.
+    pub canary_cold: bool,
     /// Whether the set of pods is another one.
     pub pods_changed: bool,
 }
@@ -187,13 +197,15 @@ pub(super) fn newcomers(starts: &[PodStart], pods: &[PodCounters]) -> bool {
 }
 
 /// Subtracts the starting counters from a sample and makes the sample the new start. `last` is the time of
-/// the evaluation that the starting counters come from; `from` is when counting began, if it did.
+/// the evaluation that the starting counters come from; `from` is when counting began, if it did; `warmup`: requests of a
+/// new pod that don't count.
 pub(super) fn advance(
     starts: &mut Vec<PodStart>,
     next_pod: &mut u32,
     pods: &[PodCounters],
     last: Option<Timestamp>,
     from: Option<Timestamp>,
+    warmup: f64,
 ) -> Deltas {
     let mut deltas = Deltas::default();
     let mut known: BTreeMap<(Arm, String), PodStart> =
@@ -201,6 +213,10 @@ pub(super) fn advance(
     let before: BTreeSet<(Arm, String)> =
         known.iter().filter(|(_, s)| s.gone == 0).map(|(k, _)| k.clone()).collect();
     let mut present = BTreeSet::new();
+    let numbers =
+        known.values().filter(|start| start.arm == Arm::Canary).map(|start| start.pod.saturating_add(1));
+    let mut next_canary = numbers.max().unwrap_or(0);
+    let (mut cold_canaries, mut warm_canaries) = (0, 0);
     for p in pods {
         let key = (p.arm, p.id.clone());
         // A Service that leads to the other revision now keeps its counter: what it counted before is not the canary's.
@@ -218,13 +234,29 @@ pub(super) fn advance(
             let was = start.filter(|start| p.total >= start.total).and_then(|start| start.maybe_bad);
             now - was.filter(|was| now >= *was).unwrap_or(0.0)
         });
-        let pod = known.get(&key).map_or(*next_pod, |start| start.pod);
-        *next_pod = (*next_pod).max(pod.saturating_add(1));
+        let next = if p.arm == Arm::Canary { &mut next_canary } else { &mut *next_pod };
+        let pod = known.get(&key).map_or(*next, |start| start.pod);
+        *next = (*next).max(pod.saturating_add(1));
+        // How many requests it has answered before the window and by now; none of a pod that is warm for good.
+        let answered = match known.get(&key) {
+            Some(start) => start.cold.map(|before| (before, before + counts.n)),
+            None => Some((p.total - counts.n, p.total)),
+        };
+        let cold = answered.is_some_and(|(before, _)| !is_warm(before, warmup));
+        if p.arm == Arm::Canary {
+            *if cold { &mut cold_canaries } else { &mut warm_canaries } += 1;
+        }
         // A pod whose counters only begin here has no cell: it did not take part in the window.
         if let Some(since) = since {
-            deltas.all.add(p.arm, pod, counts, maybe_bad);
-            if from.is_some_and(|from| since >= from) {
-                deltas.counted.add(p.arm, pod, counts, maybe_bad);
+            let counting = from.is_some_and(|from| since >= from);
+            deltas.canary_moved |= p.arm == Arm::Canary && counts.n > 0.0;
+            if cold && counting {
+                deltas.cold.add(p.arm, counts.n);
+            } else if !cold {
+                deltas.all.add(p.arm, pod, counts, maybe_bad);
+                if counting {
+                    deltas.counted.add(p.arm, pod, counts, maybe_bad);
+                }
             }
         }
         // A missing error series keeps its value, unless the whole pod was reset.
@@ -238,11 +270,13 @@ pub(super) fn advance(
             bad: p.bad.or(kept),
             maybe_bad: p.maybe_bad,
             gone: 0,
+            cold: answered.map(|(_, now)| now).filter(|now| !is_warm(*now, warmup)),
         };
         known.insert(key.clone(), start);
         present.insert(key);
     }
     deltas.pods_changed = before != present;
+    deltas.canary_cold = cold_canaries > 0 && warm_canaries == 0;
     *starts = known
         .into_iter()
         .filter_map(|(key, mut s)| {

@@ -4,7 +4,7 @@
 //! weights, milliseconds for clocks.
 
 use super::counts::{Arm, PodCounters, Trouble, advance, behind, check_value, newcomers};
-use super::state::{DataState, GuardState, PairCounts, Quiet, Start, StepKey, is_ahead, millis};
+use super::state::{ColdCounts, DataState, GuardState, PairCounts, Quiet, Start, StepKey, is_ahead, millis};
 use crate::api::GuardAction;
 use crate::statistics::cell::total;
 use crate::statistics::guard::Stand;
@@ -41,6 +41,8 @@ pub struct GuardPlan {
     pub judged: statistics::Guard,
     /// Whether the source tells pods apart.
     pub by_pod: bool,
+    /// Requests of a new pod that are not counted, where pods are told apart.
+    pub warmup: f64,
     /// Canary requests needed before weight 100; scaled by `next_weight`.
     pub min_samples: i32,
     /// Weight in force in percent.
@@ -71,8 +73,13 @@ impl GuardPlan {
     }
 
     /// Whether stable has no concurrent traffic.
-    pub(super) fn alone(&self) -> bool {
+    pub fn alone(&self) -> bool {
         self.watch || self.weight >= 100
+    }
+
+    /// Requests of a new pod that don't count. A router's counter outlives pods: it is never new.
+    fn warmup(&self) -> f64 {
+        if self.by_pod { self.warmup } else { 0.0 }
     }
 
     /// Weight of the next step, as a fraction.
@@ -124,6 +131,7 @@ pub fn observe(state: &mut GuardState, sample: &Sample, plan: &GuardPlan, incide
     if !state.step.is_some_and(|step| step.same(&key)) {
         state.step = Some(key);
         state.counts = PairCounts::default();
+        state.cold = ColdCounts::default();
         state.weighed.begin_step();
         state.healthy_millis = 0;
     }
@@ -248,9 +256,9 @@ fn take_in(state: &mut GuardState, pods: &[PodCounters], plan: &GuardPlan, incid
     }
     let begun = |since| if is_ahead(since, at) { Timestamp::MIN } else { since };
     let from = plan.window_start.map(begun).map(|live| live.max(state.anew.map_or(live, begun)));
-    let deltas = advance(&mut starts, &mut next_pod, pods, last, from);
+    let deltas = advance(&mut starts, &mut next_pod, pods, last, from, plan.warmup());
     state.start = Some(Start { at, step: key, next_pod, pods: starts });
-    let moved = last.is_none() || total(&deltas.all.canary).n > 0.0 || deltas.pods_changed;
+    let moved = last.is_none() || deltas.canary_moved || deltas.pods_changed;
     state.quiet = quiet(state.quiet.filter(|_| !moved), pods);
     let Some(last) = last.filter(|_| !lost) else { return };
 
@@ -274,11 +282,14 @@ fn take_in(state: &mut GuardState, pods: &[PodCounters], plan: &GuardPlan, incid
         }
         return;
     }
-    if !gap {
+    // While all of its pods are cold nothing of the canary is observed.
+    if !gap && !deltas.canary_cold {
         state.healthy_millis = state.healthy_millis.saturating_add(elapsed);
     }
     state.counts.canary.add(total(window.canary));
     state.counts.stable.add(total(window.stable));
+    state.cold.add(Arm::Canary, deltas.cold.canary);
+    state.cold.add(Arm::Stable, deltas.cold.stable);
     state.weighed.window(&plan.judged, &window, &plan.stand(incident));
 }
 

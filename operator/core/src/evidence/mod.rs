@@ -26,4 +26,5 @@ pub use engine::{GuardPlan, Outcome, Sample, is_incident, observe};
 pub use matcher::{Matchers, check_matchers};
 pub use report::{Evidence, GuardReport, Hold, HoldReason, Reason, combine, last_five_minutes, report};
 pub use source::{Alert, AlertStatus, Poll, Silence, SourceState};
+pub(crate) use state::is_ahead;
 pub use state::{DataState, EvidenceState, GuardState};

@@ -5,11 +5,11 @@
 
 use super::alerts::{AlertReport, AlertState};
 use super::engine::{GuardPlan, percent, shared_incident};
-use super::state::{DataState, GuardState, PairCounts, millis};
+use super::state::{ColdCounts, DataState, GuardState, PairCounts, millis};
 use crate::api::GuardAction;
 use crate::statistics::bursts::OVERDISPERSED;
 use crate::statistics::guard::Odds;
-use crate::statistics::{Row, STOP, SUSPICION};
+use crate::statistics::{Joined, Row, STOP, SUSPICION};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -104,6 +104,8 @@ pub struct GuardReport {
     pub n_stable: i64,
     /// Failed stable requests.
     pub x_stable: i64,
+    /// Requests that met the canary, and all of them; cold pods' too, though those count for nothing else.
+    pub met: (f64, f64),
     /// Evaluated time with usable data since the step's window began, in seconds.
     pub healthy_seconds: f64,
     /// The scrape since which no request has reached the canary, once a later scrape has shown it.
@@ -149,26 +151,18 @@ pub struct Evidence {
     pub tainted_at: Option<Timestamp>,
 }
 
-/// Total score of a guard.
-pub fn score(state: &GuardState, plan: &GuardPlan) -> f64 {
-    let rows = plan.judged.rows.len();
-    match plan.alone() {
-        // A budget of its own: what the comparison said before is settled.
-        true => state.weighed.watch_score(&plan.judged, rows, false),
-        false => state.weighed.score(&plan.judged, rows, None),
-    }
-}
-
 /// One guard's view at `now`. Without a recent observation it is `Stale`, whatever the last one said.
-pub fn report(state: &GuardState, plan: &GuardPlan, now: Timestamp) -> GuardReport {
+/// `score`: what stands against the canary by this guard, as it counts with the others.
+pub fn report(state: &GuardState, plan: &GuardPlan, score: f64, now: Timestamp) -> GuardReport {
     let this_step = state.step.is_some_and(|s| s.same(&plan.key()));
     let counts = if this_step { state.counts } else { PairCounts::default() };
     let (canary, stable) = (counts.canary.get(), counts.stable.get());
-    let score = score(state, plan);
+    let cold = if this_step { state.cold } else { ColdCounts::default() };
+    let met = (canary.n + cold.canary, stable.n + cold.stable);
     let needed = needed(plan);
     let (data, since, trouble) = data(state, plan, now);
     let ratio = format!("{} {}/{}", plan.name, int(canary.x), int(canary.n));
-    let against = against(state, plan, &ratio, stable.x, stable.n);
+    let against = against(state, plan, &ratio, (stable.x, stable.n), score);
 
     let hold = |reason, message| Some(Hold { guard: plan.name.clone(), reason, message });
     let hold = if score >= STOP {
@@ -223,7 +217,8 @@ pub fn report(state: &GuardState, plan: &GuardPlan, now: Timestamp) -> GuardRepo
         min_samples_needed: needed,
         gate_progress: (!plan.alone()).then(|| progress(state, plan, this_step)),
         burst_factor: phi,
-        observed_share_permille: share(canary.n, stable.n),
+        met: (met.0, met.0 + met.1),
+        observed_share_permille: share(met.0, met.1),
         message,
     }
 }
@@ -276,12 +271,18 @@ fn odds_of(ln: f64) -> String {
 }
 
 /// The canary against whatever weighs most: the concurrent stable, the limit, or stable's record.
-fn against(state: &GuardState, plan: &GuardPlan, ratio: &str, x_stable: f64, n_stable: f64) -> String {
+fn against(
+    state: &GuardState,
+    plan: &GuardPlan,
+    ratio: &str,
+    (x_stable, n_stable): (f64, f64),
+    score: f64,
+) -> String {
     let record = state.weighed.watch_bound().filter(|_| plan.alone());
     let limit = plan.judged.limit.filter(|limit| state.weighed.limit_counts(*limit));
     let by_limit = state.weighed.limit_score();
     match (record, limit) {
-        (_, Some(limit)) if by_limit >= SUSPICION && by_limit > score(state, plan) / 2.0 => {
+        (_, Some(limit)) if by_limit >= SUSPICION && by_limit > score / 2.0 => {
             format!("{ratio} against the limit of {}", percent(limit))
         }
         (Some(bound), _) => {
@@ -337,14 +338,13 @@ fn short(score: f64) -> String {
     }
 }
 
-/// What all guards say together. Guards that only observe are reported and decide nothing.
-pub fn combine(guards: Vec<GuardReport>, alerts: Vec<AlertReport>) -> Evidence {
-    let score = guards.iter().filter(|g| g.action == GuardAction::Abort).map(|g| g.score).sum::<f64>();
+/// What all guards say together, with their scores as one. Guards that only observe are reported and decide nothing.
+pub fn combine(guards: Vec<GuardReport>, alerts: Vec<AlertReport>, joined: &Joined) -> Evidence {
+    let score = joined.score;
     let mut holds = Vec::new();
     let mut abort = None;
-    let worst =
-        guards.iter().filter(|g| g.action == GuardAction::Abort).max_by(|a, b| a.score.total_cmp(&b.score));
-    if let Some(worst) = worst.filter(|_| score >= STOP) {
+    let worst = joined.gravest.and_then(|at| guards.get(at));
+    if let Some(worst) = worst.filter(|_| joined.stops()) {
         let message = if worst.score >= STOP {
             worst.message.clone()
         } else {
@@ -360,7 +360,7 @@ pub fn combine(guards: Vec<GuardReport>, alerts: Vec<AlertReport>) -> Evidence {
     let required = || guards.iter().filter(|g| g.action != GuardAction::Observe);
     holds.extend(required().filter_map(|g| g.hold.clone()));
     holds.extend(alerts.iter().filter(|a| a.action != GuardAction::Observe).filter_map(AlertReport::hold));
-    if holds.is_empty() && score >= SUSPICION {
+    if holds.is_empty() && joined.suspects() {
         let message = format!("scores of all guards sum to {}, passes below 0.1", short(score));
         let guard = worst.map(|g| g.name.clone()).unwrap_or_default();
         holds.push(Hold { guard, reason: HoldReason::Suspicion, message });

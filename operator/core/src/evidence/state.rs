@@ -56,6 +56,10 @@ pub struct EvidenceState {
     /// Guards that watch alerts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alerts: Vec<AlertGuardState>,
+    /// Since when stable itself fails, by any guard that decides, without a break.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub incident_since: Option<Timestamp>,
 }
 
 impl EvidenceState {
@@ -129,6 +133,9 @@ pub struct GuardState {
     /// Requests since the step's window began.
     #[serde(default)]
     pub counts: PairCounts,
+    /// Requests in that time that don't count, since they met pods that were cold.
+    #[serde(default, skip_serializing_if = "ColdCounts::is_none")]
+    pub cold: ColdCounts,
     /// Counters at the start of the next window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
@@ -197,7 +204,7 @@ pub(super) fn millis(from: Timestamp, to: Timestamp) -> i64 {
 
 /// Whether a time was written by a clock that is ahead of ours, as that of another node before a failover. In order,
 /// they differ by less.
-pub(super) fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
+pub(crate) fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
     millis(now, at) > 30_000
 }
 
@@ -232,6 +239,30 @@ pub struct PairCounts {
     /// Requests that met stable.
     #[serde(default)]
     pub stable: ArmCounts,
+}
+
+/// Requests that met cold pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ColdCounts {
+    /// Of the canary.
+    #[serde(default)]
+    pub canary: f64,
+    /// Of stable.
+    #[serde(default)]
+    pub stable: f64,
+}
+
+impl ColdCounts {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(super) fn add(&mut self, arm: Arm, n: f64) {
+        match arm {
+            Arm::Canary => self.canary += n,
+            Arm::Stable => self.stable += n,
+        }
+    }
 }
 
 /// Starting counters of a window.
@@ -289,6 +320,9 @@ pub struct PodStart {
     /// Windows since it was last seen.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gone: i32,
+    /// Requests that a new pod has answered; absent once it has had as many as it needs to be warm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold: Option<f64>,
 }
 
 /// Counters of unknown age only start a window.

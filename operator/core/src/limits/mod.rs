@@ -15,5 +15,5 @@ pub use plan::{
     stable_service,
 };
 pub use schedule::{join, pods_for, problem as schedule_problem};
-pub use tighten::{Progress, loosened, tighten};
+pub use tighten::{Progress, count_more, loosened, tighten};
 pub use validate::{config_problem, problems};

@@ -111,6 +111,7 @@ pub fn plan_of_class(
         watch_seconds: spec.watch_seconds.unwrap_or(last_bake).clamp(0, LONGEST_WATCH_SECONDS),
         progress_deadline_seconds: workload.progress_deadline_seconds,
         pause_before_percent: spec.limits.pause_before_percent,
+        abort_needs_two_pods: spec.limits.abort_needs_two_pods,
         service: spec.routing.service.clone(),
         stable_service: stable_service(&spec.routing.service),
         canary_service: canary_service(&spec.routing.service),

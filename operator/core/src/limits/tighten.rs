@@ -4,7 +4,7 @@
 //! plan and the riskier class, component by component; nothing of it can become looser, in whatever order and however
 //! often this happens.
 
-use crate::api::{EvidenceRow, Plan, StepSpec, TolerancePpm};
+use crate::api::{EvidenceRow, Guard, Plan, StepSpec, TolerancePpm};
 use crate::limits::join;
 use crate::limits::plan::seal;
 use crate::limits::schedule::before;
@@ -58,6 +58,34 @@ pub fn tighten(plan: &Plan, progress: Progress, riskier: &Plan) -> Option<Plan> 
         tight.steps = ahead(plan, progress, &join(&plan.steps, &riskier.steps));
     }
     Some(seal(tight))
+}
+
+/// The plan without what it leaves out of the evidence and the rollout, as it is now, would not: `now` is the plan that
+/// would be made of it. `None` when there is no such thing.
+pub fn count_more(plan: &Plan, now: &Plan) -> Option<Plan> {
+    let mut tight = plan.clone();
+    tight.abort_needs_two_pods &= now.abort_needs_two_pods;
+    for guard in &mut tight.guards {
+        let same = now.guards.iter().find(|other| other.name == guard.name);
+        let least = same.and_then(Guard::counted).map(|counted| counted.warmup_requests());
+        if let (Some(own), Some(least)) = (guard.warmup_requests_mut(), least) {
+            *own = (*own).min(least.max(0));
+        }
+    }
+    (tight != *plan).then(|| seal(tight))
+}
+
+/// Whether guards are the same, but for requests of new pods that count now and did not.
+fn same_guards(old: &[Guard], new: &[Guard]) -> bool {
+    let same = |(old, new): (&Guard, &Guard)| {
+        let (mut old, mut new) = (old.clone(), new.clone());
+        let fewer = match (old.warmup_requests_mut(), new.warmup_requests_mut()) {
+            (Some(was), Some(is)) => std::mem::replace(is, *was) <= *was,
+            _ => true,
+        };
+        fewer && old == new
+    };
+    old.len() == new.len() && old.iter().zip(new).all(same)
 }
 
 /// All rows of both. Where both have one, nothing of it becomes looser, and what its capital was spread over stays.
@@ -114,7 +142,8 @@ pub fn loosened(old: &Plan, new: &Plan, progress: Progress) -> Option<String> {
         (!old.rows.iter().all(|row| has_row(new, row)), "a row of the evidence is looser or gone"),
         (new.no_data_seconds > old.no_data_seconds, "data may be missing for longer"),
         (new.watch_seconds < old.watch_seconds, "the watched period is shorter"),
-        (new.guards != old.guards, "the guards changed"),
+        (!same_guards(&old.guards, &new.guards), "the guards changed"),
+        (new.abort_needs_two_pods && !old.abort_needs_two_pods, "one pod alone does not stop it any more"),
         (new.pause_before_percent != old.pause_before_percent, "the pause for a person changed"),
         (new.routes != old.routes || new.apex_callers != old.apex_callers, "the routing changed"),
         (
@@ -298,6 +327,19 @@ mod tests {
         assert_eq!(changed(|p| p.rows.truncate(2)), "a row of the evidence is looser or gone");
         assert_eq!(changed(|p| p.provenance = Provenance::Human), "the provenance fell");
         assert_eq!(changed(|p| p.guards.clear()), "the guards changed");
+        let warmup = |plan: &mut Plan, requests| *plan.guards[0].warmup_requests_mut().unwrap() = requests;
+        let mut old = plan.clone();
+        old.abort_needs_two_pods = true;
+        warmup(&mut old, 100);
+        for (two_pods, requests, says) in
+            [(true, 100, None), (false, 0, None), (true, 101, Some("the guards changed"))]
+        {
+            let mut new = old.clone();
+            new.abort_needs_two_pods = two_pods;
+            warmup(&mut new, requests);
+            assert_eq!(loosened(&old, &new, progress).as_deref(), says);
+        }
+        assert_eq!(changed(|p| p.abort_needs_two_pods = true), "one pod alone does not stop it any more");
         assert_eq!(changed(|p| p.drain_seconds = 0), "a time of the routing or the workload changed");
         assert_eq!(changed(|p| p.steps[0].bake_seconds = 0), "a step that was passed changed");
         assert_eq!(changed(|p| p.steps[1].weight_percent = 6), "the weight in force changed");

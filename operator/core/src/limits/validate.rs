@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::api::{Guard, GuardAction, ProgressiveRolloutSpec, ProviderConfig};
+use crate::api::{Counted, Guard, GuardAction, ProgressiveRolloutSpec, ProviderConfig};
 use crate::config::Config;
 use crate::evidence::check_matchers;
 use crate::limits::{schedule, table_problem};
@@ -73,6 +73,9 @@ fn guard_problems(field: &str, guards: &[Guard]) -> Vec<String> {
         if kinds.into_iter().filter(|set| *set).count() != 1 {
             found.push(format!("{field}[{name}]: set exactly one of errorRatio, latency and alert"));
         }
+        if let Some(counted) = guard.counted() {
+            found.extend(warmup_problem(&counted).map(|problem| format!("{field}[{name}].{problem}")));
+        }
         if let Some(alert) = &guard.alert {
             for (list, matchers) in [("matchers", &alert.matchers), ("watchdog", &alert.watchdog)] {
                 if let Err(problem) = check_matchers(matchers) {
@@ -90,10 +93,27 @@ fn guard_problems(field: &str, guards: &[Guard]) -> Vec<String> {
     found
 }
 
+/// What is wrong with the requests of new pods that a guard leaves out.
+fn warmup_problem(counted: &Counted<'_>) -> Option<String> {
+    let requests = counted.warmup_requests();
+    let kind = match counted {
+        Counted::Errors(_) => "errorRatio",
+        Counted::Latency(_) => "latency",
+    };
+    if !(0..=2000).contains(&requests) {
+        return Some(format!("{kind}.warmupRequests {requests}: write 0 to 2000"));
+    }
+    (requests > 0 && !counted.by_pod()).then(|| {
+        format!(
+            "{kind}.warmupRequests {requests}: source Traefik does not tell pods apart; write 0, or source Pods"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{AlertGuard, AlertMatcher, ErrorRatioGuard, LatencyGuard, MatchOp};
+    use crate::api::{AlertGuard, AlertMatcher, ErrorRatioGuard, LatencyGuard, MatchOp, RatioSource};
 
     fn ratio(name: &str) -> Guard {
         Guard {
@@ -131,6 +151,32 @@ mod tests {
             assert!(found.iter().any(|problem| problem.contains(says)), "{says}: {found:?}");
         }
         assert_eq!(guard_problems("spec.guards", &[ratio("a"), alert("Web.*")]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn requests_of_new_pods_are_left_out_only_where_pods_are_told_apart() {
+        let with = |source, warmup_requests| Guard {
+            error_ratio: Some(ErrorRatioGuard { source, warmup_requests, ..ErrorRatioGuard::default() }),
+            ..ratio("a")
+        };
+        let slow = Guard {
+            error_ratio: None,
+            latency: Some(LatencyGuard { warmup_requests: -1, ..LatencyGuard::default() }),
+            ..ratio("slow")
+        };
+        let found = |guard| guard_problems("spec.guards", &[ratio("b"), guard]);
+        assert_eq!(found(with(RatioSource::Pods, 2000)), Vec::<String>::new());
+        assert_eq!(found(with(RatioSource::Traefik, 0)), Vec::<String>::new());
+        for (guard, says) in [
+            (with(RatioSource::Pods, 2001), "spec.guards[a].errorRatio.warmupRequests 2001: write 0 to 2000"),
+            (
+                with(RatioSource::Traefik, 200),
+                "spec.guards[a].errorRatio.warmupRequests 200: source Traefik does not tell pods apart; write 0, or source Pods",
+            ),
+            (slow, "spec.guards[slow].latency.warmupRequests -1: write 0 to 2000"),
+        ] {
+            assert_eq!(found(guard), [says]);
+        }
     }
 
     #[test]

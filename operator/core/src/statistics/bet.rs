@@ -148,9 +148,12 @@ pub fn upper_bound(counts: Counts, phi: f64) -> f64 {
     }
     let phi = if phi.is_nan() { 1.0 } else { phi.max(1.0) };
     let y = c.x / phi + 1.0;
-    let root = 1.0 - 1.0 / (9.0 * y) + 2.326_348 / (3.0 * y.sqrt());
+    let root = 1.0 - 1.0 / (9.0 * y) + Z_99 / (3.0 * y.sqrt());
     (y * root * root * root * phi / c.n).min(1.0)
 }
+
+/// 99 % quantile of the normal distribution.
+pub(super) const Z_99: f64 = 2.326_348;
 
 /// `x ln T(m)` with `0 ln 0 = 0`.
 fn x_ln(x: f64, m: f64, burst: Burst) -> f64 {

@@ -5,6 +5,7 @@
 //! cluster of K failures in one cell adds K (K-1). Cells are stable's pods within a block of windows (failures that
 //! cluster in a pod), and windows within a block of time (failures that cluster in time, in all pods).
 
+use super::bet::Z_99;
 use super::cell::{Cell, Window, total};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,11 @@ pub const OVERDISPERSED: f64 = 10.0;
 pub const UNSEEN_CV: f64 = 0.3;
 /// 99.5 % quantile of the normal distribution: pods differ by more in 0.5 % of good canaries.
 const Z_WIDEN: f64 = 2.58;
+/// Failures without which pods can't be said to differ: with fewer a single cluster looks like a bad pod.
+const SPREAD_FAILURES: f64 = 10.0;
+/// Standard error of `cv^2` up to which one of them is enough: what chance feigns there widens little (by 1.7 with one
+/// canary pod and ten of stable), and a spread that is overlooked aborts good canaries.
+const SMALL_ERROR: f64 = 0.065;
 
 /// Excess of pairs in cells of `(n, x)`; none where a single cell has everything.
 #[derive(Clone, Copy, Debug, Default)]
@@ -210,15 +216,37 @@ fn compare(estimate: &mut Estimate, cells: impl Iterator<Item = (f64, f64)>) -> 
 
 /// How much the rates of stable's pods differ, as a standard deviation over the mean, from their totals `(n, x)`
 /// before the start. 0 unless it is beyond chance.
+///
+/// Failures that are dealt out to the pods by their requests alone give `phi nu + X cv^2`, with `nu = 1/s - 1`, the
+/// distribution of `phi` times a chi-square variable of `nu` degrees of freedom: from few failures `cv^2` is large by
+/// chance, and has to be beyond its 99 % quantile. Pods of unequal size add `4 X^3 (sum q_i^3 - s^2)` to the variance of the
+/// pairs: the second term of the root.
 pub fn pod_spread(pods: impl Iterator<Item = (f64, f64)>, phi: f64) -> f64 {
-    let mut pairs = Pairs::default();
-    pods.for_each(|(n, x)| pairs.add(n, x));
-    if pairs.n <= 0.0 || pairs.x <= 0.0 {
+    let (mut pairs, mut n3) = (Pairs::default(), 0.0);
+    pods.for_each(|(n, x)| {
+        pairs.add(n, x);
+        n3 += n * n * n;
+    });
+    if pairs.n <= 0.0 || pairs.x < SPREAD_FAILURES {
         return 0.0;
     }
     let (s, x) = (pairs.s(), pairs.x);
+    let nu = 1.0 / s - 1.0;
+    if nu < 1e-9 {
+        return 0.0; // one pod differs from none
+    }
     let cv2 = (pairs.pairs - s * x * (x - 1.0) - (phi - 1.0) * x * (1.0 - s)) / (s * x * x);
-    if cv2 > phi * (2.0 / s).sqrt() / x { cv2.sqrt() } else { 0.0 }
+    let unequal = (n3 / pairs.n.powi(3) / (s * s) - 1.0).max(0.0);
+    let root = (1.0 + 2.0 * x * unequal / nu).sqrt();
+    let error = (2.0 / s).sqrt() / x * root;
+    let chance = if error <= SMALL_ERROR { error } else { (chi_square_99(nu) - nu) / x * root };
+    if cv2 > phi * chance { cv2.sqrt() } else { 0.0 }
+}
+
+/// 99 % quantile of the chi-square distribution (Wilson & Hilferty).
+fn chi_square_99(nu: f64) -> f64 {
+    let variance = 2.0 / (9.0 * nu);
+    nu * (1.0 - variance + Z_99 * variance.sqrt()).powi(3)
 }
 
 /// By how much the tolerated ratio is widened, because the canary's pods are a sample as stable's are.

@@ -33,6 +33,12 @@ pub struct Window<'a> {
     pub pods: (usize, usize),
 }
 
+/// Whether a pod that had answered so many requests before a window takes part in it. Which of a window's requests were the
+/// first is not known, and what fails while a pod is cold is among them: a window counts as a whole or not at all.
+pub fn is_warm(answered: f64, warmup: f64) -> bool {
+    answered >= warmup
+}
+
 /// Sum of an arm by the rule that stops a canary.
 pub fn total(cells: &[Cell]) -> Counts {
     cells.iter().fold(Counts::default(), |sum, c| sum.plus(Counts::new(c.n, c.x)))

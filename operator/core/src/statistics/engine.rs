@@ -1,14 +1,10 @@
 //! All signals of a run: how the budget is shared, and what the sum of their scores says.
 
 use super::cell::Window;
-use super::guard::{GROUPS, Guard, GuardState, Shares, Stand};
+use super::guard::{Guard, GuardState, Shares, Stand};
+use super::joined::{Joined, Place, join};
 use super::rows::Row;
 use serde::{Deserialize, Serialize};
-
-/// From this score on the canary is stopped.
-pub const STOP: f64 = 1.0;
-/// From this score on its weight does not rise.
-pub const SUSPICION: f64 = 0.1;
 
 /// What a guard counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,36 +165,20 @@ impl Engine {
         self.state.guards.iter().any(|guard| guard.incident(self.state.end))
     }
 
-    /// Score by the first `rows` rows: of class R0 with 1, of R4 with 5.
+    /// What all guards say together, by the first `rows` rows: of class R0 with 1, of R4 with 5.
+    pub fn joined(&self, rows: usize) -> Joined {
+        let guards: Vec<_> = self.guards().collect();
+        join(&guards, rows, Place { alone: self.state.weight >= 1.0, watch: self.state.watch })
+    }
+
+    /// Score by the first `rows` rows.
     pub fn score(&self, rows: usize) -> f64 {
-        let all = || self.guards.iter().zip(&self.state.guards).filter(|(guard, _)| guard.stops);
-        let alone = self.state.weight >= 1.0;
-        let watched = match self.state.watch {
-            true => all().map(|(guard, state)| state.watch_score(guard, rows, !alone)).sum::<f64>(),
-            false => 0.0,
-        };
-        if alone {
-            // A budget of its own: what the comparison said before is settled.
-            return watched;
-        }
-        let sum = |group| all().map(|(guard, state)| state.score(guard, rows, group)).sum::<f64>();
-        let score = match all().any(|(_, state)| state.has_groups()) {
-            // The least of them: what no single group of pods accounts for.
-            true => (0..GROUPS).map(|group| sum(Some(group))).fold(sum(None), f64::min),
-            false => sum(None),
-        };
-        score + watched
+        self.joined(rows).score
     }
 
     /// The guard that weighs most against the canary.
     pub fn gravest(&self, rows: usize) -> Option<&Guard> {
-        let alone = self.state.weight >= 1.0;
-        let score = |(guard, state): &(&Guard, &GuardState)| match alone {
-            true => state.watch_score(guard, rows, false),
-            false => state.score(guard, rows, None),
-        };
-        let stopping = self.guards().filter(|(guard, _)| guard.stops);
-        stopping.max_by(|one, other| score(one).total_cmp(&score(other))).map(|(guard, _)| guard)
+        self.guards.get(self.joined(rows).gravest?)
     }
 
     /// Whether the first `rows` rows of every guard have positive evidence for the next weight.
@@ -211,12 +191,12 @@ impl Engine {
 
     /// What the evidence says, by the first `rows` rows.
     pub fn verdict(&self, rows: usize) -> Verdict {
-        let score = self.score(rows);
+        let joined = self.joined(rows);
         Verdict {
-            score,
-            stop: score >= STOP,
+            score: joined.score,
+            stop: joined.stops(),
             incident: self.incident(),
-            open: score < SUSPICION && self.gates_are_open(rows),
+            open: !joined.suspects() && self.gates_are_open(rows),
         }
     }
 

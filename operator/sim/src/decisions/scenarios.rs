@@ -197,12 +197,12 @@ fn bursts() -> Vec<Scenario> {
         (
             "pods differ, sigma 0.3",
             Failures::PodsDiffer(0.3),
-            [(0, ["", "", ""]), (1500, ["R3 0", "R3 .003", "R3 80 s"])],
+            [(1500, ["", "", ""]), (1500, ["R3 0", "R3 .003", "R3 80 s"])],
         ),
         (
             "pods differ, sigma 0.5",
             Failures::PodsDiffer(0.5),
-            [(0, ["", "", ""]), (3000, ["R3 .02", "R3 .01", "R3 233 s"])],
+            [(1500, ["", "", ""]), (3000, ["R3 .02", "R3 .01", "R3 233 s"])],
         ),
     ];
     let mut all = Vec::new();
@@ -210,9 +210,6 @@ fn bursts() -> Vec<Scenario> {
         for ((share, rate), (runs, [totals, pods, found])) in
             [(0.05, 0.001), (0.10, 0.01)].into_iter().zip(settings)
         {
-            if runs == 0 {
-                continue;
-            }
             let traffic = Traffic { rate, failures, ..Traffic::default() };
             let setting = format!("{model}, share {} %, {} %", share * 100.0, rate * 100.0);
             let scenario = |what, traffic, published| Scenario {

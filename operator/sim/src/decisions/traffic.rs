@@ -1,6 +1,6 @@
 //! Requests and failures of both arms: what a scrape every 15 s of their pods' counters shows.
 
-use sluice_core::statistics::Cell;
+use sluice_core::statistics::{Cell, is_warm};
 
 use super::draw::Draw;
 
@@ -315,9 +315,11 @@ fn new_requests(traffic: &Traffic, pod: &mut Pod, n: f64) -> (f64, f64) {
     }
     let (before, after) = (pod.seen, pod.seen + n);
     pod.seen = after;
-    let counted = overlap(before, after, traffic.warmup, f64::INFINITY);
-    let cold = overlap(before, after, traffic.warmup, COLD_REQUESTS.max(traffic.warmup));
-    (counted, if traffic.cold > 0.0 { cold } else { 0.0 })
+    if !is_warm(before, traffic.warmup) {
+        return (0.0, 0.0);
+    }
+    let cold = overlap(before, after, 0.0, COLD_REQUESTS);
+    (n, if traffic.cold > 0.0 { cold } else { 0.0 })
 }
 
 /// Mean factor on the rate in a span of time.

@@ -3,6 +3,7 @@
 use crate::api::{ApexCallers, Outcome, Run, RunKind, Stage};
 
 use super::super::draft::Draft;
+use super::super::stop::{self, SHARED_INCIDENT};
 use super::canary::exposure_by_pods;
 
 /// A hold for lack of evidence lasts this many bakes, and at least [`SHORTEST_HOLD_SECONDS`].
@@ -65,7 +66,13 @@ fn holds_until(
     if reason == NO_DATA && !d.told(NO_DATA) {
         d.warn("MetricsUnavailable", format!("run {}: {message}; the weight stays", run.id));
     }
-    d.wait(reason, message, Some(d.after(since, wall)));
+    let mut deadline = d.after(since, wall);
+    let mut message = message;
+    if let Some(incident) = stop::incident_deadline(d, run).filter(|_| reason == SHARED_INCIDENT) {
+        message.push_str("; returns to stable after 10 min of it without a break");
+        deadline = deadline.min(incident);
+    }
+    d.wait(reason, message, Some(deadline));
 }
 
 /// Whether a person has to act first.
@@ -154,7 +161,7 @@ fn evidence_holds(d: &Draft<'_>, run: &Run, current: bool) -> Option<(&'static s
         let reason = match why.reason.as_str() {
             NO_DATA => NO_DATA,
             "AlertFiring" => "AlertFiring",
-            "SharedIncident" => "SharedIncident",
+            SHARED_INCIDENT => SHARED_INCIDENT,
             "Suspicion" => "Suspicion",
             "PreExistingAlert" => "PreExistingAlert",
             "AlertSilenced" => "AlertSilenced",

@@ -1,6 +1,6 @@
 //! Onset, flapping, silences and a source that goes away.
 
-use super::support::t;
+use super::support::{combine, t};
 use crate::api::{AlertMatcher, GuardAction, MatchOp};
 use crate::evidence::*;
 use jiff::Timestamp;

@@ -1,5 +1,6 @@
 //! Laws that hold for any input. `PROPTEST_CASES` sets the number of cases, by default 2,000.
 
+use super::support::report;
 use super::support::*;
 use crate::api::GuardAction;
 use crate::evidence::*;
@@ -158,7 +159,7 @@ proptest! {
         }
         let plan = GuardPlan {
             name: String::new(), action: GuardAction::Hold, judged, by_pod: watch, min_samples, weight, next_weight, step,
-            window_start: live.map(time), watch, scrape_seconds,
+            window_start: live.map(time), watch, scrape_seconds, warmup: 100.0,
         };
         let mut state = GuardState::default();
         for (i, (at, now)) in times.into_iter().enumerate() {

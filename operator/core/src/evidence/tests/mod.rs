@@ -9,4 +9,5 @@ mod outages;
 mod reports;
 mod status;
 mod support;
+mod warmup;
 mod windows;

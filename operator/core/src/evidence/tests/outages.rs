@@ -1,6 +1,7 @@
 //! Outages of the source, whatever they meet: nothing is counted twice or from before the weight was live, and both
 //! arms are counted over the same time. Every pod serves at a rate of its own, so that requests tell seconds.
 
+use super::support::report;
 use super::support::*;
 use crate::evidence::*;
 use jiff::Timestamp;

@@ -1,6 +1,7 @@
 //! Gates, limits, incidents, the watch, and what people read.
 
 use super::support::*;
+use super::support::{combine, report};
 use crate::api::GuardAction;
 use crate::evidence::*;
 

@@ -2,10 +2,10 @@
 
 use crate::api::{GuardAction, RiskClass};
 use crate::evidence::{
-    Arm, DataState, GuardPlan, GuardReport, GuardState, Outcome, PodCounters, Sample, Trouble, is_incident,
-    observe, report,
+    self, AlertReport, Arm, DataState, Evidence, GuardPlan, GuardReport, GuardState, Outcome, PodCounters,
+    Sample, Trouble, is_incident, observe,
 };
-use crate::statistics::{self, Asked, Guard, Signal};
+use crate::statistics::{self, Asked, Guard, Joined, Place, Signal, join};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 
@@ -25,6 +25,7 @@ pub fn plan() -> GuardPlan {
         action: GuardAction::Abort,
         judged: judged(None),
         by_pod: true,
+        warmup: 0.0,
         min_samples: 2000,
         weight: 5,
         next_weight: 20,
@@ -40,6 +41,20 @@ pub fn judged(limit: Option<f64>) -> Guard {
     let asked =
         Asked { name: "error-rate".into(), signal: Signal::Errors, stops: true, limit, phi_floor: 1.0 };
     statistics::guards(&[asked], &statistics::rows::chain(RiskClass::R2), false).remove(0)
+}
+
+/// One guard's view when it is the only one.
+pub fn report(state: &GuardState, plan: &GuardPlan, now: Timestamp) -> GuardReport {
+    let place = Place { alone: plan.alone(), watch: plan.alone() };
+    let joined = join(&[(&plan.judged, &state.weighed)], plan.judged.rows.len(), place);
+    evidence::report(state, plan, joined.parts[0], now)
+}
+
+/// What these say together.
+pub fn combine(guards: Vec<GuardReport>, alerts: Vec<AlertReport>) -> Evidence {
+    let parts: Vec<_> =
+        guards.iter().map(|guard| (guard.action == GuardAction::Abort, guard.score)).collect();
+    evidence::combine(guards, alerts, &Joined::of(&parts))
 }
 
 /// Counters as a source would show them.

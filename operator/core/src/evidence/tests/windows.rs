@@ -1,5 +1,6 @@
 //! Windows, resets, gaps and data states.
 
+use super::support::report;
 use super::support::*;
 use crate::evidence::*;
 

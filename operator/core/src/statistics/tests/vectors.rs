@@ -5,9 +5,10 @@ use crate::statistics::bet::{
     Burst, Counts, Tolerance, ln_factor, ln_factor_one_sample, multipliers, upper_bound,
 };
 use crate::statistics::bursts;
-use crate::statistics::engine::{Asked, STOP, Signal, guards};
+use crate::statistics::engine::{Asked, Signal, guards};
 use crate::statistics::gate::Gate;
 use crate::statistics::guard::{Carried, Frozen, Guard, GuardState, Stand};
+use crate::statistics::joined::STOP;
 use crate::statistics::planner::{self, Onset, Step, Traffic};
 use crate::statistics::rows::{built_in, chain};
 use crate::statistics::stake::in_time;
