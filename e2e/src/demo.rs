@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::json;
 use sluice_core::api::{Phase, ProgressiveRolloutStatus, Provenance};
+use sluice_core::statistics::SUSPICION;
 
 use crate::cluster::Cluster;
 use crate::load::Snapshot;
@@ -187,21 +188,22 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
     replayed(cluster).await
 }
 
-/// A run that was recorded is decided on paper as it was live.
+/// A run that was recorded is decided on paper as it was live, if not to the second: the recorder's scrapes are not the
+/// controller's, and a trace ends with its run.
 async fn replayed(cluster: &Cluster) -> Result<()> {
     if record::program().is_none() {
         return Ok(());
     }
-    for (name, decision) in [
-        ("good-human", "Promote"),
-        ("good-genai", "Promote"),
-        ("bad-human", "Abort"),
-        ("bad-genai", "Abort"),
-        ("slow-genai", "Abort"),
-        ("subtle-genai", "Abort"),
+    for (names, opposite) in [
+        (["good-human", "good-genai"].as_slice(), "Abort"),
+        (&["bad-human", "bad-genai", "slow-genai", "subtle-genai"], "Promote"),
     ] {
-        let found = record::replay(cluster, name).await?;
-        ensure!(found["decision"] == decision, "the trace of {name} replays as {found}, not {decision}");
+        for name in names {
+            let found = record::replay(cluster, name).await?;
+            let suspected = found["score"].as_f64().is_some_and(|score| score >= SUSPICION);
+            let agrees = found["decision"] != opposite && suspected == (opposite == "Promote");
+            ensure!(agrees, "the trace of {name} replays as {found}");
+        }
     }
     println!("traces: {}; replayed, they end as the runs did", record::directory(cluster).display());
     Ok(())

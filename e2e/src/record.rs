@@ -55,6 +55,11 @@ pub async fn replay(cluster: &Cluster, namespace: &str) -> Result<Value> {
     command.args(["simulate", "-o", "json", "--policy"]).arg(&policy).arg("--trace").arg(&trace);
     let output = command.stdin(Stdio::null()).output().await.context("simulate")?;
     let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "simulate of {}: {}", trace.display(), String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "simulate of {}: {}",
+        trace.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_str(said.trim()).with_context(|| format!("simulate says {said}"))
 }

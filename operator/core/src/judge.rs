@@ -151,6 +151,7 @@ fn conclude(
         gate_open: evidence.gate_open,
         needs: needs.map_or_else(|| "waits for evidence".to_owned(), |hold| hold.message.clone()),
         healthy_seconds: evidence.healthy_seconds,
+        unseen_seconds: evidence.unseen_seconds,
         no_data,
         incident: state.incident_since.map(|since| (since, now)),
         share,

@@ -35,6 +35,8 @@ pub struct Verdict {
     pub healthy_seconds: f64,
     /// Since when a required guard has had no fresh data, and what it said.
     pub no_data: Option<(Timestamp, String)>,
+    /// Seconds of this step in which a required guard had no data.
+    pub unseen_seconds: i64,
     /// First and last evaluation of those in which stable itself failed, without a break up to now.
     pub incident: Option<(Timestamp, Timestamp)>,
     /// Requests that met the canary, and all requests, since the window of this step began.

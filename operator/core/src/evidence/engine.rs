@@ -134,6 +134,7 @@ pub fn observe(state: &mut GuardState, sample: &Sample, plan: &GuardPlan, incide
         state.cold = ColdCounts::default();
         state.weighed.begin_step();
         state.healthy_millis = 0;
+        state.step_no_data_millis = 0;
     }
     let pods = match &sample.outcome {
         Outcome::Counters(pods) => check(pods, plan, at).map(|()| pods),
@@ -150,6 +151,7 @@ pub fn observe(state: &mut GuardState, sample: &Sample, plan: &GuardPlan, incide
             state.good_windows = 0;
             state.quiet = None;
             state.no_data_millis = state.no_data_millis.saturating_add(since_seen);
+            state.step_no_data_millis = state.step_no_data_millis.saturating_add(since_seen);
         }
     }
 }

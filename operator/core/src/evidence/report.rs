@@ -112,6 +112,8 @@ pub struct GuardReport {
     pub quiet_since: Option<Timestamp>,
     /// Time without usable data, in seconds; three good windows in a row reset it.
     pub no_data_seconds: i64,
+    /// Seconds without usable data since the step began.
+    pub unseen_seconds: i64,
     /// Canary requests that the next weight needs.
     pub min_samples_needed: i64,
     /// Log of the odds for the canary over what the next weight needs, of the row that is furthest from it: 0 to 1; none
@@ -145,6 +147,8 @@ pub struct Evidence {
     pub healthy_seconds: f64,
     /// The longest time without data of the required guards, in seconds.
     pub no_data_seconds: i64,
+    /// Seconds without usable data since the step began: the most of all guards that decide.
+    pub unseen_seconds: i64,
     /// Share of requests that met the canary, from the guard with the most requests, in permille.
     pub observed_share_permille: Option<i32>,
     /// When a counted alert last fired: the step's window starts again after it.
@@ -214,6 +218,7 @@ pub fn report(state: &GuardState, plan: &GuardPlan, score: f64, now: Timestamp) 
         healthy_seconds: if this_step { state.healthy_millis as f64 / 1000.0 } else { 0.0 },
         quiet_since: state.quiet.filter(|q| q.until > q.since).map(|q| q.since),
         no_data_seconds: no_data / 1000,
+        unseen_seconds: if this_step { state.step_no_data_millis / 1000 } else { 0 },
         min_samples_needed: needed,
         gate_progress: (!plan.alone()).then(|| progress(state, plan, this_step)),
         burst_factor: phi,
@@ -378,6 +383,7 @@ pub fn combine(guards: Vec<GuardReport>, alerts: Vec<AlertReport>, joined: &Join
         holds,
         healthy_seconds: required().map(|g| g.healthy_seconds).min_by(f64::total_cmp).unwrap_or(0.0),
         no_data_seconds: required().map(|g| g.no_data_seconds).max().unwrap_or(0),
+        unseen_seconds: required().map(|g| g.unseen_seconds).max().unwrap_or(0),
         observed_share_permille: guards
             .iter()
             .max_by_key(|g| g.n_canary.saturating_add(g.n_stable))

@@ -121,6 +121,9 @@ pub struct GuardState {
     /// Milliseconds without usable data; reset by three good windows in a row.
     #[serde(default)]
     pub no_data_millis: i64,
+    /// Milliseconds without usable data since the step began.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub step_no_data_millis: i64,
     /// Good windows in a row, at most 3.
     #[serde(default)]
     pub good_windows: i32,
@@ -154,6 +157,10 @@ pub struct GuardState {
     #[serde(default, skip_serializing_if = "is_new")]
     #[schemars(schema_with = "opaque")]
     pub weighed: statistics::GuardState,
+}
+
+fn is_none_yet(millis: &i64) -> bool {
+    *millis == 0
 }
 
 fn is_new(state: &statistics::GuardState) -> bool {

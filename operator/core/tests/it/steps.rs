@@ -1,6 +1,7 @@
 //! Going forward: what a step waits for, for how long, and where each wait ends.
 
 use crate::support::{Scene, endpoint_slice, events, going_back, left, lines};
+use jiff::SignedDuration;
 use serde_json::json;
 use sluice_core::api::{Outcome, Provenance, Stage};
 use sluice_core::decide::Decision;
@@ -126,6 +127,31 @@ fn too_little_evidence_ends_as_not_proven() {
     assert_eq!(going_back(&scene.decide()), None);
     scene.later(1);
     assert_eq!(going_back(&scene.pass()), Some((Outcome::NotProven, "NotEnoughEvidence".to_owned())));
+}
+
+#[test]
+fn time_without_data_does_not_count_against_the_evidence() {
+    let mut scene = Scene::exposed();
+    scene.evidence(300.0, false);
+    let limit = i64::from(scene.run().plan.no_data_seconds);
+    scene.later(300);
+    // Away for as long as it may be, less a second.
+    let since = scene.now;
+    scene.later(limit - 1);
+    scene.verdict.no_data = Some((since, "Prometheus does not answer".to_owned()));
+    scene.verdict.unseen_seconds = limit - 1;
+    let decision = scene.pass();
+    assert_eq!((waits(&decision), left(&scene, &decision)), ("NoData".to_owned(), 1));
+    // It is known to a second only: what is said stays.
+    scene.verdict.no_data = Some((since + SignedDuration::from_secs(1), "still not".to_owned()));
+    assert_eq!(left(&scene, &scene.decide()), 1);
+    scene.verdict.no_data = None;
+    let decision = scene.pass();
+    assert_eq!((waits(&decision), left(&scene, &decision)), ("Baking".to_owned(), 600 * 5 - 300));
+    scene.later(600 * 5 - 301);
+    assert_eq!(going_back(&scene.decide()), None);
+    scene.later(1);
+    assert_eq!(going_back(&scene.pass()), Some((Outcome::NotProven, "Baking".to_owned())));
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(super) fn may_rise(d: &mut Draft<'_>, run: &mut Run, bake_seconds: i32) -> b
         return true;
     };
     let since = run.resumed_at.map_or(run.stage_since, |resumed| resumed.max(run.stage_since));
-    holds_until(d, run, since, bake_seconds, reason, message);
+    holds_until(d, run, since, step_seconds(bake_seconds), reason, message);
     false
 }
 
@@ -53,11 +53,10 @@ fn holds_until(
     d: &mut Draft<'_>,
     run: &mut Run,
     since: jiff::Timestamp,
-    bake_seconds: i32,
+    wall: i32,
     reason: &'static str,
     message: String,
 ) {
-    let wall = step_seconds(bake_seconds);
     if d.passed(since, wall) {
         let message = format!("{message}; the step was not passed within {wall} s");
         d.go_back(run, Outcome::NotProven, reason, message);
@@ -68,11 +67,23 @@ fn holds_until(
     }
     let mut deadline = d.after(since, wall);
     let mut message = message;
+    if let Some((gone, _)) = d.input.verdict.no_data.as_ref().filter(|_| reason == NO_DATA) {
+        deadline = steady(d, d.after(*gone, run.plan.no_data_seconds));
+    }
     if let Some(incident) = stop::incident_deadline(d, run).filter(|_| reason == SHARED_INCIDENT) {
         message.push_str("; returns to stable after 10 min of it without a break");
         deadline = deadline.min(incident);
     }
     d.wait(reason, message, Some(deadline));
+}
+
+/// The deadline of a wait for data, as it was said before: it is known to a second or so, and what moves to and fro would be
+/// written again and again.
+fn steady(d: &Draft<'_>, deadline: jiff::Timestamp) -> jiff::Timestamp {
+    let before = d.input.rollout.status.as_ref().and_then(|status| status.waiting.as_ref());
+    let said = before.filter(|waiting| waiting.reason == NO_DATA).and_then(|waiting| waiting.deadline);
+    let near = |said: &jiff::Timestamp| (said.as_second() - deadline.as_second()).abs() <= 2;
+    said.filter(near).unwrap_or(deadline)
 }
 
 /// Whether a person has to act first.
@@ -116,9 +127,11 @@ pub(super) fn may_advance(d: &mut Draft<'_>, run: &mut Run, bake_seconds: i32) -
         Some((reason, message)) if baked || reason != NOT_ENOUGH => (reason, message),
         _ => ("Baking", format!("observes at this weight, {healthy:.0} of {bake_seconds} healthy seconds")),
     };
-    // Time that a person took does not count against the evidence.
+    // Time that a person took does not count against the evidence; nor does time without data, which has a deadline of its
+    // own.
     let since = run.resumed_at.map_or(settled_at, |resumed| resumed.max(settled_at));
-    holds_until(d, run, since, bake_seconds, reason, message);
+    let unseen = if current { i32::try_from(verdict.unseen_seconds).unwrap_or(i32::MAX) } else { 0 };
+    holds_until(d, run, since, step_seconds(bake_seconds).saturating_add(unseen), reason, message);
     false
 }
 
