@@ -8,7 +8,7 @@ use crate::api::{AlertGuard, Counted, Guard, GuardAction, GuardStatus, Plan, Run
 use crate::evidence::{
     Alert, AlertPlan, AlertReport, Arm, DEAD_PATH, EvidenceState, GuardPlan, GuardReport, HoldReason,
     KnownAlert, Outcome, Poll, Sample, combine, first_firing, is_ahead, is_incident, known_alerts, observe,
-    observe_alerts, path_is_alive, report, report_alerts,
+    observe_alerts, path_is_alive, report, report_alerts, stable_too,
 };
 use crate::statistics::{self, Asked, Joined, Place, Row, Signal, join};
 use crate::verdict::{AlertsAtRest, Verdict, Why};
@@ -153,6 +153,7 @@ fn conclude(
         healthy_seconds: evidence.healthy_seconds,
         unseen_seconds: evidence.unseen_seconds,
         no_data,
+        stable_too: plans.iter().find_map(|plan| stable_too(state.guard(&plan.name)?, plan)),
         incident: state.incident_since.map(|since| (since, now)),
         share,
         quiet: evaluation.quiet.map(|quiet| (quiet.from, quiet.to)),
@@ -292,13 +293,17 @@ fn guard_plans(run: &Run, state: &EvidenceState, interval_seconds: i32) -> Vec<G
     // An alert taints what was counted while it fired.
     let tainted = state.alerts.iter().filter_map(|alert| alert.tainted_at).max();
     let window_start = settled.map(|at| tainted.map_or(at, |tainted| at.max(tainted)));
+    let returned = back_since(run);
+    // From then on the canary has nothing.
+    let weight = run.weight.filter(|_| returned.is_none()).map_or(0, |weight| weight.percent);
     let now = |weighed: Weighed<'_>| GuardPlan {
         min_samples: run.plan.min_samples,
-        weight: run.weight.map_or(0, |weight| weight.percent),
+        weight,
         next_weight: next,
         step: run.step,
         window_start,
         watch: run.stage == Stage::Watching,
+        returned,
         ..weighed.at_rest(interval_seconds)
     };
     weighed(&run.plan).into_iter().map(now).collect()
@@ -319,9 +324,16 @@ impl Weighed<'_> {
             step: 0,
             window_start: None,
             watch: false,
+            returned: None,
             scrape_seconds: interval_seconds,
         }
     }
+}
+
+/// Since when stable is judged again, by itself: proxies had time to follow.
+fn back_since(run: &Run) -> Option<Timestamp> {
+    let back = run.going_back.as_ref().filter(|back| back.judges_stable)?;
+    back.back_at?.checked_add(SignedDuration::from_secs(i64::from(run.plan.settle_seconds.max(0)))).ok()
 }
 
 /// The rows that a plan plays; the built-in ones for a plan that was made before it named them.

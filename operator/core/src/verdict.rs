@@ -39,6 +39,9 @@ pub struct Verdict {
     pub unseen_seconds: i64,
     /// First and last evaluation of those in which stable itself failed, without a break up to now.
     pub incident: Option<(Timestamp, Timestamp)>,
+    /// Once stable has the traffic back from a revision that was judged without it: that stable does what the revision was
+    /// held against, in words.
+    pub stable_too: Option<String>,
     /// Requests that met the canary, and all requests, since the window of this step began.
     pub share: Option<(f64, f64)>,
     /// First and newest scrape between which no request reached the canary, if known.

@@ -29,6 +29,8 @@ pub struct Judge {
     met: BTreeMap<String, Timestamp>,
     /// Since when an alert fires that is no revision's fault.
     pub incident: Option<Timestamp>,
+    /// Whether what every revision depends on fails: stable does too, once it serves alone again.
+    pub dependency_fails: bool,
     /// Runs that an alert was fired for.
     pub alerted: BTreeSet<String>,
     /// Gates that were open, by run and step: what promotion must be able to show.
@@ -125,6 +127,11 @@ impl Judge {
                 (since.max(settled.unwrap_or(since)), "Prometheus does not answer".to_owned())
             }),
             quiet,
+            stable_too: run
+                .going_back
+                .as_ref()
+                .filter(|back| self.dependency_fails && back.judges_stable && back.back_at.is_some())
+                .map(|_| "stable fails 5 % of its requests".to_owned()),
             ..Verdict::default()
         }
     }

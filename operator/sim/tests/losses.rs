@@ -197,7 +197,11 @@ fn a_route_that_names_the_canary_service_alone_is_led_back_to_stable() {
             if stage == Stage::Watching {
                 world.happen(Event::TurnBad);
             }
-            let over = world.tick_until(180, |world| world.run().is_none());
+            let home = world.tick_until(180, |world| images_behind(world, CANARY) == ["web:good-1"]);
+            assert!(home, "{stage:?}: traffic is not back\n{}", world.story());
+            // At weight 100 stable is judged for five minutes before the revision is blamed.
+            let seconds = if stage == Stage::Watching { 180 + 305 } else { 180 };
+            let over = world.tick_until(seconds, |world| world.run().is_none());
             assert!(over, "{stage:?}: the run never ends\n{}", world.story());
             let status = world.status();
             assert_eq!(status.history[0].reason, reason, "{stage:?}\n{}", world.story());

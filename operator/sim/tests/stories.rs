@@ -69,6 +69,22 @@ fn a_fault_in_the_watched_period_is_reverted() {
 }
 
 #[test]
+fn a_dependency_that_fails_in_the_watched_period_blames_nobody() {
+    let mut world = shipping("web:late-8");
+    world.judge.dependency_fails = true;
+    ends(&mut world, Phase::NotProven);
+    last_run(&world, Outcome::NotProven, "SharedIncident");
+    assert_eq!(stable(&world), "web:good-1");
+    assert!(world.status().quarantine.is_empty());
+    world.judge.dependency_fails = false;
+    world.happen(Event::Request(Verb::Retry));
+    // The judge knows this revision by now: it does not get as far again.
+    ends(&mut world, Phase::Rejected);
+    last_run(&world, Outcome::Rejected, "GuardTripped");
+    assert_eq!(world.status().run_count, 2);
+}
+
+#[test]
 fn an_alert_rejects_though_metrics_look_fine() {
     let mut world = shipping("web:good-2");
     reach(&mut world, Stage::Stepping, 1);

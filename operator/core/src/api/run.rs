@@ -336,6 +336,10 @@ pub struct GoingBack {
     /// When it was decided.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub since: Timestamp,
+    /// Whether stable is judged for five minutes once it has the traffic back, before the revision is blamed: at weight 100
+    /// it was judged without a stable beside it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub judges_stable: bool,
     /// When all routes were seen at weight 0 and accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]

@@ -4,16 +4,17 @@
 //! plan; the rest is tidied once weight 0 is verified.
 
 use crate::action::Lane;
-use crate::api::{EndedRun, HeldRevision, Outcome, Run};
+use crate::api::{EndedRun, GoingBack, HeldRevision, Outcome, Run};
 use crate::digest;
 use crate::limits::pods_for;
 use crate::render::{self, Role};
-use crate::view::{HeldMark, Workload};
+use crate::view::{HeldMark, Workload, shorten};
 
-use super::draft::Draft;
+use super::draft::{Draft, MESSAGE_LIMIT};
 use super::forward::{apex_selector, canary_set, changed_set};
 use super::leave;
 use super::promote::{empty_canary_service, end, unmark, unpin};
+use super::stop::SHARED_INCIDENT;
 use super::traffic::{self, Weights};
 
 /// Proxies may lag behind an acknowledgement by their own throttle: never scale down sooner, in seconds.
@@ -22,6 +23,10 @@ const SHORTEST_SETTLE_SECONDS: i32 = 5;
 const ENDPOINT_SECONDS: i32 = 10;
 /// How long a revert waits for the old revision to be at full size, in seconds.
 const CAPACITY_SECONDS: i32 = 120;
+/// How long stable is judged once it has the traffic back, in seconds.
+const BLAME_SECONDS: i32 = 300;
+/// How long the first evaluation after a restart may take, in seconds.
+const FIRST_LOOK_SECONDS: i32 = 60;
 
 /// One pass on the way back.
 pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
@@ -93,7 +98,48 @@ pub(super) fn step(d: &mut Draft<'_>, mut run: Run) {
         d.status.run = Some(run);
         return;
     }
+    if blame_waits(d, &run, back_at, workload) {
+        d.status.run = Some(run);
+        return;
+    }
     conclude(d, run, workload);
+}
+
+/// Whether stable, that has the traffic back, is still judged. Everything is in order by now; only the word on the
+/// revision waits, and not for longer than it matters.
+fn blame_waits(d: &mut Draft<'_>, run: &Run, back_at: jiff::Timestamp, workload: &Workload) -> bool {
+    let judged = run.going_back.as_ref().is_some_and(|back| back.judges_stable);
+    if !judged || leave::leaving(d) || workload.digest != run.canary.digest {
+        return false;
+    }
+    let from = d.after(back_at, run.plan.settle_seconds);
+    // After a restart the first evaluation says what was counted before.
+    let told = d.input.verdict.run_id == run.id;
+    let seconds = if told { BLAME_SECONDS } else { BLAME_SECONDS + FIRST_LOOK_SECONDS };
+    if d.passed(from, seconds) {
+        return false;
+    }
+    let message = "traffic is back; stable is judged by itself before the revision is blamed, since nothing was beside it";
+    let deadline = d.after(from, BLAME_SECONDS);
+    d.wait("JudgingStable", message, Some(deadline));
+    true
+}
+
+/// The outcome, its reason and a sentence: not the revision's fault when stable does the same without it.
+fn verdict_on(d: &Draft<'_>, run: &Run, back: &GoingBack) -> (Outcome, String, String) {
+    let told = d
+        .input
+        .verdict
+        .stable_too
+        .as_ref()
+        .filter(|_| back.judges_stable && d.input.verdict.run_id == run.id);
+    match told {
+        Some(what) => {
+            let message = shorten(&format!("{what}; before that: {}", back.message), MESSAGE_LIMIT);
+            (Outcome::NotProven, SHARED_INCIDENT.to_owned(), message)
+        }
+        None => (back.outcome, back.reason.clone(), back.message.clone()),
+    }
 }
 
 /// A person freed the Deployment, or deleted it and created another of its name: the native controller rolls what the
@@ -412,19 +458,20 @@ fn conclude(d: &mut Draft<'_>, run: Run, workload: &Workload) {
         return;
     };
     let (digest_tried, run_id) = (run.canary.digest.clone(), run.id.clone());
+    let (outcome, reason, message) = verdict_on(d, &run, &back);
     d.status.stable = Some(run.stable.clone());
     d.status.stable_commit.clone_from(&run.stable.commit);
     let ended = EndedRun {
         run_id,
-        outcome: back.outcome,
-        reason: back.reason.clone(),
-        message: back.message.clone(),
+        outcome,
+        reason: reason.clone(),
+        message: message.clone(),
         change_digest: digest::of(&d.spec.change),
     };
     let provenance = run.plan.provenance;
-    end(d, run, back.outcome, &back.reason, back.message.clone());
+    end(d, run, outcome, &reason, message);
     let still_held = workload.digest == digest_tried;
-    let blocked = matches!(back.outcome, Outcome::Rejected | Outcome::Reverted | Outcome::NotProven);
+    let blocked = matches!(outcome, Outcome::Rejected | Outcome::Reverted | Outcome::NotProven);
     d.status.held = (still_held && workload.held.is_some()).then(|| HeldRevision {
         digest: digest_tried,
         since: d.now,

@@ -198,6 +198,7 @@ impl<'a> Draft<'a> {
             reason: reason.to_owned(),
             message,
             since: self.now,
+            judges_stable: false,
             back_at: None,
             verified_at: None,
         });

@@ -90,6 +90,7 @@ pub(super) fn judge(d: &mut Draft<'_>, mut run: Run) {
             reason: why.reason,
             message: why.message,
             since: d.now,
+            judges_stable: false,
             back_at: None,
             verified_at: None,
         });

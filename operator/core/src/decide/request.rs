@@ -113,6 +113,7 @@ fn observed(d: &Draft<'_>, run: &mut Run, verb: Verb) -> Answer {
                     tripped.unwrap_or_default()
                 ),
                 since: d.now,
+                judges_stable: false,
                 back_at: None,
                 verified_at: None,
             });

@@ -11,6 +11,8 @@ use super::back;
 use super::draft::Draft;
 use super::traffic;
 
+/// Reason of returns for counted requests.
+const GUARD_TRIPPED: &str = "GuardTripped";
 /// Reason of holds and returns while stable fails as well.
 pub(super) const SHARED_INCIDENT: &str = "SharedIncident";
 
@@ -29,13 +31,17 @@ pub(super) fn reasons(d: &mut Draft<'_>, run: &mut Run) {
         return;
     }
     if let Some((outcome, reason)) = traffic::abort_mark(run, d.seen) {
+        let alone = judged_alone(run, &reason);
         d.go_back(run, outcome, &reason, "it was already going back when the controller restarted");
+        judge_stable(run, alone);
         return;
     }
     if d.input.verdict.run_id == run.id
         && let Some(why) = d.input.verdict.abort.clone()
     {
+        let alone = judged_alone(run, &why.reason);
         d.go_back(run, Outcome::Rejected, &why.reason, why.message);
+        judge_stable(run, alone);
         return;
     }
     crashing(d, run);
@@ -50,6 +56,19 @@ pub(super) fn reasons(d: &mut Draft<'_>, run: &mut Run) {
     }
     if matches!(run.stage, Stage::Preparing | Stage::Stepping) {
         stable_short(d, run);
+    }
+}
+
+/// Whether a guard judged it at weight 100, where no stable beside it tells a fault of the change from one of something it
+/// depends on.
+fn judged_alone(run: &Run, reason: &str) -> bool {
+    let alone = run.released || run.weight.is_some_and(|weight| weight.percent >= 100);
+    alone && run.kind == RunKind::Canary && reason == GUARD_TRIPPED
+}
+
+fn judge_stable(run: &mut Run, alone: bool) {
+    if let Some(back) = &mut run.going_back {
+        back.judges_stable |= alone;
     }
 }
 

@@ -55,6 +55,8 @@ pub struct GuardPlan {
     pub window_start: Option<Timestamp>,
     /// The watched period after promotion.
     pub watch: bool,
+    /// Since when stable has the traffic back from a revision that was judged without it.
+    pub returned: Option<Timestamp>,
     /// Scrape interval of the source in seconds.
     pub scrape_seconds: i32,
 }
@@ -277,6 +279,9 @@ fn take_in(state: &mut GuardState, pods: &[PodCounters], plan: &GuardPlan, incid
         by_pod: plan.by_pod,
         pods: (present(pods, Arm::Canary), present(pods, Arm::Stable)),
     };
+    if plan.returned.is_some_and(|since| last >= since) {
+        state.returned.add(total(&cells.stable));
+    }
     if !in_step {
         // Stable's failures teach what is normal, whether or not the canary's count.
         if concurrent {
@@ -312,6 +317,20 @@ fn present(pods: &[PodCounters], arm: Arm) -> usize {
 /// Whether the gates of a run stand still at `now` because of what this guard shows.
 pub fn is_incident(state: &GuardState, plan: &GuardPlan, now: Timestamp) -> bool {
     plan.action != GuardAction::Observe && shared_incident(state, plan, now).is_some()
+}
+
+/// What stable itself does now that it has the traffic back, in words, if that is what the canary was held against.
+pub fn stable_too(state: &GuardState, plan: &GuardPlan) -> Option<String> {
+    let stable = state.returned.get();
+    let bound =
+        state.weighed.beyond_too(&plan.judged, stable).filter(|_| plan.action == GuardAction::Abort)?;
+    Some(format!(
+        "{}: stable fails {} of {:.0} requests since it has the traffic back, more than the {} that the revision was held against",
+        plan.name,
+        percent(stable.rate()),
+        stable.n,
+        percent(bound)
+    ))
 }
 
 /// An incident that both arms share: not the canary's fault, but nothing moves up while it lasts.

@@ -22,7 +22,7 @@ pub use alerts::{
 };
 pub use classify::{CODE_LABELS, Class, CodePoint, by_code, classify};
 pub use counts::{Arm, PodCounters, Point, Trouble, join};
-pub use engine::{GuardPlan, Outcome, Sample, is_incident, observe};
+pub use engine::{GuardPlan, Outcome, Sample, is_incident, observe, stable_too};
 pub use matcher::{Matchers, check_matchers};
 pub use report::{Evidence, GuardReport, Hold, HoldReason, Reason, combine, last_five_minutes, report};
 pub use source::{Alert, AlertStatus, Poll, Silence, SourceState};

@@ -139,6 +139,9 @@ pub struct GuardState {
     /// Requests in that time that don't count, since they met pods that were cold.
     #[serde(default, skip_serializing_if = "ColdCounts::is_none")]
     pub cold: ColdCounts,
+    /// Stable's requests since it has the traffic back from a revision that was judged without it.
+    #[serde(default, skip_serializing_if = "ArmCounts::is_none")]
+    pub returned: ArmCounts,
     /// Counters at the start of the next window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
@@ -227,6 +230,10 @@ pub struct ArmCounts {
 }
 
 impl ArmCounts {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
     pub(super) fn get(self) -> Counts {
         Counts::new(self.n, self.x)
     }

@@ -7,6 +7,7 @@ use super::bet::{Burst, Counts, Tolerance, ln_factor, ln_factor_one_sample, uppe
 use super::bursts::{Bursts, UNSEEN_CV, pod_spread, widen};
 use super::cell::{Window, total, total_gate};
 use super::gate::Gate;
+use super::joined::SUSPICION;
 use super::process::{MAX_WEALTH, Process};
 use super::rows::Row;
 use super::stake::{placed, placed_by_watch};
@@ -423,6 +424,18 @@ impl GuardState {
         });
         // The user's limit goes on at weight 100, where no stable can contradict it.
         watched.map(|(_, state)| state.watch.sum() + if keyed { 0.0 } else { state.limit.sum() }).sum()
+    }
+
+    /// Whether stable, that has all traffic again, is itself beyond what the canary was held against at weight 100: the
+    /// bound that was. None while it is not, or the canary was not held against any.
+    pub fn beyond_too(&self, guard: &Guard, stable: Counts) -> Option<f64> {
+        let absolute = guard.rows.last()?.tolerance.absolute;
+        let by_record: f64 = self.rows.iter().map(|row| row.watch.sum()).sum();
+        let by_limit = self.limit_score();
+        let record = self.watch_bound.map(|bound| (bound + absolute).min(1.0));
+        let bound = if by_limit > by_record { guard.limit } else { record }?;
+        let against = by_record + by_limit >= SUSPICION;
+        (against && stable.x >= INCIDENT_FAILURES && stable.rate() > bound).then_some(bound)
     }
 
     /// Whether the first `rows` rows have positive evidence for `next`.

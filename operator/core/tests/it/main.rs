@@ -6,6 +6,7 @@ mod support;
 mod aborts;
 mod attended;
 mod beside;
+mod blame;
 mod carried;
 mod crd;
 mod freed;

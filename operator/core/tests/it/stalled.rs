@@ -101,6 +101,7 @@ pub fn ended(outcome: Outcome, reason: &str, message: &str) -> Scene {
             reason: reason.to_owned(),
             message: message.to_owned(),
             since: now,
+            judges_stable: false,
             back_at: Some(now),
             verified_at: Some(now),
         });

@@ -81,6 +81,7 @@ fn the_record_tells_the_provenance_that_was_in_force_at_the_end() {
             reason: "NoData".to_owned(),
             message: "no fresh data".to_owned(),
             since: now,
+            judges_stable: false,
             back_at: Some(now),
             verified_at: Some(now),
         });

@@ -56,14 +56,15 @@ pub struct Arms<'a> {
 }
 
 impl<'a> Arms<'a> {
-    /// Those of a run. They stay the same: after promotion both Services lead to the new revision.
+    /// Those of a run. They stay the same: after promotion both Services lead to the new revision, until the run has gone
+    /// back and weight 0 was verified.
     pub fn of(namespace: &'a str, run: &'a Run) -> Self {
         Self {
             namespace,
             stable: &run.stable.replica_set,
             canary: Some(&run.canary.replica_set),
             routes: &run.plan.routes,
-            promoted: run.released,
+            promoted: run.released && run.going_back.as_ref().is_none_or(|back| back.verified_at.is_none()),
             stable_service: &run.plan.stable_service,
             canary_service: &run.plan.canary_service,
         }

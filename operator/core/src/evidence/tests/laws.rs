@@ -159,7 +159,7 @@ proptest! {
         }
         let plan = GuardPlan {
             name: String::new(), action: GuardAction::Hold, judged, by_pod: watch, min_samples, weight, next_weight, step,
-            window_start: live.map(time), watch, scrape_seconds, warmup: 100.0,
+            window_start: live.map(time), watch, scrape_seconds, warmup: 100.0, returned: None,
         };
         let mut state = GuardState::default();
         for (i, (at, now)) in times.into_iter().enumerate() {

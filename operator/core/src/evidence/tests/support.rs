@@ -32,6 +32,7 @@ pub fn plan() -> GuardPlan {
         step: 0,
         window_start: Some(t(0)),
         watch: false,
+        returned: None,
         scrape_seconds: 15,
     }
 }
