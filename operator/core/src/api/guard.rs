@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::MetricGuard;
+
 /// What a guard does when it trips.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GuardAction {
@@ -15,27 +17,63 @@ pub enum GuardAction {
     Observe,
 }
 
-/// One guard. Exactly one of `errorRatio`, `latency` and `alert` is set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+/// One guard. Exactly one of `errorRatio`, `latency`, `alert` and `metric` is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", from = "Written")]
 pub struct Guard {
+    /// Unique in the rollout.
+    pub name: String,
+    /// What to do when it trips; written or not, it is known here.
+    pub action: GuardAction,
+    /// Failed requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_ratio: Option<ErrorRatioGuard>,
+    /// Slow requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyGuard>,
+    /// Alerts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alert: Option<AlertGuard>,
+    /// A value of a person's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<MetricGuard>,
+}
+
+/// A guard as people write it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Written {
     /// Name of the guard, unique in the rollout, at most 63 characters; it appears in events, status and metrics.
     #[schemars(length(min = 1, max = 63))]
-    pub name: String,
+    name: String,
     /// What to do when the guard trips. Abort: return all traffic to stable and reject the revision. Hold: keep the
-    /// weight where it is until the guard is clear again. Observe: report it only. Default Abort.
-    #[serde(default)]
-    pub action: GuardAction,
+    /// weight where it is until the guard is clear again. Observe: report it only. Default Abort, and for metric Hold:
+    /// nothing bounds how often a value leaves its range by chance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "GuardAction")]
+    action: Option<GuardAction>,
     /// Share of failed requests: canary against the concurrent stable, and against an absolute limit. Not together
-    /// with latency or alert.
+    /// with another kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error_ratio: Option<ErrorRatioGuard>,
-    /// Share of slow requests: canary against the concurrent stable. Not together with errorRatio or alert.
+    error_ratio: Option<ErrorRatioGuard>,
+    /// Share of slow requests: canary against the concurrent stable. Not together with another kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub latency: Option<LatencyGuard>,
-    /// Alerts that fire in Alertmanager. Not together with errorRatio or latency.
+    latency: Option<LatencyGuard>,
+    /// Alerts that fire in Alertmanager. Not together with another kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alert: Option<AlertGuard>,
+    alert: Option<AlertGuard>,
+    /// A value that a PromQL expression yields, and the range that it should stay in. Not together with another kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metric: Option<MetricGuard>,
+}
+
+impl From<Written> for Guard {
+    /// What is not written depends on the kind.
+    fn from(written: Written) -> Self {
+        let Written { name, action, error_ratio, latency, alert, metric } = written;
+        let default = if metric.is_some() { GuardAction::Hold } else { GuardAction::Abort };
+        Self { name, action: action.unwrap_or(default), error_ratio, latency, alert, metric }
+    }
 }
 
 /// Where the request counts of an error ratio come from.
@@ -119,7 +157,7 @@ impl Counted<'_> {
 }
 
 impl Guard {
-    /// What it counts; none for one that watches alerts.
+    /// What it counts; none for one that watches alerts or a value.
     pub fn counted(&self) -> Option<Counted<'_>> {
         let errors = self.error_ratio.as_ref().map(Counted::Errors);
         errors.or_else(|| self.latency.as_ref().map(Counted::Latency))

@@ -1,13 +1,14 @@
-//! Built-in queries: which PromQL to ask for failed or slow requests, and how its answer becomes counters.
+//! Queries: which PromQL to ask for failed or slow requests, and how its answer becomes counters; and people's own.
 //!
 //! Raw counters of both arms are read in one query at one time and subtracted in the core. The same query
 //! brings the time of the newest sample and the scrape targets behind each counter, so that both come from the
 //! same evaluation: a target that is scraped twice would be counted twice.
 //!
-//! `pods`, `latency` and `traefik` are what can be asked; `parts` reads the two halves of an answer, `promql` writes
+//! `pods`, `latency`, `traefik` and `metric` are what can be asked; `parts` reads the two halves of an answer, `promql` writes
 //! names and conditions.
 
 mod latency;
+mod metric;
 mod parts;
 mod pods;
 mod promql;
@@ -22,6 +23,7 @@ use tracing::warn;
 
 use crate::prometheus::{Prometheus, Series};
 pub use latency::{DEFAULT_HISTOGRAM, LatencyQuery};
+pub use metric::{MetricQuery, look};
 pub use pods::{DEFAULT_METRIC, PodsQuery};
 pub use traefik::TraefikQuery;
 

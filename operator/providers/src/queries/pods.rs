@@ -39,6 +39,11 @@ pub struct PodsQuery {
     pub created: BTreeMap<String, Timestamp>,
 }
 
+/// What the names of a ReplicaSet's pods begin with. Kubernetes cuts long names to make room for its five characters.
+pub(super) fn pod_base(replica_set: &str) -> String {
+    format!("{replica_set}-").chars().take(MAX_POD_BASE).collect()
+}
+
 impl PodsQuery {
     pub(super) fn metric(&self) -> &str {
         self.metric.as_deref().unwrap_or(DEFAULT_METRIC)
@@ -97,9 +102,7 @@ impl PodsQuery {
         let mut bases = BTreeMap::new();
         for (names, arm) in [(&self.stable, Arm::Stable), (&self.canary, Arm::Canary)] {
             for name in names {
-                // Kubernetes cuts long names to make room for its five characters.
-                let base: String = format!("{name}-").chars().take(MAX_POD_BASE).collect();
-                if bases.insert(base, arm).is_some_and(|other| other != arm) {
+                if bases.insert(pod_base(name), arm).is_some_and(|other| other != arm) {
                     return Err(invalid(format!(
                         "the names of stable's and the canary's pods begin alike, since ReplicaSet {name} has more \
                          than {} characters: use source Traefik, or a shorter Deployment name",
