@@ -84,6 +84,12 @@ pub enum RatioSource {
     Pods,
     /// Traefik's counters for the two Services of the route.
     Traefik,
+    /// Envoy's counters of clusters that are named after the two Services.
+    Envoy,
+    /// Istio's counters for the two Services, as those who send requests report them.
+    Istio,
+    /// The counters of Linkerd's proxies beside the pods.
+    Linkerd,
 }
 
 /// Failed requests as a share of all requests. Failed: codes 5xx and 0; 499 is not counted at all.
@@ -91,19 +97,25 @@ pub enum RatioSource {
 #[serde(rename_all = "camelCase")]
 pub struct ErrorRatioGuard {
     /// Where the counts come from. Pods: counters that the pods export themselves, told apart by the label `pod`.
-    /// Traefik: Traefik's counters for the two Services of the route. Default Pods.
+    /// Traefik: Traefik's counters for the two Services of the route. Envoy: `envoy_cluster_upstream_rq` of clusters that
+    /// are named after the two Services, alone or with the namespace. Istio: `istio_requests_total` of the two Services, as
+    /// gateways and sidecars that send requests report them. Linkerd: `response_total` of the proxies beside the pods.
+    /// Default Pods.
     #[serde(default)]
     pub source: RatioSource,
-    /// Name of the counter of requests, for source Pods, at most 200 characters. Default `http_requests_total`.
+    /// Name of the counter of requests, for source Pods, at most 200 characters. Default whichever the pods have of
+    /// `http_requests_total`, `http_server_requests_total`, `http_requests_received_total`,
+    /// `http_server_requests_seconds_count`, `http_server_request_duration_seconds_count` and
+    /// `http_request_duration_seconds_count`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200), regex(pattern = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
     pub metric: Option<String>,
-    /// Label of that counter that holds the HTTP status code, at most 100 characters. Default the first of `code`,
-    /// `status` and `status_code` that the series have.
+    /// Label of that counter that holds the HTTP status code, for source Pods, at most 100 characters. Default the first of
+    /// `code`, `status`, `status_code`, `http_response_status_code` and `http_status_code` that the series have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100), regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$"))]
     pub code_label: Option<String>,
-    /// PromQL label matchers (without braces) added to the built-in query, for source Pods, such as
+    /// PromQL label matchers (without braces) added to the built-in query, for all sources but Traefik, such as
     /// `job="checkout",path!="/healthz"`, at most 500 characters. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
@@ -125,8 +137,8 @@ pub struct LatencyGuard {
     /// must be at or above it, and one at or below.
     #[schemars(range(min = 1, max = 3_600_000))]
     pub slo_milliseconds: i32,
-    /// Name of the histogram in seconds, without `_bucket`, at most 200 characters. Default
-    /// `http_request_duration_seconds`.
+    /// Name of the histogram in seconds, without `_bucket`, at most 200 characters. Default whichever the pods have of
+    /// `http_request_duration_seconds`, `http_server_requests_seconds` and `http_server_request_duration_seconds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200), regex(pattern = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
     pub metric: Option<String>,
@@ -150,7 +162,7 @@ impl Counted<'_> {
     /// Whether the source tells pods apart.
     pub fn by_pod(&self) -> bool {
         match self {
-            Self::Errors(ratio) => ratio.source == RatioSource::Pods,
+            Self::Errors(ratio) => matches!(ratio.source, RatioSource::Pods | RatioSource::Linkerd),
             Self::Latency(_) => true,
         }
     }
