@@ -6,9 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{AlertGuard, Counted, Guard, GuardAction, GuardStatus, Plan, Run, Stage};
 use crate::evidence::{
-    Alert, AlertPlan, AlertReport, Arm, DEAD_PATH, EvidenceState, GuardPlan, GuardReport, HoldReason,
-    KnownAlert, Outcome, Poll, Sample, combine, first_firing, is_ahead, is_incident, known_alerts, observe,
-    observe_alerts, path_is_alive, report, report_alerts, stable_too,
+    Alert, AlertPlan, AlertReport, Arm, DEAD_PATH, EvidenceState, GaugeLook, GaugePlan, GaugeReport,
+    GuardPlan, GuardReport, HoldReason, KnownAlert, Outcome, Poll, Sample, combine, first_firing, is_ahead,
+    is_incident, known_alerts, observe, observe_alerts, observe_gauge, path_is_alive, report, report_alerts,
+    report_gauge, stable_too, with_gauges,
 };
 use crate::statistics::{self, Asked, Joined, Place, Row, Signal, join};
 use crate::verdict::{AlertsAtRest, Verdict, Why};
@@ -56,6 +57,8 @@ pub struct Evaluation<'a> {
     pub history: &'a [(String, Sample)],
     /// One sample per counting guard, by name.
     pub samples: &'a [(String, Sample)],
+    /// One look per guard on a value, by name.
+    pub gauges: &'a [(String, GaugeLook)],
     /// The alerts, when a guard watches them.
     pub poll: Option<&'a Poll>,
     /// Requests that reach the canary.
@@ -106,7 +109,13 @@ pub fn judge(evaluation: &Evaluation<'_>, state: &mut EvidenceState) -> Verdict 
             observe_alerts(state.alert_mut(&plan.name), poll, plan, evaluation.now);
         }
     }
-    conclude(evaluation, state, &plans, &alert_plans)
+    let gauge_plans = GaugePlan::all(run, evaluation.interval_seconds);
+    for (name, look) in evaluation.gauges {
+        if let Some(plan) = gauge_plans.iter().find(|plan| plan.name == *name) {
+            observe_gauge(state.gauge_mut(name), look, plan, evaluation.now);
+        }
+    }
+    conclude(evaluation, state, &plans, &alert_plans, &gauge_plans)
 }
 
 fn conclude(
@@ -114,6 +123,7 @@ fn conclude(
     state: &mut EvidenceState,
     plans: &[GuardPlan],
     alert_plans: &[AlertPlan],
+    gauge_plans: &[GaugePlan],
 ) -> Verdict {
     let (run, now) = (evaluation.run, evaluation.now);
     let joined = joined(plans, state);
@@ -125,9 +135,12 @@ fn conclude(
         .collect();
     let alerts: Vec<AlertReport> =
         alert_plans.iter().map(|plan| report_alerts(state.alert_mut(&plan.name), plan, now)).collect();
-    let statuses = reports.iter().map(guard_status).chain(alerts.iter().map(alert_status)).collect();
+    let gauges: Vec<GaugeReport> =
+        gauge_plans.iter().map(|plan| report_gauge(state.gauge_mut(&plan.name), plan, now)).collect();
+    let statuses = reports.iter().map(guard_status).chain(alerts.iter().map(alert_status));
+    let statuses = statuses.chain(gauges.iter().map(gauge_status)).collect();
     let share = reports.iter().map(|guard| guard.met).max_by(|a, b| a.1.total_cmp(&b.1));
-    let evidence = combine(reports, alerts, &joined);
+    let evidence = with_gauges(combine(reports, alerts, &joined), &gauges);
     let no_data = evidence.holds.iter().find(|hold| hold.reason == HoldReason::NoData).map(|hold| {
         let since = now.checked_sub(SignedDuration::from_secs(evidence.no_data_seconds)).unwrap_or(now);
         (since, hold.message.clone())
@@ -380,9 +393,18 @@ fn guard_status(guard: &GuardReport) -> GuardStatus {
 }
 
 fn alert_status(alert: &AlertReport) -> GuardStatus {
+    uncounted(&alert.name, alert.state.as_str(), &alert.message)
+}
+
+fn gauge_status(gauge: &GaugeReport) -> GuardStatus {
+    uncounted(&gauge.name, gauge.state, &gauge.message)
+}
+
+/// Of a guard without counts and score.
+fn uncounted(name: &str, state: &str, message: &str) -> GuardStatus {
     GuardStatus {
-        name: alert.name.clone(),
-        state: alert.state.as_str().to_owned(),
+        name: name.to_owned(),
+        state: state.to_owned(),
         score_permille: None,
         canary_requests: None,
         canary_failed: None,
@@ -391,7 +413,7 @@ fn alert_status(alert: &AlertReport) -> GuardStatus {
         needed_requests: None,
         gate_permille: None,
         burst_permille: None,
-        message: alert.message.clone(),
+        message: message.to_owned(),
     }
 }
 
@@ -531,6 +553,7 @@ mod tests {
                 run: &run,
                 history,
                 samples: &samples,
+                gauges: &[],
                 poll,
                 quiet,
                 interval_seconds: 15,
@@ -554,6 +577,7 @@ mod tests {
                 run: &run,
                 history: &[],
                 samples: &samples,
+                gauges: &[],
                 poll: None,
                 quiet: None,
                 interval_seconds: 15,

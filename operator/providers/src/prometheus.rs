@@ -162,7 +162,7 @@ impl Prometheus {
     fn refused(&self, promql: &str, error: &str) -> Failure {
         // The reason first: messages are cut at their end.
         Failure::Refused(format!(
-            "{} refuses the query: {error}; correct metric, codeLabel or matchers of the guard; the query: {}",
+            "{} refuses the query: {error}; correct query, metric, codeLabel or matchers of the guard; the query: {}",
             self.address,
             excerpt(promql, 300)
         ))
@@ -389,7 +389,7 @@ mod tests {
                 400,
                 syntax,
                 QueryError,
-                r#"refuses the query: 1:5: parse error: unexpected ")"; correct metric, codeLabel or matchers of the guard; the query: sum by (pod) (x)"#,
+                r#"refuses the query: 1:5: parse error: unexpected ")"; correct query, metric, codeLabel or matchers of the guard; the query: sum by (pod) (x)"#,
             ),
             (
                 422,

@@ -123,8 +123,8 @@ fn guards() -> Vec<Guard> {
         name: name.to_owned(),
         action: GuardAction::Abort,
         error_ratio,
-        latency: None,
         alert,
+        ..Guard::default()
     };
     let matcher = AlertMatcher { label: "app".to_owned(), op: MatchOp::Equal, value: NAME.to_owned() };
     let alert = AlertGuard { matchers: vec![matcher], min_firing_seconds: 0, watchdog: Vec::new() };

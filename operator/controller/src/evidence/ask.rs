@@ -8,10 +8,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use sluice_core::api::{Counted, Guard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, Run};
-use sluice_core::evidence::{DataState, Outcome, Poll, Sample, Trouble};
+use sluice_core::api::{
+    Counted, Guard, MetricGuard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, Run,
+};
+use sluice_core::evidence::{DataState, GaugeLook, Outcome, Poll, Sample, Trouble};
 use sluice_providers::auth::SecretData;
-use sluice_providers::queries::{Arms, RatioQuery, ask, history};
+use sluice_providers::prometheus::{Prometheus, not_configured};
+use sluice_providers::queries::{Arms, MetricQuery, RatioQuery, ask, history, look};
 use sluice_providers::{ProviderKey, Providers};
 
 use crate::client::bounded;
@@ -104,16 +107,9 @@ impl Asker<'_> {
             history: Vec::new(),
             now: Sample { at: Timestamp::now(), outcome: Outcome::Trouble(trouble) },
         };
-        let Some((namespace, config)) = choose(self.ctx, self.key, self.rollout, Kind::Prometheus) else {
-            return trouble(sluice_providers::prometheus::not_configured());
-        };
-        let secret = match self.secret(&namespace, &config).await {
-            Ok(secret) => secret,
-            Err(message) => return trouble(Trouble::new(DataState::QueryError, message)),
-        };
-        let prometheus = match self.providers.prometheus(&namespace, &config, &secret) {
+        let prometheus = match self.prometheus().await {
             Ok(prometheus) => prometheus,
-            Err(error) => return trouble(error.into()),
+            Err(error) => return trouble(error),
         };
         let query = RatioQuery::new(&Arms::of(&self.key.namespace, run), counted, created);
         let seconds = self.ctx.config.evaluation_interval_seconds;
@@ -126,6 +122,28 @@ impl Asker<'_> {
             false => Vec::new(),
         };
         Counters { history, now: ask(&prometheus, &query, Timestamp::now()).await }
+    }
+
+    /// The value that a guard of a person's own watches.
+    pub async fn value(&self, run: &Run, metric: &MetricGuard) -> GaugeLook {
+        let at = Timestamp::now();
+        let query = match MetricQuery::new(&Arms::of(&self.key.namespace, run), metric) {
+            Ok(query) => query,
+            Err(trouble) => return GaugeLook { at, answer: Err(trouble) },
+        };
+        match self.prometheus().await {
+            Ok(prometheus) => look(&prometheus, &query, Timestamp::now()).await,
+            Err(trouble) => GaugeLook { at, answer: Err(trouble) },
+        }
+    }
+
+    /// The Prometheus that the rollout asks.
+    async fn prometheus(&self) -> Result<Arc<Prometheus>, Trouble> {
+        let chosen = choose(self.ctx, self.key, self.rollout, Kind::Prometheus);
+        let (namespace, config) = chosen.ok_or_else(not_configured)?;
+        let secret = self.secret(&namespace, &config).await;
+        let secret = secret.map_err(|message| Trouble::new(DataState::QueryError, message))?;
+        Ok(self.providers.prometheus(&namespace, &config, &secret)?)
     }
 
     /// When the pods of a run were created, if a guard counts by pod.

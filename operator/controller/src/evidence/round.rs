@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use sluice_core::api::{ProgressiveRollout, Run};
 use sluice_core::config::Config;
-use sluice_core::evidence::Poll;
+use sluice_core::evidence::{GaugeLook, Poll};
 use sluice_core::judge::{Evaluation, Quiet, at_rest, judge};
 use sluice_providers::Providers;
 use tracing::debug;
@@ -52,6 +52,8 @@ enum Source {
     Alerts,
     /// By the guard's name.
     Counters(String),
+    /// Likewise.
+    Value(String),
 }
 
 /// The questions under way.
@@ -88,6 +90,7 @@ impl Drop for Underway<'_> {
 enum Answer {
     Alerts(Arc<Poll>),
     Counters(String, Counters),
+    Value(String, GaugeLook),
 }
 
 /// Asks every source that is free, and judges what comes back as it comes.
@@ -130,7 +133,14 @@ pub(super) async fn look(
         };
         Some(question.boxed())
     });
-    let asked = poll.into_iter().chain(samples).collect();
+    let values = guards.iter().filter_map(|guard| {
+        let metric = guard.metric.as_ref()?;
+        let underway = asking.begin(&subject, Source::Value(guard.name.clone()))?;
+        let question =
+            async move { (underway, Answer::Value(guard.name.clone(), asker.value(run, metric).await)) };
+        Some(question.boxed())
+    });
+    let asked = poll.into_iter().chain(samples).chain(values).collect();
     as_they_come(asked, |answers| {
         // What is under way ends with this scope: no source is asked again before its answer is judged.
         let judged = take_in(ctx, &subject, |known, rollout| {
@@ -173,7 +183,7 @@ fn take_in(
 
 /// Judges a run anew with these answers.
 fn judged(config: &Config, run: &Run, mut entry: Entry, answers: &[(Underway<'_>, Answer)]) -> Entry {
-    let (mut poll, mut samples, mut history) = (None, Vec::new(), Vec::new());
+    let (mut poll, mut samples, mut history, mut gauges) = (None, Vec::new(), Vec::new(), Vec::new());
     for (_, answer) in answers {
         match answer {
             Answer::Alerts(answer) => poll = Some(&**answer),
@@ -181,6 +191,7 @@ fn judged(config: &Config, run: &Run, mut entry: Entry, answers: &[(Underway<'_>
                 history.extend(counted.history.iter().map(|sample| (name.clone(), sample.clone())));
                 samples.push((name.clone(), counted.now.clone()));
             }
+            Answer::Value(name, look) => gauges.push((name.clone(), look.clone())),
         }
     }
     let counts = run.plan.guards.iter().find(|guard| guard.error_ratio.is_some()).map(|guard| &guard.name);
@@ -191,6 +202,7 @@ fn judged(config: &Config, run: &Run, mut entry: Entry, answers: &[(Underway<'_>
         run,
         history: &history,
         samples: &samples,
+        gauges: &gauges,
         poll,
         quiet: entry.quiet,
         interval_seconds: config.evaluation_interval_seconds,

@@ -61,7 +61,7 @@ impl Told {
     }
 
     /// A Prometheus that saw 10,000 more requests at each question, 1,000 of them at the canary, and none fail. It knows
-    /// nothing of the time before.
+    /// nothing of the time before. A person's own query for a queue yields 9.
     async fn prometheus(self: Arc<Self>) -> String {
         let answer = move |Query(query): Query<HashMap<String, String>>| async move {
             let number = self.question().await;
@@ -72,7 +72,10 @@ impl Told {
                 let newest = json!({"sluice_part": "newest", "pod": pod, "job": "j", "instance": pod});
                 [series(count, requests.to_string()), series(newest, at.clone())]
             };
-            let result = [pod("web-1-aaaaa", 9000 * number), pod("web-2-bbbbb", 1000 * number)].concat();
+            let result = match query["query"].contains("queue{") {
+                true => vec![series(json!({"sluice_part": "canary"}), "9".to_owned())],
+                false => [pod("web-1-aaaaa", 9000 * number), pod("web-2-bbbbb", 1000 * number)].concat(),
+            };
             Json(json!({"status": "success", "data": {"resultType": "vector", "result": result}}))
         };
         let before =
@@ -296,4 +299,21 @@ async fn an_answer_from_before_a_run_does_not_replace_its_verdict() {
     let verdict = app.verdict(&ctx);
     assert_eq!(verdict.run_id, "1-a");
     assert!(verdict.quiet.is_some(), "what was counted is lost");
+}
+
+#[tokio::test]
+async fn a_value_of_a_persons_own_is_asked_for_once_and_holds() {
+    let mut app = App::new("web").await;
+    let metric = json!({"query": "max(queue{pod=~\"$pods\"})", "max": "5"});
+    let guards = app.object["status"]["run"]["plan"]["guards"].as_array_mut().unwrap();
+    guards.push(json!({"name": "queue", "metric": metric}));
+    let (ctx, _queue) = controller(&[&app]).await;
+    look(&ctx, &unheard(), &Asking::default(), &app.key, &app.rollout()).await;
+    assert_eq!(app.asked().0, 2, "once for each guard");
+    let verdict = app.verdict(&ctx);
+    let queue = verdict.guards.iter().find(|guard| guard.name == "queue").unwrap();
+    assert_eq!((queue.state.as_str(), queue.score_permille), ("OutOfRange", None));
+    assert!(queue.message.contains("queue: canary 9 is above max 5"), "{}", queue.message);
+    assert!(verdict.holds.iter().any(|why| why.reason == "GaugeOutOfRange"), "{:?}", verdict.holds);
+    assert_eq!(verdict.abort, None, "it only holds, unless it is told otherwise");
 }

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::MetricGuard;
+
 /// What a guard does when it trips.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GuardAction {
@@ -15,27 +17,63 @@ pub enum GuardAction {
     Observe,
 }
 
-/// One guard. Exactly one of `errorRatio`, `latency` and `alert` is set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+/// One guard. Exactly one of `errorRatio`, `latency`, `alert` and `metric` is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", from = "Written")]
 pub struct Guard {
+    /// Unique in the rollout.
+    pub name: String,
+    /// What to do when it trips; written or not, it is known here.
+    pub action: GuardAction,
+    /// Failed requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_ratio: Option<ErrorRatioGuard>,
+    /// Slow requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyGuard>,
+    /// Alerts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alert: Option<AlertGuard>,
+    /// A value of a person's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<MetricGuard>,
+}
+
+/// A guard as people write it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Written {
     /// Name of the guard, unique in the rollout, at most 63 characters; it appears in events, status and metrics.
     #[schemars(length(min = 1, max = 63))]
-    pub name: String,
+    name: String,
     /// What to do when the guard trips. Abort: return all traffic to stable and reject the revision. Hold: keep the
-    /// weight where it is until the guard is clear again. Observe: report it only. Default Abort.
-    #[serde(default)]
-    pub action: GuardAction,
+    /// weight where it is until the guard is clear again. Observe: report it only. Default Abort, and for metric Hold:
+    /// nothing bounds how often a value leaves its range by chance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "GuardAction")]
+    action: Option<GuardAction>,
     /// Share of failed requests: canary against the concurrent stable, and against an absolute limit. Not together
-    /// with latency or alert.
+    /// with another kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error_ratio: Option<ErrorRatioGuard>,
-    /// Share of slow requests: canary against the concurrent stable. Not together with errorRatio or alert.
+    error_ratio: Option<ErrorRatioGuard>,
+    /// Share of slow requests: canary against the concurrent stable. Not together with another kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub latency: Option<LatencyGuard>,
-    /// Alerts that fire in Alertmanager. Not together with errorRatio or latency.
+    latency: Option<LatencyGuard>,
+    /// Alerts that fire in Alertmanager. Not together with another kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alert: Option<AlertGuard>,
+    alert: Option<AlertGuard>,
+    /// A value that a PromQL expression yields, and the range that it should stay in. Not together with another kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metric: Option<MetricGuard>,
+}
+
+impl From<Written> for Guard {
+    /// What is not written depends on the kind.
+    fn from(written: Written) -> Self {
+        let Written { name, action, error_ratio, latency, alert, metric } = written;
+        let default = if metric.is_some() { GuardAction::Hold } else { GuardAction::Abort };
+        Self { name, action: action.unwrap_or(default), error_ratio, latency, alert, metric }
+    }
 }
 
 /// Where the request counts of an error ratio come from.
@@ -46,6 +84,12 @@ pub enum RatioSource {
     Pods,
     /// Traefik's counters for the two Services of the route.
     Traefik,
+    /// Envoy's counters of clusters that are named after the two Services.
+    Envoy,
+    /// Istio's counters for the two Services, as those who send requests report them.
+    Istio,
+    /// The counters of Linkerd's proxies beside the pods.
+    Linkerd,
 }
 
 /// Failed requests as a share of all requests. Failed: codes 5xx and 0; 499 is not counted at all.
@@ -53,19 +97,25 @@ pub enum RatioSource {
 #[serde(rename_all = "camelCase")]
 pub struct ErrorRatioGuard {
     /// Where the counts come from. Pods: counters that the pods export themselves, told apart by the label `pod`.
-    /// Traefik: Traefik's counters for the two Services of the route. Default Pods.
+    /// Traefik: Traefik's counters for the two Services of the route. Envoy: `envoy_cluster_upstream_rq` of clusters that
+    /// are named after the two Services, alone or with the namespace. Istio: `istio_requests_total` of the two Services, as
+    /// gateways and sidecars that send requests report them. Linkerd: `response_total` of the proxies beside the pods.
+    /// Default Pods.
     #[serde(default)]
     pub source: RatioSource,
-    /// Name of the counter of requests, for source Pods, at most 200 characters. Default `http_requests_total`.
+    /// Name of the counter of requests, for source Pods, at most 200 characters. Default whichever the pods have of
+    /// `http_requests_total`, `http_server_requests_total`, `http_requests_received_total`,
+    /// `http_server_requests_seconds_count`, `http_server_request_duration_seconds_count` and
+    /// `http_request_duration_seconds_count`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200), regex(pattern = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
     pub metric: Option<String>,
-    /// Label of that counter that holds the HTTP status code, at most 100 characters. Default the first of `code`,
-    /// `status` and `status_code` that the series have.
+    /// Label of that counter that holds the HTTP status code, for source Pods, at most 100 characters. Default the first of
+    /// `code`, `status`, `status_code`, `http_response_status_code` and `http_status_code` that the series have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100), regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$"))]
     pub code_label: Option<String>,
-    /// PromQL label matchers (without braces) added to the built-in query, for source Pods, such as
+    /// PromQL label matchers (without braces) added to the built-in query, for all sources but Traefik, such as
     /// `job="checkout",path!="/healthz"`, at most 500 characters. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
@@ -97,8 +147,8 @@ pub struct LatencyGuard {
     /// must be at or above it, and one at or below.
     #[schemars(range(min = 1, max = 3_600_000))]
     pub slo_milliseconds: i32,
-    /// Name of the histogram in seconds, without `_bucket`, at most 200 characters. Default
-    /// `http_request_duration_seconds`.
+    /// Name of the histogram in seconds, without `_bucket`, at most 200 characters. Default whichever the pods have of
+    /// `http_request_duration_seconds`, `http_server_requests_seconds` and `http_server_request_duration_seconds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200), regex(pattern = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
     pub metric: Option<String>,
@@ -128,7 +178,7 @@ impl Counted<'_> {
     /// Whether the source tells pods apart.
     pub fn by_pod(&self) -> bool {
         match self {
-            Self::Errors(ratio) => ratio.source == RatioSource::Pods,
+            Self::Errors(ratio) => matches!(ratio.source, RatioSource::Pods | RatioSource::Linkerd),
             Self::Latency(_) => true,
         }
     }
@@ -143,7 +193,7 @@ impl Counted<'_> {
 }
 
 impl Guard {
-    /// What it counts; none for one that watches alerts.
+    /// What it counts; none for one that watches alerts or a value.
     pub fn counted(&self) -> Option<Counted<'_>> {
         let errors = self.error_ratio.as_ref().map(Counted::Errors);
         errors.or_else(|| self.latency.as_ref().map(Counted::Latency))

@@ -6,6 +6,7 @@
 mod change;
 mod condition;
 mod guard;
+mod metric;
 mod provider;
 mod request;
 mod rollout;
@@ -18,6 +19,7 @@ pub use guard::{
     AlertGuard, AlertMatcher, Counted, ErrorRatioGuard, Guard, GuardAction, LatencyGuard, MatchOp,
     RatioSource,
 };
+pub use metric::{MetricGuard, Quantity};
 pub use provider::{Header, PROVIDER_SECRET, ProviderConfig};
 pub use request::{Request, Verb};
 pub use rollout::{

@@ -347,7 +347,8 @@ pub struct GuardStatus {
     /// Name of the guard.
     pub name: String,
     /// Ok, or the reason why it has no say: NoData, NotANumber, Stale, MultipleSeries, QueryError,
-    /// ProviderDown; for alerts Clear, Firing, PreExisting, Silenced, SourceMissing.
+    /// ProviderDown; for alerts Clear, Firing, PreExisting, Silenced, SourceMissing; for a metric InRange or OutOfRange
+    /// instead of Ok.
     pub state: String,
     /// Score in thousandths; the run is aborted at 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 
 /// Labels in which a status code is looked for, in this order, unless people name one.
-pub const CODE_LABELS: [&str; 3] = ["code", "status", "status_code"];
+pub const CODE_LABELS: [&str; 5] =
+    ["code", "status", "status_code", "http_response_status_code", "http_status_code"];
 
 /// What one request adds to the counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Weighs the evidence of a run: counted requests and firing alerts.
+//! Weighs the evidence of a run: counted requests, firing alerts and values out of range.
 //!
 //! `observe` takes in one sample of one guard, `report` says what it means, `combine` joins all guards. All
 //! are pure and total: the clock is an argument, and no input panics. What is bounded and what is not:
@@ -8,10 +8,12 @@ pub mod alerts;
 pub mod classify;
 pub mod counts;
 pub mod engine;
+pub mod gauge;
 pub mod matcher;
 pub mod report;
 pub mod source;
 pub mod state;
+pub mod template;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,9 @@ pub use alerts::{
 pub use classify::{CODE_LABELS, Class, CodePoint, by_code, classify};
 pub use counts::{Arm, PodCounters, Point, Trouble, join};
 pub use engine::{GuardPlan, Outcome, Sample, is_incident, observe, stable_too};
+pub use gauge::{
+    GaugeLook, GaugePlan, GaugeReport, GaugeState, GaugeValues, observe_gauge, report_gauge, with_gauges,
+};
 pub use matcher::{Matchers, check_matchers};
 pub use report::{Evidence, GuardReport, Hold, HoldReason, Reason, combine, last_five_minutes, report};
 pub use source::{Alert, AlertStatus, Poll, Silence, SourceState};

@@ -36,6 +36,8 @@ pub enum HoldReason {
     AlertSilenced,
     /// The alerts can't be read.
     AlertSourceMissing,
+    /// A value is out of its range.
+    GaugeOutOfRange,
 }
 
 impl HoldReason {
@@ -52,6 +54,7 @@ impl HoldReason {
             Self::PreExistingAlert => "PreExistingAlert",
             Self::AlertSilenced => "AlertSilenced",
             Self::AlertSourceMissing => "AlertSourceMissing",
+            Self::GaugeOutOfRange => "GaugeOutOfRange",
         }
     }
 }
@@ -395,18 +398,19 @@ pub fn combine(guards: Vec<GuardReport>, alerts: Vec<AlertReport>, joined: &Join
 }
 
 /// Gravest first; a lack of requests, which passes by itself, last.
-fn severity(reason: HoldReason) -> u8 {
+pub(super) fn severity(reason: HoldReason) -> u8 {
     match reason {
         HoldReason::GuardTripped => 0,
         HoldReason::AlertFiring => 1,
         HoldReason::NoData => 2,
         HoldReason::AlertSourceMissing => 3,
         HoldReason::SharedIncident => 4,
-        HoldReason::AlertSilenced => 5,
-        HoldReason::PreExistingAlert => 6,
-        HoldReason::Suspicion => 7,
-        HoldReason::NoGuard => 8,
-        HoldReason::NotEnoughEvidence => 9,
+        HoldReason::GaugeOutOfRange => 5,
+        HoldReason::AlertSilenced => 6,
+        HoldReason::PreExistingAlert => 7,
+        HoldReason::Suspicion => 8,
+        HoldReason::NoGuard => 9,
+        HoldReason::NotEnoughEvidence => 10,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::alerts::AlertGuardState;
 use super::counts::Arm;
+use super::gauge::GaugeState;
 use crate::statistics::{self, Counts};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -60,6 +61,9 @@ pub struct EvidenceState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub incident_since: Option<Timestamp>,
+    /// Guards that watch a value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gauges: Vec<GaugeState>,
 }
 
 impl EvidenceState {
@@ -90,6 +94,18 @@ impl EvidenceState {
             }
         };
         &mut self.alerts[i]
+    }
+
+    /// State of a guard on a value, new if it has none.
+    pub fn gauge_mut(&mut self, name: &str) -> &mut GaugeState {
+        let i = match self.gauges.iter().position(|g| g.name == name) {
+            Some(i) => i,
+            None => {
+                self.gauges.push(GaugeState { name: name.into(), ..GaugeState::default() });
+                self.gauges.len() - 1
+            }
+        };
+        &mut self.gauges[i]
     }
 
     /// State of an alert guard.

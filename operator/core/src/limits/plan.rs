@@ -43,8 +43,7 @@ pub fn default_guards() -> Vec<Guard> {
         name: "error-rate".to_owned(),
         action: GuardAction::Abort,
         error_ratio: Some(ErrorRatioGuard::default()),
-        latency: None,
-        alert: None,
+        ..Guard::default()
     }]
 }
 

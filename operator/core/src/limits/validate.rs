@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::api::{Counted, Guard, GuardAction, ProgressiveRolloutSpec, ProviderConfig};
+use crate::api::{Counted, Guard, GuardAction, MetricGuard, ProgressiveRolloutSpec, ProviderConfig};
 use crate::config::Config;
-use crate::evidence::check_matchers;
+use crate::evidence::{check_matchers, template};
 use crate::limits::{schedule, table_problem};
 
 /// Problems of a spec, in the order of its fields.
@@ -69,9 +69,17 @@ fn guard_problems(field: &str, guards: &[Guard]) -> Vec<String> {
         if !names.insert(name) {
             found.push(format!("{field} has two guards named {name}: give each a name of its own"));
         }
-        let kinds = [guard.error_ratio.is_some(), guard.latency.is_some(), guard.alert.is_some()];
+        let kinds = [
+            guard.error_ratio.is_some(),
+            guard.latency.is_some(),
+            guard.alert.is_some(),
+            guard.metric.is_some(),
+        ];
         if kinds.into_iter().filter(|set| *set).count() != 1 {
-            found.push(format!("{field}[{name}]: set exactly one of errorRatio, latency and alert"));
+            found.push(format!("{field}[{name}]: set exactly one of errorRatio, latency, alert and metric"));
+        }
+        if let Some(problem) = guard.metric.as_ref().and_then(metric_problem) {
+            found.push(format!("{field}[{name}].metric.{problem}"));
         }
         if let Some(counted) = guard.counted() {
             found.extend(warmup_problem(&counted).map(|problem| format!("{field}[{name}].{problem}")));
@@ -87,7 +95,7 @@ fn guard_problems(field: &str, guards: &[Guard]) -> Vec<String> {
     let judges = guards.iter().any(|g| g.error_ratio.is_some() && g.action == GuardAction::Abort);
     if !guards.is_empty() && !judges {
         found.push(format!(
-            "{field}: at least one errorRatio guard with action Abort is needed, since alerts alone can't show that a canary is good"
+            "{field}: at least one errorRatio guard with action Abort is needed, since alerts and values alone can't show that a canary is good"
         ));
     }
     found
@@ -110,6 +118,57 @@ fn warmup_problem(counted: &Counted<'_>) -> Option<String> {
     })
 }
 
+/// Longest query of a person, in characters.
+const LONGEST_QUERY: usize = 2000;
+
+/// What is wrong with a guard on a value, from the field on.
+fn metric_problem(metric: &MetricGuard) -> Option<String> {
+    let MetricGuard { query, min, max, min_ratio, max_ratio, for_seconds } = metric;
+    let length = query.chars().count();
+    if query.trim().is_empty() || length > LONGEST_QUERY {
+        return Some(format!(
+            "query has {length} characters: write PromQL of 1 to {LONGEST_QUERY} characters"
+        ));
+    }
+    if let Some(name) = template::unknown(query) {
+        let known = template::PLACEHOLDERS.map(|name| format!("${name}")).join(", ");
+        return Some(format!("query has ${name}, which is no placeholder: write one of {known}"));
+    }
+    if [min, max, min_ratio, max_ratio].into_iter().all(Option::is_none) {
+        return Some("query has no range: set at least one of min, max, minRatio and maxRatio".to_owned());
+    }
+    let limits = [("min", min), ("max", max), ("minRatio", min_ratio), ("maxRatio", max_ratio)];
+    for (field, limit) in limits {
+        let value = limit.as_ref().map(|limit| (limit.text(), limit.value()));
+        match value {
+            Some((text, None)) => {
+                return Some(format!("{field} {text:?}: write a quantity such as 5, 0.5, 500m or 900Mi"));
+            }
+            Some((text, Some(value))) if field.ends_with("Ratio") && value <= 0.0 => {
+                return Some(format!("{field} {text}: write a number above 0"));
+            }
+            _ => {}
+        }
+    }
+    for [(from, low), (to, high)] in [[limits[0], limits[1]], [limits[2], limits[3]]] {
+        if let (Some(low), Some(high)) = (low, high)
+            && low.value() > high.value()
+        {
+            return Some(format!("{from} {} is above {to} {}: write a range", low.text(), high.text()));
+        }
+    }
+    if metric.compares() && !template::tells_revisions_apart(query) {
+        return Some(
+            "query yields the same for both revisions, so a ratio says nothing: use $pods or $service in it"
+                .to_owned(),
+        );
+    }
+    if !(0..=3600).contains(for_seconds) {
+        return Some(format!("forSeconds {for_seconds}: write 0 to 3600"));
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,8 +179,7 @@ mod tests {
             name: name.to_owned(),
             action: GuardAction::Abort,
             error_ratio: Some(ErrorRatioGuard::default()),
-            latency: None,
-            alert: None,
+            ..Guard::default()
         }
     }
 
@@ -139,7 +197,7 @@ mod tests {
             (vec![Guard { error_ratio: None, ..ratio("a") }], "spec.guards[a]: set exactly one of"),
             (
                 vec![Guard { latency: Some(LatencyGuard::default()), ..ratio("a") }],
-                "spec.guards[a]: set exactly one of errorRatio, latency and alert",
+                "spec.guards[a]: set exactly one of errorRatio, latency, alert and metric",
             ),
             (
                 vec![ratio("a"), alert("(")],
@@ -177,6 +235,48 @@ mod tests {
         ] {
             assert_eq!(found(guard), [says]);
         }
+    }
+
+    #[test]
+    fn a_range_of_a_value_is_checked() {
+        let problem = |metric: serde_json::Value| {
+            let guard = serde_json::json!({"name": "queue", "metric": metric});
+            let guards = [ratio("a"), serde_json::from_value(guard).unwrap()];
+            guard_problems("spec.guards", &guards).join("; ")
+        };
+        let one = "max(queue{pod=~\"$pods\"})";
+        assert_eq!(problem(serde_json::json!({"query": one, "max": "5"})), "");
+        assert_eq!(
+            problem(serde_json::json!({"query": one, "min": "0.5", "max": "500m", "maxRatio": "2"})),
+            ""
+        );
+        for (metric, says) in [
+            (serde_json::json!({"query": " ", "max": "5"}), ".metric.query has 1 characters: write PromQL"),
+            (serde_json::json!({"query": "x".repeat(2001), "max": "5"}), "query has 2001 characters"),
+            (serde_json::json!({"query": one}), "set at least one of min, max, minRatio and maxRatio"),
+            (
+                serde_json::json!({"query": "x{a=\"$pod\"}", "max": "1"}),
+                "$pod, which is no placeholder: write one of",
+            ),
+            (serde_json::json!({"query": one, "min": "2", "max": "1.5"}), "min 2 is above max 1.5"),
+            (
+                serde_json::json!({"query": one, "minRatio": "2", "maxRatio": "1"}),
+                "minRatio 2 is above maxRatio 1",
+            ),
+            (serde_json::json!({"query": one, "maxRatio": "0"}), "maxRatio 0: write a number above 0"),
+            (serde_json::json!({"query": one, "max": "much"}), "max \"much\": write a quantity such as 5"),
+            (serde_json::json!({"query": "x", "maxRatio": "2"}), "use $pods or $service"),
+            (
+                serde_json::json!({"query": one, "max": "1", "forSeconds": 3601}),
+                "forSeconds 3601: write 0 to 3600",
+            ),
+        ] {
+            assert!(problem(metric).contains(says), "{says}");
+        }
+        let alone =
+            serde_json::json!({"name": "queue", "action": "Abort", "metric": {"query": one, "max": "5"}});
+        let alone: Guard = serde_json::from_value(alone).unwrap();
+        assert!(guard_problems("spec.guards", &[alone])[0].contains("at least one errorRatio guard"));
     }
 
     #[test]

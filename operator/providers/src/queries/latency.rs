@@ -4,12 +4,19 @@ use std::collections::BTreeMap;
 
 use sluice_core::evidence::{DataState, PodCounters, Trouble};
 
-use super::parts::{Key, combined, invalid};
+use super::parts::{Key, invalid};
 use super::pods::PodsQuery;
 use crate::{excerpt, prometheus::Series};
 
-/// Histogram of pods, without `_bucket`, unless the guard names another.
-pub const DEFAULT_HISTOGRAM: &str = "http_request_duration_seconds";
+/// Histograms of pods as common client libraries name them, without `_bucket`: any of them is found, unless the guard
+/// names one.
+pub const DEFAULT_HISTOGRAMS: [&str; 3] = [
+    "http_request_duration_seconds",
+    // Micrometer, with percentile histograms switched on: Spring Boot, Quarkus.
+    "http_server_requests_seconds",
+    // OpenTelemetry's conventions, and Ruby's client.
+    "http_server_request_duration_seconds",
+];
 
 /// Histograms that the pods export, by pod name and bound.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,16 +28,20 @@ pub struct LatencyQuery {
 }
 
 impl LatencyQuery {
+    /// Its name, for messages.
     pub(super) fn metric(&self) -> String {
-        format!("{}_bucket", self.pods.metric.as_deref().unwrap_or(DEFAULT_HISTOGRAM))
+        self.pods
+            .metric
+            .as_deref()
+            .map_or_else(|| "the histogram".to_owned(), |name| format!("{name}_bucket"))
     }
 
     pub(super) fn promql(&self) -> Result<String, Trouble> {
-        Ok(combined(&self.pods.selector(&self.metric())?, "pod", "le", "job, instance"))
+        self.pods.ask(&self.pods.metrics(&DEFAULT_HISTOGRAMS, "_bucket"), "le")
     }
 
     pub(super) fn counters(&self, series: &[Series]) -> Result<Vec<PodCounters>, Trouble> {
-        let parts = self.pods.parts(series)?;
+        let parts = self.pods.parts(series, |_| true)?;
         let mut pods: BTreeMap<&Key, Vec<(f64, f64)>> = BTreeMap::new();
         for (key, series) in &parts.counts {
             let le = match series.label("le") {

@@ -1,16 +1,19 @@
-//! Built-in queries: which PromQL to ask for failed or slow requests, and how its answer becomes counters.
+//! Queries: which PromQL to ask for failed or slow requests, and how its answer becomes counters; and people's own.
 //!
 //! Raw counters of both arms are read in one query at one time and subtracted in the core. The same query
 //! brings the time of the newest sample and the scrape targets behind each counter, so that both come from the
 //! same evaluation: a target that is scraped twice would be counted twice.
 //!
-//! `pods`, `latency` and `traefik` are what can be asked; `parts` reads the two halves of an answer, `promql` writes
+//! `pods`, `latency`, `traefik`, `proxy`, `linkerd` and `metric` are what can be asked; `parts` reads the two halves of an answer, `promql` writes
 //! names and conditions.
 
 mod latency;
+mod linkerd;
+mod metric;
 mod parts;
 mod pods;
 mod promql;
+mod proxy;
 mod traefik;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,8 +24,11 @@ use sluice_core::evidence::{DataState, Outcome, PodCounters, Sample, Trouble};
 use tracing::warn;
 
 use crate::prometheus::{Prometheus, Series};
-pub use latency::{DEFAULT_HISTOGRAM, LatencyQuery};
-pub use pods::{DEFAULT_METRIC, PodsQuery};
+pub use latency::{DEFAULT_HISTOGRAMS, LatencyQuery};
+pub use linkerd::LinkerdQuery;
+pub use metric::{MetricQuery, look};
+pub use pods::{DEFAULT_METRICS, PodsQuery};
+pub use proxy::{Proxy, ProxyQuery};
 pub use traefik::TraefikQuery;
 
 /// Where to count requests.
@@ -32,6 +38,10 @@ pub enum RatioQuery {
     Pods(PodsQuery),
     /// Traefik's counters of the two Services.
     Traefik(TraefikQuery),
+    /// Istio's or Envoy's counters of the two Services.
+    Proxy(ProxyQuery),
+    /// Counters of Linkerd's proxies beside the pods.
+    Linkerd(LinkerdQuery),
     /// Histograms that the pods export.
     Latency(LatencyQuery),
 }
@@ -175,21 +185,34 @@ impl RatioQuery {
                 matchers: matchers.clone(),
                 created: created.clone(),
             };
+        let proxy = |proxy, matchers: &Option<String>| ProxyQuery {
+            proxy,
+            namespace: arms.namespace.to_owned(),
+            promoted: arms.promoted,
+            stable_service: arms.stable_service.to_owned(),
+            canary_service: arms.canary_service.to_owned(),
+            matchers: matchers.clone(),
+        };
         match counted {
             Counted::Latency(latency) => Self::Latency(LatencyQuery {
                 pods: pods(&latency.metric, None, &latency.matchers),
                 slo_seconds: f64::from(latency.slo_milliseconds) / 1000.0,
             }),
-            Counted::Errors(ratio) if ratio.source == RatioSource::Pods => {
-                Self::Pods(pods(&ratio.metric, ratio.code_label.clone(), &ratio.matchers))
-            }
-            Counted::Errors(_) => Self::Traefik(TraefikQuery {
-                namespace: arms.namespace.to_owned(),
-                routes: arms.routes.iter().map(|route| route.name.clone()).collect(),
-                promoted: arms.promoted,
-                stable_service: arms.stable_service.to_owned(),
-                canary_service: arms.canary_service.to_owned(),
-            }),
+            Counted::Errors(ratio) => match ratio.source {
+                RatioSource::Pods => {
+                    Self::Pods(pods(&ratio.metric, ratio.code_label.clone(), &ratio.matchers))
+                }
+                RatioSource::Linkerd => Self::Linkerd(LinkerdQuery::new(pods(&None, None, &ratio.matchers))),
+                RatioSource::Istio => Self::Proxy(proxy(Proxy::Istio, &ratio.matchers)),
+                RatioSource::Envoy => Self::Proxy(proxy(Proxy::Envoy, &ratio.matchers)),
+                RatioSource::Traefik => Self::Traefik(TraefikQuery {
+                    namespace: arms.namespace.to_owned(),
+                    routes: arms.routes.iter().map(|route| route.name.clone()).collect(),
+                    promoted: arms.promoted,
+                    stable_service: arms.stable_service.to_owned(),
+                    canary_service: arms.canary_service.to_owned(),
+                }),
+            },
         }
     }
 
@@ -198,6 +221,8 @@ impl RatioQuery {
         match self {
             Self::Pods(query) => query.promql(),
             Self::Traefik(query) => query.promql(),
+            Self::Proxy(query) => query.promql(),
+            Self::Linkerd(query) => query.promql(),
             Self::Latency(query) => query.promql(),
         }
     }
@@ -207,6 +232,8 @@ impl RatioQuery {
         match self {
             Self::Pods(query) => query.counters(series),
             Self::Traefik(query) => query.counters(series),
+            Self::Proxy(query) => query.counters(series),
+            Self::Linkerd(query) => query.counters(series),
             Self::Latency(query) => query.counters(series),
         }
     }

@@ -10,6 +10,9 @@ use crate::{excerpt, prometheus::Series};
 /// Label that tells the two halves of an answer apart.
 pub(super) const PART: &str = "sluice_part";
 
+/// Label of the second half that names the metric, where several were asked for.
+pub(super) const METRIC: &str = "sluice_metric";
+
 /// Id and arm of a counter.
 pub(super) type Key = (String, Arm);
 /// Job and instance of a scrape target.
@@ -113,10 +116,36 @@ impl Points {
 
 /// Sums by id and code, and the time of the newest sample by id and scrape target, in one answer.
 pub(super) fn combined(selector: &str, id: &str, codes: &str, target: &str) -> String {
+    halves(selector, selector, id, codes, target)
+}
+
+/// The same, where `counted` is what `selector` selects with more labels.
+pub(super) fn halves(counted: &str, selector: &str, id: &str, codes: &str, target: &str) -> String {
     let part = |query: String, part: &str| format!(r#"label_replace({query}, "{PART}", "{part}", "", "")"#);
-    let counts = part(format!("sum by ({id}, {codes}) ({selector})"), "count");
+    let counts = part(format!("sum by ({id}, {codes}) ({counted})"), "count");
     let newest = part(format!("max by ({id}, {target}) (timestamp({selector}))"), "newest");
     format!("{counts} or {newest}")
+}
+
+/// As [`combined`], of whichever of several metrics there are. `conditions` are those of a selector, without braces.
+/// `timestamp` drops the name of its metric, and only reads samples of a selector as such: each is asked by itself.
+pub(super) fn combined_any(
+    metrics: &[String],
+    conditions: &str,
+    id: &str,
+    codes: &str,
+    target: &str,
+) -> String {
+    let names = metrics.join("|");
+    let mut query = format!(
+        r#"label_replace(sum by (__name__, {id}, {codes}) ({{__name__=~"{names}",{conditions}}}), "{PART}", "count", "", "")"#
+    );
+    for metric in metrics {
+        let newest = format!("max by ({id}, {target}) (timestamp({metric}{{{conditions}}}))");
+        let newest = format!(r#"label_replace({newest}, "{PART}", "newest", "", "")"#);
+        query.push_str(&format!(r#" or label_replace({newest}, "{METRIC}", "{metric}", "", "")"#));
+    }
+    query
 }
 
 pub(super) fn invalid(message: String) -> Trouble {

@@ -1,5 +1,8 @@
 //! Names, quotes and conditions in PromQL: what people write must not end the selector and go on as another query.
 
+use sluice_core::evidence::Trouble;
+
+use super::parts::invalid;
 use crate::excerpt;
 
 pub(super) fn is_metric_name(name: &str) -> bool {
@@ -32,6 +35,19 @@ pub(super) fn regex_escape(text: &str) -> String {
 pub(super) fn quote(text: &str) -> String {
     let escaped = text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
     format!("\"{escaped}\"")
+}
+
+/// What people add to a selector, if anything.
+pub(super) fn matchers_of(matchers: Option<&str>) -> Result<Option<&str>, Trouble> {
+    let Some(matchers) = matchers.map(str::trim).filter(|matchers| !matchers.is_empty()) else {
+        return Ok(None);
+    };
+    check_matchers(matchers).map_err(|problem| {
+        invalid(format!(
+            "matchers {matchers:?}: {problem}; write conditions such as job=\"checkout\",path!=\"/healthz\""
+        ))
+    })?;
+    Ok(Some(matchers.trim_end_matches(',')))
 }
 
 /// Checks `name="value",...`: a condition must not end the selector and go on as another query.

@@ -36,13 +36,14 @@ const CANARY: &str = "web-7f9c8d5b4a-x2y3z";
 
 #[test]
 fn pods_are_asked_in_one_query() {
+    let matchers = Some(r#"job="web", path!~"/health.*","#.into());
     let query =
-        RatioQuery::Pods(PodsQuery { matchers: Some(r#"job="web", path!~"/health.*","#.into()), ..pods() });
+        RatioQuery::Pods(PodsQuery { metric: Some("http_requests_total".into()), matchers, ..pods() });
     let selector = r#"http_requests_total{namespace="shop",pod=~"(web-6d4b75cb6d-|web-7f9c8d5b4a-)[a-z0-9]{5}",job="web", path!~"/health.*"}"#;
     assert_eq!(
         query.promql().expect("a query"),
         format!(
-            r#"label_replace(sum by (pod, code, status, status_code) ({selector}), "sluice_part", "count", "", "") or label_replace(max by (pod, job, instance) (timestamp({selector})), "sluice_part", "newest", "", "")"#
+            r#"label_replace(sum by (pod, code, status, status_code, http_response_status_code, http_status_code) ({selector}), "sluice_part", "count", "", "") or label_replace(max by (pod, job, instance) (timestamp({selector})), "sluice_part", "newest", "", "")"#
         )
     );
 }
@@ -68,7 +69,9 @@ fn histograms() -> Vec<Series> {
 
 #[test]
 fn slow_requests_are_asked_for_by_bound() {
-    let promql = RatioQuery::Latency(latency(0.5)).promql().expect("a query");
+    let metric = Some("http_request_duration_seconds".into());
+    let named = LatencyQuery { pods: PodsQuery { metric, ..pods() }, slo_seconds: 0.5 };
+    let promql = RatioQuery::Latency(named).promql().expect("a query");
     let selector = r#"http_request_duration_seconds_bucket{namespace="shop",pod=~"(web-6d4b75cb6d-|web-7f9c8d5b4a-)[a-z0-9]{5}"}"#;
     assert!(promql.starts_with(&format!("label_replace(sum by (pod, le) ({selector})")), "{promql}");
 }
@@ -357,4 +360,122 @@ fn traefik_scraped_by_two_jobs_is_named() {
 fn the_id_of_a_service_does_not_change_between_versions() {
     assert_eq!(fnv1a(""), 0x811c_9dc5);
     assert_eq!(fnv1a("foobar"), 0xbf9c_f968); // published test vector of FNV-1a, 32 bits
+}
+
+/// A count and the time of its newest sample, of one of the usual metrics.
+fn usual(pod: &str, metric: &str, (label, code): (&str, &str), value: f64) -> [Series; 2] {
+    let count = series(&[(PART, "count"), ("__name__", metric), ("pod", pod), (label, code)], value);
+    let mut newest = pod_newest(pod, "a", 1.0);
+    newest.labels.insert("sluice_metric".into(), metric.into());
+    [count, newest]
+}
+
+#[test]
+fn the_usual_metrics_are_asked_for_in_one_query() {
+    let promql = RatioQuery::Pods(pods()).promql().expect("a query");
+    let names = DEFAULT_METRICS.join("|");
+    let pods = r#"namespace="shop",pod=~"(web-6d4b75cb6d-|web-7f9c8d5b4a-)[a-z0-9]{5}""#;
+    let counts = format!(
+        r#"label_replace(sum by (__name__, pod, {}) ({{__name__=~"{names}",{pods}}}), "sluice_part", "count", "", "")"#,
+        CODE_LABELS.join(", ")
+    );
+    let newest = DEFAULT_METRICS.map(|name| {
+        format!(
+            r#" or label_replace(label_replace(max by (pod, job, instance) (timestamp({name}{{{pods}}})), "sluice_part", "newest", "", ""), "sluice_metric", "{name}", "", "")"#
+        )
+    });
+    assert_eq!(promql, counts + &newest.concat());
+    let promql = RatioQuery::Latency(latency(0.5)).promql().expect("a query");
+    assert!(promql.contains("timestamp(http_server_requests_seconds_bucket{"), "{promql}");
+}
+
+#[test]
+fn each_usual_metric_is_counted_by_its_own_label() {
+    for (metric, label) in [
+        ("http_requests_total", "code"),
+        ("http_server_requests_total", "code"),
+        ("http_requests_received_total", "code"),
+        ("http_server_requests_seconds_count", "status"),
+        ("http_server_request_duration_seconds_count", "http_response_status_code"),
+        ("http_request_duration_seconds_count", "status_code"),
+    ] {
+        let answer = [
+            usual(CANARY, metric, (label, "200"), 9.0),
+            usual(CANARY, metric, (label, "500"), 1.0),
+            // A histogram beside it that knows no status can't be counted, and is no choice.
+            usual(CANARY, "http_other_seconds_count", ("method", "GET"), 10.0),
+        ];
+        // The sum of one query has one series of each kind; times that repeat are those of one target.
+        let counters = pods().counters(&answer.concat()).expect(metric);
+        assert_eq!((counters.len(), counters[0].total, counters[0].bad), (1, 10.0, Some(1.0)), "{metric}");
+    }
+}
+
+#[test]
+fn revisions_may_have_other_metrics_and_a_pod_has_one() {
+    let (counter, histogram) = ("http_requests_total", "http_request_duration_seconds_count");
+    let old = usual(STABLE, counter, ("code", "200"), 9.0);
+    let new = usual(CANARY, histogram, ("status", "500"), 1.0);
+    let counters = pods().counters(&[old.clone(), new].concat()).expect("a library that changed");
+    assert_eq!(counters.iter().map(|pod| pod.total).sum::<f64>(), 10.0);
+
+    let both = [old.clone(), usual(STABLE, histogram, ("code", "200"), 9.0)].concat();
+    let trouble = pods().counters(&both).expect_err("which of them?");
+    assert_eq!(trouble.state, DataState::QueryError);
+    let says = "has both http_requests_total and http_request_duration_seconds_count: name the one";
+    assert!(trouble.message.contains(says), "{}", trouble.message);
+
+    // What it can't count is named only where nothing else is there.
+    let lone = usual(STABLE, histogram, ("method", "GET"), 9.0);
+    let trouble = pods().counters(&lone).expect_err("no status");
+    assert!(trouble.message.contains("http_request_duration_seconds_count of pod"), "{}", trouble.message);
+    // A target of the other metric is not one of this.
+    let mut elsewhere = usual(STABLE, histogram, ("method", "GET"), 9.0);
+    elsewhere[1].labels.insert("job".into(), "b".into());
+    assert!(pods().counters(&[old, elsewhere].concat()).is_ok());
+
+    let bucket = |name: &str, le: &str| usual(CANARY, name, ("le", le), 1.0);
+    let two = [
+        bucket("http_request_duration_seconds_bucket", "+Inf"),
+        bucket("http_server_requests_seconds_bucket", "+Inf"),
+    ];
+    let trouble = latency(0.5).counters(&two.concat()).expect_err("two histograms");
+    let says = "has both http_request_duration_seconds and http_server_requests_seconds: name the one";
+    assert!(trouble.message.contains(says), "{}", trouble.message);
+}
+
+#[test]
+fn linkerd_is_read_beside_the_pods() {
+    let ratio = |matchers: Option<&str>| sluice_core::api::ErrorRatioGuard {
+        source: RatioSource::Linkerd,
+        // They are for source Pods.
+        metric: Some("mine".into()),
+        code_label: Some("mine".into()),
+        matchers: matchers.map(str::to_owned),
+        max_ppm: None,
+    };
+    let arms = Arms {
+        namespace: "shop",
+        stable: "web-6d4b75cb6d",
+        canary: Some("web-7f9c8d5b4a"),
+        routes: &[],
+        promoted: false,
+        stable_service: "web-stable",
+        canary_service: "web-canary",
+    };
+    let ask = |matchers| RatioQuery::new(&arms, Counted::Errors(&ratio(matchers)), &BTreeMap::new());
+    let selector = r#"response_total{direction="inbound",namespace="shop",pod=~"(web-6d4b75cb6d-|web-7f9c8d5b4a-)[a-z0-9]{5}""#;
+    let promql = ask(None).promql().expect("a query");
+    let status = format!(r#"label_replace({selector}}}, "sluice_code", "$1", "status_code", "(.+)")"#);
+    let counted = format!(
+        r#"sum by (pod, sluice_code) (label_replace({status}, "sluice_code", "0", "classification", "failure"))"#
+    );
+    assert!(promql.contains(&counted), "{promql}");
+    assert!(promql.contains(&format!("timestamp({selector}}})")), "{promql}");
+    let promql = ask(Some(r#"job="linkerd-proxy""#)).promql().expect("a query");
+    assert!(promql.contains(&format!(r#"{selector},job="linkerd-proxy"}}"#)), "{promql}");
+    let count = |code: &str, value| series(&[(PART, "count"), ("pod", CANARY), ("sluice_code", code)], value);
+    let answer = [count("200", 7.0), count("0", 2.0), pod_newest(CANARY, "linkerd-proxy", 1.0)];
+    let counters = ask(None).counters(&answer).expect("counters");
+    assert_eq!((counters[0].total, counters[0].bad), (9.0, Some(2.0)));
 }

@@ -174,6 +174,7 @@ fn evidence_holds(d: &Draft<'_>, run: &Run, current: bool) -> Option<(&'static s
         let reason = match why.reason.as_str() {
             NO_DATA => NO_DATA,
             "AlertFiring" => "AlertFiring",
+            "GaugeOutOfRange" => "GaugeOutOfRange",
             SHARED_INCIDENT => SHARED_INCIDENT,
             "Suspicion" => "Suspicion",
             "PreExistingAlert" => "PreExistingAlert",

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alerts;
+mod gauges;
 mod laws;
 mod outages;
 mod reports;
