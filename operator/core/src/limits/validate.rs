@@ -113,7 +113,7 @@ fn warmup_problem(counted: &Counted<'_>) -> Option<String> {
     }
     (requests > 0 && !counted.by_pod()).then(|| {
         format!(
-            "{kind}.warmupRequests {requests}: source Traefik does not tell pods apart; write 0, or source Pods"
+            "{kind}.warmupRequests {requests}: this source does not tell pods apart; write 0, or source Pods"
         )
     })
 }
@@ -229,7 +229,7 @@ mod tests {
             (with(RatioSource::Pods, 2001), "spec.guards[a].errorRatio.warmupRequests 2001: write 0 to 2000"),
             (
                 with(RatioSource::Traefik, 200),
-                "spec.guards[a].errorRatio.warmupRequests 200: source Traefik does not tell pods apart; write 0, or source Pods",
+                "spec.guards[a].errorRatio.warmupRequests 200: this source does not tell pods apart; write 0, or source Pods",
             ),
             (slow, "spec.guards[slow].latency.warmupRequests -1: write 0 to 2000"),
         ] {

@@ -172,6 +172,7 @@ fn judged(canary: f64, stable: f64, restart: bool) -> Verdict {
         let sample = ("error-rate".to_owned(), Sample { at: now, outcome: Answer::Counters(pods) });
         let (history, samples) = if window < 0 { (vec![sample], vec![]) } else { (vec![], vec![sample]) };
         let evaluation = Evaluation {
+            gauges: &[],
             run: &run,
             history: &history,
             samples: &samples,

@@ -109,6 +109,7 @@ fn incident(breaks: std::ops::Range<i64>, restart: bool, away: i64) -> Verdict {
         let before = window < 0;
         let (history, samples) = if before { (vec![sample], vec![]) } else { (vec![], vec![sample]) };
         let evaluation = Evaluation {
+            gauges: &[],
             run: &run,
             history: &history,
             samples: &samples,

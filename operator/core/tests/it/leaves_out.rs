@@ -105,6 +105,7 @@ fn judged(two_pods: bool, warmup_requests: i32, failures: &[f64]) -> Verdict {
         let counters = Outcome::Counters(stable.chain(canary).collect());
         let samples = [("error-rate".to_owned(), Sample { at: now, outcome: counters })];
         let evaluation = Evaluation {
+            gauges: &[],
             run: &run,
             history: &[],
             samples: &samples,

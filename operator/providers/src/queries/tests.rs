@@ -453,6 +453,7 @@ fn linkerd_is_read_beside_the_pods() {
         code_label: Some("mine".into()),
         matchers: matchers.map(str::to_owned),
         max_ppm: None,
+        warmup_requests: 0,
     };
     let arms = Arms {
         namespace: "shop",

@@ -11,16 +11,16 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
-use sluice_core::api::{AlertGuard, Guard, GuardAction, Plan};
+use serde_json::json;
+use sluice_core::api::{AlertGuard, Guard, GuardAction, MetricGuard, Plan};
 use sluice_core::evidence::{
-    Alert, DataState, GuardState, Outcome, first_firing, known_alerts, last_five_minutes, observe,
+    Alert, DataState, GuardState, Outcome, Trouble, first_firing, known_alerts, last_five_minutes, observe,
     path_is_alive,
 };
 use sluice_core::judge::{Weighed, weighed};
 use sluice_core::limits;
 use sluice_providers::prometheus::Prometheus;
-use sluice_providers::queries::{Arms, RatioQuery, ask, recent};
+use sluice_providers::queries::{Arms, MetricQuery, RatioQuery, ask, look, recent};
 
 use super::plan::stable_set;
 use super::{API_VERSION, Context, now, size};
@@ -47,6 +47,15 @@ pub struct Test {
 enum Seen {
     Counted(Counted),
     Alerts(Alerts),
+    Value(Value),
+}
+
+/// A value of a person's own.
+#[derive(Clone, Debug, Default)]
+struct Value {
+    query: String,
+    /// The canary's, and stable's where they are compared.
+    values: (Option<f64>, Option<f64>),
 }
 
 /// Counters.
@@ -107,7 +116,8 @@ pub async fn run(context: &Context, args: GuardTest) -> Result<Code, Failure> {
     let live = live.and_then(|weight| weight.settled_at.map(|at| (weight.percent, at)));
     let mut tests = Vec::new();
     let weighed = weighed(&plan);
-    let prometheus = match weighed.iter().any(|weighed| guards.contains(&weighed.guard)) {
+    let asks = |guard: &&Guard| guard.counted().is_some() || guard.metric.is_some();
+    let prometheus = match guards.iter().any(asks) {
         true => Some(sources.prometheus().await?),
         false => None,
     };
@@ -121,6 +131,10 @@ pub async fn run(context: &Context, args: GuardTest) -> Result<Code, Failure> {
                 let address = source.peers().first().map_or("", String::as_str);
                 alerts(guard, alert, &poll.answer, address, begin.elapsed().as_millis())
             }
+            (None, Some(prometheus), None) => match &guard.metric {
+                Some(metric) => valued(prometheus, &arms, guard, metric).await,
+                None => continue,
+            },
             _ => continue,
         };
         tests.push(test);
@@ -204,6 +218,48 @@ async fn counted(
     test
 }
 
+/// Looks at a guard on a value.
+async fn valued(prometheus: &Prometheus, arms: &Arms<'_>, guard: &Guard, metric: &MetricGuard) -> Test {
+    let mut test = Test {
+        name: guard.name.clone(),
+        action: guard.action,
+        millis: None,
+        trouble: None,
+        seen: Seen::Value(Value::default()),
+    };
+    let trouble = |trouble: Trouble| Some((trouble.state.as_str().to_owned(), trouble.message));
+    let query = match MetricQuery::new(arms, metric) {
+        Ok(query) => query,
+        Err(found) => {
+            test.trouble = trouble(found);
+            return test;
+        }
+    };
+    let begin = Instant::now();
+    let answer = look(prometheus, &query, now()).await.answer;
+    test.millis = Some(begin.elapsed().as_millis());
+    let mut seen = Value { query: query.promql(), values: (None, None) };
+    match answer {
+        Ok(values) => {
+            let one = |arm: &str, found: &[f64]| match found {
+                [value] => Ok(*value),
+                [] => Err((DataState::NoData.as_str().to_owned(), format!("no series for {arm}"))),
+                many => Err((
+                    DataState::MultipleSeries.as_str().to_owned(),
+                    format!("{} series for {arm}: aggregate them, such as by max()", many.len()),
+                )),
+            };
+            let canary = one("the canary", &values.canary);
+            let stable = metric.compares().then(|| one("stable", &values.stable)).transpose();
+            seen.values = (canary.clone().ok(), stable.clone().ok().flatten());
+            test.trouble = canary.err().or(stable.err());
+        }
+        Err(found) => test.trouble = trouble(found),
+    }
+    test.seen = Seen::Value(seen);
+    test
+}
+
 /// Looks at a guard that watches alerts.
 fn alerts(
     guard: &Guard,
@@ -245,7 +301,7 @@ fn alerts(
 }
 
 /// The tests for programs.
-fn document(name: &str, namespace: &str, tests: &[Test], settings: &Settings) -> Value {
+fn document(name: &str, namespace: &str, tests: &[Test], settings: &Settings) -> serde_json::Value {
     let arm = |pods: usize, (requests, failed): (i64, i64)| json!({ "pods": pods, "requests": requests, "failed": failed });
     let test = |test: &Test| {
         let mut value = json!({
@@ -263,6 +319,11 @@ fn document(name: &str, namespace: &str, tests: &[Test], settings: &Settings) ->
                     "stable": arm(seen.pods.0, seen.recent.1),
                     "canary": seen.pods.1.map(|pods| arm(pods, seen.recent.0)),
                 });
+            }
+            Seen::Value(seen) => {
+                value["query"] = json!(seen.query);
+                value["canary"] = json!(seen.values.0);
+                value["stable"] = json!(seen.values.1);
             }
             Seen::Alerts(seen) => {
                 value["alerts"] = json!(seen.all);

@@ -40,6 +40,15 @@ fn one(test: &Test, width: usize) -> Vec<Line> {
         Seen::Counted(seen) => lines.extend(counted(seen, width)),
         Seen::Alerts(seen) if test.trouble.is_none() => lines.extend(alerts(seen, width)),
         Seen::Alerts(_) => {}
+        Seen::Value(seen) => {
+            let text = match seen.values {
+                (None, _) => None,
+                (Some(canary), None) => Some(format!("canary {canary}")),
+                (Some(canary), Some(stable)) => Some(format!("canary {canary}, stable {stable}")),
+            };
+            lines.extend(text.iter().flat_map(|text| labelled("value", Role::Plain, text, width)));
+            lines.extend(query(&seen.query));
+        }
     }
     lines
 }
@@ -59,11 +68,13 @@ fn counted(seen: &Counted, width: usize) -> Vec<Line> {
     };
     let mut lines = arm("stable", Some(seen.pods.0), seen.recent.1);
     lines.extend(arm("canary", seen.pods.1, seen.recent.0));
-    // Not wrapped: it is there to be copied.
-    if !seen.query.is_empty() {
-        lines.push(Line::default().add(Role::Dim, "query").pad(crate::out::LABEL).plain(&seen.query));
-    }
+    lines.extend(query(&seen.query));
     lines
+}
+
+/// Not wrapped: it is there to be copied.
+fn query(text: &str) -> Option<Line> {
+    (!text.is_empty()).then(|| Line::default().add(Role::Dim, "query").pad(crate::out::LABEL).plain(text))
 }
 
 fn alerts(seen: &Alerts, width: usize) -> Vec<Line> {

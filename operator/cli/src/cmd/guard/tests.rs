@@ -1,6 +1,7 @@
 //! Screens of guards in order and in trouble.
 
 use super::*;
+use serde_json::Value as Json;
 
 fn test(name: &str, seen: Seen) -> Test {
     Test { name: name.to_owned(), action: GuardAction::Abort, millis: Some(41), trouble: None, seen }
@@ -45,6 +46,10 @@ fn what_guards_see() {
         test("error-rate", counted(None)),
         test("during-a-run", counted(Some(1))),
         bad,
+        test(
+            "queue",
+            Seen::Value(Value { query: "max(queue)".to_owned(), values: (Some(12.5), Some(11.0)) }),
+        ),
         alerts(&guard(), &alert(), &fires, "http://alertmanager:9093", 12),
         alerts(&guard(), &alert(), &Ok(vec![firing("Other")]), "http://alertmanager:9093", 12),
         alerts(
@@ -61,12 +66,15 @@ fn what_guards_see() {
     let document = document("checkout", "shop", &tests, &Settings::default());
     let states: Vec<&str> =
         document["guards"].as_array().unwrap().iter().map(|g| g["state"].as_str().unwrap()).collect();
-    assert_eq!(states, ["Ok", "Ok", "NoCommonBuckets", "Ok", "AlertSourceMissing", "AlertSourceMissing"]);
+    assert_eq!(
+        states,
+        ["Ok", "Ok", "NoCommonBuckets", "Ok", "Ok", "AlertSourceMissing", "AlertSourceMissing"]
+    );
     assert_eq!(
         document["guards"][1]["lastFiveMinutes"]["canary"],
         json!({"pods": 1, "requests": 240, "failed": 2})
     );
-    assert_eq!(document["guards"][0]["lastFiveMinutes"]["canary"], Value::Null);
+    assert_eq!(document["guards"][0]["lastFiveMinutes"]["canary"], Json::Null);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Values of people's own: what holds, what trips, and what stops the clock.
 
-use super::support::t;
+use super::support::{combine, t};
 use crate::api::{Guard, GuardAction, MetricGuard};
 use crate::evidence::state::StepKey;
 use crate::evidence::{
     DataState, EvidenceState, GaugeLook, GaugePlan, GaugeReport, GaugeState, GaugeValues, HoldReason,
-    Trouble, combine, observe_gauge, report_gauge, with_gauges,
+    Trouble, observe_gauge, report_gauge, with_gauges,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
