@@ -104,7 +104,8 @@ async fn foretold(app: &App<'_>) -> Result<()> {
     let guard = &said["guards"][0];
     let stable = &guard["lastFiveMinutes"]["stable"];
     ensure!(
-        guard["state"] == "Ok" && guard["query"].as_str().is_some_and(|query| query.contains("sum by (pod")),
+        guard["state"] == "Ok"
+            && guard["query"].as_str().is_some_and(|query| query.contains("http_requests_total")),
         "{said}"
     );
     ensure!(stable["pods"] == 4 && stable["requests"].as_i64() > Some(100), "{said}");
