@@ -9,7 +9,7 @@ use sluice_e2e::cluster::{Cluster, Options};
 use sluice_e2e::kubelet::LocalImage;
 use sluice_e2e::lanes::{self, Lane};
 use sluice_e2e::world::World;
-use sluice_e2e::{bench, demo, external, sandbox, scenarios, smoke};
+use sluice_e2e::{bench, demo, external, record, sandbox, scenarios, smoke};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A rootless local Kubernetes and the end-to-end runs on it.
@@ -188,7 +188,7 @@ async fn test(cluster: &Cluster, filter: &str, lane: Option<Lane>) -> Result<()>
     if filter.is_empty() && !matches!(lane, Some(Lane::Alone)) {
         demo::run(cluster, Path::new("target/demo/report.json")).await?;
     }
-    let world = World::install(cluster, &[]).await?.recording();
+    let world = World::install(cluster, &[]).await?.recording(record::wanted());
     let mut chosen = scenarios::all();
     chosen.retain(|scenario| lane.is_none_or(|lane| scenario.alone == matches!(lane, Lane::Alone)));
     scenarios::run(&world, chosen, filter).await

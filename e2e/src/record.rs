@@ -17,6 +17,12 @@ pub fn program() -> Option<String> {
     path.is_file().then(|| path.display().to_string())
 }
 
+/// Whether all runs are recorded: `E2E_RECORD` is set. A process beside each application asks as often as the controller
+/// does, which two clusters on two cores feel.
+pub fn wanted() -> bool {
+    std::env::var_os("E2E_RECORD").is_some_and(|value| !value.is_empty()) && program().is_some()
+}
+
 /// Where the traces of a cluster's runs are.
 pub fn directory(cluster: &Cluster) -> PathBuf {
     cluster.paths.run_dir.join("traces")

@@ -40,10 +40,10 @@ pub struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    /// The same; what runs from now on leaves a trace.
+    /// The same; what runs from now on leaves a trace, if that is wanted.
     #[must_use]
-    pub fn recording(self) -> Self {
-        Self { records: true, ..self }
+    pub fn recording(self, records: bool) -> Self {
+        Self { records, ..self }
     }
 
     /// Installs the chart with Helm and waits until a controller leads. `extra` are further arguments of Helm.

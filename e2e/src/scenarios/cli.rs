@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::Scenario;
 use super::expect::{LOOK, RUN, SOON, at_rest, clean, ended, forget, no_failures, outcome, served, serving};
 use crate::cluster::Cluster;
-use crate::record;
+use crate::record::{self, Recording};
 use crate::shared;
 use crate::world::{App, AppSpec, NAME, SLUICE, World};
 
@@ -164,6 +164,7 @@ async fn cli_follows_pauses_and_resumes_a_run_until_it_is_promoted(world: &World
     let begin = app.load.snapshot();
     cli(&app, &["status", NAME]).await?.with(0)?;
     foretold(&app).await?;
+    let recording = Recording::begin(world.cluster, &app.spec.namespace)?;
     // As a pipeline does: it asks for its commit before the change has arrived.
     let pipeline = Going::begin(&app, &["status", NAME, "--commit", &commit[..7], "--timeout", "4m"])?;
     let second = app.spec.image("2");
@@ -189,7 +190,13 @@ async fn cli_follows_pauses_and_resumes_a_run_until_it_is_promoted(world: &World
     ensure!(pipeline.err.contains(&commit[..7]), "it does not say what it waits for: {}", pipeline.err);
     at_rest(&app, Phase::Idle).await?;
     cli(&app, &["status", NAME]).await?.with(0)?;
-    no_failures(&app, &begin, "while a run was followed by the CLI").map(drop)
+    no_failures(&app, &begin, "while a run was followed by the CLI")?;
+    // What was recorded of it says the same on paper.
+    drop(recording);
+    let replayed = record::replay(world.cluster, &app.spec.namespace).await?;
+    let calm = replayed["score"].as_f64().is_some_and(|score| score < 0.1);
+    ensure!(calm && matches!(replayed["decision"].as_str(), Some("Promote" | "Hold")), "{replayed}");
+    Ok(())
 }
 
 /// Pauses, and sees that the weight stays although the step has passed all that it needs.
