@@ -100,6 +100,8 @@ impl Going {
 
 /// What guards see at rest, and what a change would meet, by the questions that the controller asks.
 async fn foretold(app: &App<'_>) -> Result<()> {
+    // A record of stable, if a short one.
+    tokio::time::sleep(Duration::from_secs(8)).await;
     let said = cli(app, &["guard", "test", NAME, "-o", "json"]).await?.with(0)?.json("GuardTest")?;
     let guard = &said["guards"][0];
     let stable = &guard["lastFiveMinutes"]["stable"];
