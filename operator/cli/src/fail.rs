@@ -2,6 +2,8 @@
 
 use std::error::Error as _;
 
+pub use sluice_providers::innermost as root;
+
 use crate::exit::Code;
 
 /// A failure with its exit code. The text is the whole message.
@@ -106,15 +108,6 @@ impl Asked<'_> {
 pub fn is_unknown_resource(status: &kube::core::Status) -> bool {
     let named = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
     status.code == 404 && !named
-}
-
-/// The innermost cause of an error: the outer ones only say that a request failed.
-pub fn root(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 /// Why a kubeconfig can't be used, and what to write.

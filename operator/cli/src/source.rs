@@ -216,7 +216,7 @@ fn failure(kind: Kind, error: &ProviderError) -> Failure {
     Failure::new(format!("{}: {error}", kind.flag()))
 }
 
-/// What to try when an address is one that only pods reach; nothing for others.
+/// A sentence on what to try when an address is one that only pods reach.
 fn forward(kind: Kind, url: &str) -> Option<String> {
     let host = url.split_once("://")?.1.split(['/', ':']).next()?;
     let mut labels = host.split('.');
@@ -230,20 +230,20 @@ fn forward(kind: Kind, url: &str) -> Option<String> {
     let (flag, port) = (kind.flag(), kind.port());
     inside.then(|| {
         format!(
-            "that address is one inside the cluster: kubectl port-forward{namespace} service/{service} {port}, and add \
+            ". that address is one inside the cluster: kubectl port-forward{namespace} service/{service} {port}, and add \
              --{flag} http://127.0.0.1:{port}"
         )
     })
 }
 
-/// The trouble of a Prometheus that was asked from here, with what to try.
-pub fn hint(address: &str) -> Option<String> {
-    forward(Kind::Prometheus, address)
+/// What to add to the trouble of a Prometheus that was asked from here; empty when there is nothing to try.
+pub fn hint(address: &str) -> String {
+    forward(Kind::Prometheus, address).unwrap_or_default()
 }
 
 /// The same for an Alertmanager.
-pub fn alertmanager_hint(address: &str) -> Option<String> {
-    forward(Kind::Alertmanager, address)
+pub fn alertmanager_hint(address: &str) -> String {
+    forward(Kind::Alertmanager, address).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -252,7 +252,6 @@ mod tests {
 
     #[test]
     fn an_address_inside_the_cluster_comes_with_a_way_in() {
-        let hint = |url| hint(url).unwrap_or_default();
         for url in ["http://prometheus.monitoring:9090", "http://prometheus.monitoring.svc.cluster.local/x"] {
             assert!(hint(url).contains("port-forward -n monitoring service/prometheus 9090"), "{url}");
         }

@@ -109,17 +109,11 @@ fn of_guard(
         rate if rate > 0.0 => (SUPPOSED_TIMES * rate).min(1.0),
         _ => SUPPOSED_LEAST,
     });
-    let traffic = Traffic {
-        per_second: record.requests / seconds,
-        stable: outlook.stable.rate(),
-        bound: outlook.frozen.bound,
-        phi: outlook.phi,
-        widen: outlook.frozen.widen,
-        window_seconds: f64::from(interval.max(1)),
-        // The weight is live this long before the first window begins, and after it was taken back; and a sample is half
-        // a scrape old on average, and so is an evaluation when the next one comes.
-        act_seconds: 2.0 * f64::from(plan.settle_seconds) + f64::from(interval.max(1)),
-    };
+    // The weight is live this long before the first window begins, and after it was taken back; and a sample is half a scrape
+    // old on average, and so is an evaluation when the next one comes.
+    let window_seconds = f64::from(interval.max(1));
+    let act_seconds = 2.0 * f64::from(plan.settle_seconds) + window_seconds;
+    let traffic = Traffic::seen(&outlook, seconds, window_seconds, act_seconds);
     let steps: Vec<Step> = plan
         .steps
         .iter()

@@ -6,8 +6,8 @@
 //! at which the drift is `z` standard deviations beyond `L`. Whichever bet gets there first decides, so every need is
 //! the least over rows and alternatives. Rates are fractions of 1, times are seconds.
 
-use super::bet::{Burst, Tolerance, multipliers, upper_bound};
-use super::guard::{Guard, KEY_ODDS};
+use super::bet::{Burst, Tolerance, multipliers};
+use super::guard::{Guard, KEY_ODDS, Outlook};
 use super::process::{ALTERNATIVES, WEIGHTS};
 use super::rows::Row;
 
@@ -80,15 +80,14 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Of counts of stable, without bursts.
-    pub fn of(counts: super::bet::Counts, seconds: f64, window_seconds: f64, act_seconds: f64) -> Self {
-        let known = counts.n > 0.0;
+    /// What was seen of stable in so many seconds, as the first window of a canary would begin with.
+    pub fn seen(outlook: &Outlook, seconds: f64, window_seconds: f64, act_seconds: f64) -> Self {
         Self {
-            per_second: if seconds > 0.0 { counts.n / seconds } else { 0.0 },
-            stable: counts.rate(),
-            bound: known.then(|| upper_bound(counts, 1.0)),
-            phi: 1.0,
-            widen: 1.0,
+            per_second: outlook.stable.n / seconds,
+            stable: outlook.stable.rate(),
+            bound: outlook.frozen.bound,
+            phi: outlook.phi,
+            widen: outlook.frozen.widen,
             window_seconds,
             act_seconds,
         }

@@ -1,11 +1,11 @@
 //! A revision that was judged at weight 100, with no stable beside it, is blamed only once stable was judged by itself.
 
+use crate::support::windows::{evaluate, pod};
 use crate::support::{Scene, WEB, events, service};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use sluice_core::api::{GoingBack, Outcome, Run, Stage};
-use sluice_core::evidence::{Arm, EvidenceState, Outcome as Answer, PodCounters, Sample};
-use sluice_core::judge::{Evaluation, judge};
+use sluice_core::evidence::{Arm, EvidenceState};
 use sluice_core::verdict::{Verdict, Why};
 
 /// A guard tripped at this weight, and everything is back in order; only the word on the revision is left.
@@ -156,35 +156,11 @@ fn judged(canary: f64, stable: f64, restart: bool) -> Verdict {
             (_, true) => 1000.0 * stable,
             (_, false) => 1.0,
         };
-        let pod = |arm, id: &str, (total, bad): (f64, f64)| PodCounters {
-            id: id.to_owned(),
-            arm,
-            total,
-            bad: Some(bad),
-            maybe_bad: None,
-            newest_sample: now,
-            created: None,
-        };
-        let mut pods = vec![pod(Arm::Stable, "s", counted[0])];
+        let mut pods = vec![pod(Arm::Stable, "s", counted[0], now)];
         if window >= 0 {
-            pods.push(pod(Arm::Canary, "c", counted[1]));
+            pods.push(pod(Arm::Canary, "c", counted[1], now));
         }
-        let sample = ("error-rate".to_owned(), Sample { at: now, outcome: Answer::Counters(pods) });
-        let (history, samples) = if window < 0 { (vec![sample], vec![]) } else { (vec![], vec![sample]) };
-        let evaluation = Evaluation {
-            gauges: &[],
-            run: &run,
-            history: &history,
-            samples: &samples,
-            poll: None,
-            quiet: None,
-            interval_seconds: 15,
-            now,
-        };
-        verdict = judge(&evaluation, &mut state);
-        if restart {
-            state = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
-        }
+        verdict = evaluate(&run, pods, window < 0, now, &mut state, restart);
     }
     verdict
 }

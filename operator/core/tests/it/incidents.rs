@@ -1,10 +1,10 @@
 //! Stable fails as well: nothing rises, nobody is blamed, and from class R2 on the canary makes room in the end.
 
+use crate::support::windows::{evaluate, pod};
 use crate::support::{Scene, events, going_back};
 use jiff::{SignedDuration, Timestamp};
 use sluice_core::api::{Outcome, Provenance, RiskClass, Stage};
-use sluice_core::evidence::{Arm, EvidenceState, Outcome as Answer, PodCounters, Sample};
-use sluice_core::judge::{Evaluation, judge};
+use sluice_core::evidence::{Arm, EvidenceState};
 use sluice_core::verdict::{Verdict, Why};
 
 /// A run of this provenance's class at its first weight; the incident began so many seconds ago.
@@ -92,36 +92,12 @@ fn incident(breaks: std::ops::Range<i64>, restart: bool, away: i64) -> Verdict {
         let now: Timestamp = live + SignedDuration::from_secs(15 * window + gap);
         n += 1000.0;
         x += if window < 0 || breaks.contains(&window) { 1.0 } else { 100.0 };
-        let pod = |arm, id: &str, part: f64| PodCounters {
-            id: id.to_owned(),
-            arm,
-            total: n * part,
-            bad: Some(x * part),
-            maybe_bad: None,
-            newest_sample: now,
-            created: None,
-        };
+        let pod = |arm, id: &str, part: f64| pod(arm, id, (n * part, x * part), now);
         let mut pods = vec![pod(Arm::Stable, "s1", 0.5), pod(Arm::Stable, "s2", 0.5)];
         if window >= 0 {
             pods.push(pod(Arm::Canary, "c1", 0.05));
         }
-        let sample = ("error-rate".to_owned(), Sample { at: now, outcome: Answer::Counters(pods) });
-        let before = window < 0;
-        let (history, samples) = if before { (vec![sample], vec![]) } else { (vec![], vec![sample]) };
-        let evaluation = Evaluation {
-            gauges: &[],
-            run: &run,
-            history: &history,
-            samples: &samples,
-            poll: None,
-            quiet: None,
-            interval_seconds: 15,
-            now,
-        };
-        verdict = judge(&evaluation, &mut state);
-        if restart {
-            state = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
-        }
+        verdict = evaluate(&run, pods, window < 0, now, &mut state, restart);
     }
     verdict
 }

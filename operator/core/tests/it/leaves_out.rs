@@ -1,11 +1,11 @@
 //! What the evidence leaves out at the rollout's wish: one pod's failures alone, and a new pod's first requests. It is
 //! frozen with the plan, and in a run only less of it can come true.
 
+use crate::support::windows::{evaluate, pod};
 use crate::support::{Scene, events};
 use jiff::{SignedDuration, Timestamp};
 use sluice_core::api::{ErrorRatioGuard, Guard, Provenance};
-use sluice_core::evidence::{Arm, EvidenceState, Outcome, PodCounters, Sample};
-use sluice_core::judge::{Evaluation, judge};
+use sluice_core::evidence::{Arm, EvidenceState};
 use sluice_core::limits;
 use sluice_core::verdict::Verdict;
 
@@ -91,32 +91,11 @@ fn judged(two_pods: bool, warmup_requests: i32, failures: &[f64]) -> Verdict {
     let mut verdict = Verdict::default();
     for window in 0..20_i64 {
         let now: Timestamp = settled + SignedDuration::from_secs(15 * window);
-        let pod = |arm, id: String, each: f64, failed: f64| PodCounters {
-            id,
-            arm,
-            total: each * window as f64,
-            bad: Some(failed * window as f64),
-            maybe_bad: None,
-            newest_sample: now,
-            created: None,
-        };
+        let served = |each: f64| each * window as f64;
+        let pod = |arm, id, each, failed| pod(arm, id, (served(each), served(failed)), now);
         let canary = failures.iter().enumerate().map(|(at, x)| pod(Arm::Canary, format!("c{at}"), 100.0, *x));
         let stable = (0..12).map(|at| pod(Arm::Stable, format!("s{at}"), 600.0, 0.0));
-        let counters = Outcome::Counters(stable.chain(canary).collect());
-        let samples = [("error-rate".to_owned(), Sample { at: now, outcome: counters })];
-        let evaluation = Evaluation {
-            gauges: &[],
-            run: &run,
-            history: &[],
-            samples: &samples,
-            poll: None,
-            quiet: None,
-            interval_seconds: 15,
-            now,
-        };
-        verdict = judge(&evaluation, &mut state);
-        // As it is stored between two evaluations.
-        state = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+        verdict = evaluate(&run, stable.chain(canary).collect(), false, now, &mut state, true);
     }
     verdict
 }

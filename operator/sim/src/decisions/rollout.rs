@@ -139,16 +139,8 @@ fn bound(run: &Run<'_>, steps: &[StepSpec]) -> f64 {
     let pods = (pods(limits::pods_for(stable, first)), pods(stable));
     let Some((guard, state)) = run.engine.guards().next() else { return f64::INFINITY };
     let outlook = state.outlook(guard, true, pods);
-    let seen = planner::Traffic {
-        per_second: outlook.stable.n / BASELINE,
-        stable: outlook.stable.rate(),
-        bound: outlook.frozen.bound,
-        phi: outlook.phi,
-        widen: outlook.frozen.widen,
-        window_seconds: WINDOW,
-        // The window in which a weight changed is not judged.
-        act_seconds: WINDOW + ACTION,
-    };
+    // The window in which a weight changed is not judged.
+    let seen = planner::Traffic::seen(&outlook, BASELINE, WINDOW, WINDOW + ACTION);
     let step = |step: &StepSpec| {
         let weight = f64::from(step.weight_percent) / 100.0;
         planner::Step { weight, exposure: weight, bake_seconds: f64::from(step.bake_seconds) }

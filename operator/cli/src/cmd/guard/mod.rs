@@ -22,7 +22,7 @@ use sluice_core::limits;
 use sluice_providers::prometheus::Prometheus;
 use sluice_providers::queries::{Arms, MetricQuery, RatioQuery, ask, look, recent};
 
-use super::plan::stable_set;
+use super::plan::{stable_set, workload};
 use super::{API_VERSION, Context, now, size};
 use crate::args::GuardTest;
 use crate::cluster::Cluster;
@@ -40,6 +40,13 @@ pub struct Test {
     /// The trouble, in words: kind, and what to correct.
     trouble: Option<(String, String)>,
     seen: Seen,
+}
+
+impl Test {
+    /// Nothing was asked yet.
+    fn new(guard: &Guard, seen: Seen) -> Self {
+        Self { name: guard.name.clone(), action: guard.action, millis: None, trouble: None, seen }
+    }
 }
 
 /// What came back.
@@ -91,19 +98,11 @@ pub async fn run(context: &Context, args: GuardTest) -> Result<Code, Failure> {
     let settings = Settings::read(&cluster).await;
     let sources = Sources::new(&cluster, &seen.rollout, &settings, &args.reach);
     let status = seen.status();
-    let workload = seen.workload.as_ref();
-    let plan = match (&status.run, workload) {
-        (Some(run), _) => run.plan.clone(),
-        (None, Some(workload)) => {
+    let plan = match &status.run {
+        Some(run) => run.plan.clone(),
+        None => {
             let provenance = seen.rollout.spec.change.provenance;
-            limits::make_plan(&seen.rollout.spec, &settings.config, workload, provenance)
-        }
-        (None, None) => {
-            return Err(Failure::new(format!(
-                "Deployment {:?} can't be read in namespace {:?}: check spec.workloadRef.name, and that you may get deployments",
-                seen.rollout.spec.workload_ref.name,
-                seen.namespace()
-            )));
+            limits::make_plan(&seen.rollout.spec, &settings.config, workload(&seen)?, provenance)
         }
     };
     let guards = chosen(&plan, &args.guards)?;
@@ -172,13 +171,7 @@ async fn counted(
     interval: i32,
     live: Option<(i32, Timestamp)>,
 ) -> Test {
-    let mut test = Test {
-        name: weighed.guard.name.clone(),
-        action: weighed.guard.action,
-        millis: None,
-        trouble: None,
-        seen: Seen::Counted(Counted::default()),
-    };
+    let mut test = Test::new(weighed.guard, Seen::Counted(Counted::default()));
     let query = RatioQuery::new(arms, weighed.counted, &BTreeMap::new());
     let promql = match query.promql() {
         Ok(promql) => promql,
@@ -209,9 +202,8 @@ async fn counted(
     let mut state = GuardState::default();
     samples.iter().for_each(|sample| observe(&mut state, sample, &at_rest, false, end));
     if state.data != DataState::Ok {
-        let address = prometheus.address();
         let down = state.data == DataState::ProviderDown;
-        let hint = hint(address).filter(|_| down).map_or_else(String::new, |hint| format!(". {hint}"));
+        let hint = if down { hint(prometheus.address()) } else { String::new() };
         test.trouble = Some((state.data.as_str().to_owned(), format!("{}{hint}", state.data_message)));
     }
     test.seen = Seen::Counted(Counted { query: promql, series, pods, recent: last_five_minutes(&state) });
@@ -220,13 +212,7 @@ async fn counted(
 
 /// Looks at a guard on a value.
 async fn valued(prometheus: &Prometheus, arms: &Arms<'_>, guard: &Guard, metric: &MetricGuard) -> Test {
-    let mut test = Test {
-        name: guard.name.clone(),
-        action: guard.action,
-        millis: None,
-        trouble: None,
-        seen: Seen::Value(Value::default()),
-    };
+    let mut test = Test::new(guard, Seen::Value(Value::default()));
     let trouble = |trouble: Trouble| Some((trouble.state.as_str().to_owned(), trouble.message));
     let query = match MetricQuery::new(arms, metric) {
         Ok(query) => query,
@@ -268,13 +254,8 @@ fn alerts(
     address: &str,
     millis: u128,
 ) -> Test {
-    let mut test = Test {
-        name: guard.name.clone(),
-        action: guard.action,
-        millis: Some(millis),
-        trouble: None,
-        seen: Seen::Alerts(Alerts::default()),
-    };
+    let mut test = Test::new(guard, Seen::Alerts(Alerts::default()));
+    test.millis = Some(millis);
     let looked = answer.as_ref().map_err(Clone::clone).and_then(|all| {
         let alive = path_is_alive(all, &alert.watchdog)?;
         Ok(Alerts {
@@ -293,8 +274,7 @@ fn alerts(
             test.seen = Seen::Alerts(seen);
         }
         Err(why) => {
-            let hint = alertmanager_hint(address).map_or_else(String::new, |hint| format!(". {hint}"));
-            test.trouble = Some(("AlertSourceMissing".to_owned(), format!("{why}{hint}")));
+            test.trouble = Some(("AlertSourceMissing".to_owned(), why + &alertmanager_hint(address)));
         }
     }
     test

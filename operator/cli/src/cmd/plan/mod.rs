@@ -97,16 +97,21 @@ pub fn stable_set(seen: &Seen) -> Result<&str, Failure> {
     })
 }
 
+/// The Deployment of a rollout.
+pub fn workload(seen: &Seen) -> Result<&Workload, Failure> {
+    seen.workload.as_ref().ok_or_else(|| {
+        Failure::new(format!(
+            "Deployment {:?} can't be read in namespace {:?}: check spec.workloadRef.name, and that you may get deployments",
+            seen.rollout.spec.workload_ref.name,
+            seen.namespace()
+        ))
+    })
+}
+
 /// The limits of the change, without a forecast.
 fn limits_of(seen: &Seen, config: &Config, class: Option<RiskClass>) -> Result<Planned, Failure> {
     let rollout: &ProgressiveRollout = &seen.rollout;
-    let workload: &Workload = seen.workload.as_ref().ok_or_else(|| {
-        Failure::new(format!(
-            "Deployment {:?} can't be read in namespace {:?}: check spec.workloadRef.name, and that you may get deployments",
-            rollout.spec.workload_ref.name,
-            seen.namespace()
-        ))
-    })?;
+    let workload = workload(seen)?;
     let status = seen.status();
     let of = |about, plan, commit, cautions| Planned {
         name: seen.name().to_owned(),
@@ -160,8 +165,7 @@ async fn records(
             }
             Ok(samples) => samples,
             Err(trouble) => {
-                let hint = hint(prometheus.address()).map_or_else(String::new, |hint| format!(". {hint}"));
-                return Err(Failure::new(format!("{}{hint}", trouble.message)));
+                return Err(Failure::new(trouble.message + &hint(prometheus.address())));
             }
         };
         records.push((weighed.guard.name.clone(), samples));

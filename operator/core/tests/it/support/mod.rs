@@ -2,6 +2,8 @@
 //!
 //! Nothing here carries actions out; the simulator does that.
 
+pub mod windows;
+
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sluice_core::action::{Action, Lane, Write};
