@@ -99,10 +99,14 @@ alerting:
   alertmanagers: [{{static_configs: [{{targets: ['127.0.0.1:9093']}}]}}]
 scrape_configs:
 {fake}{sluice}  honor_labels: true
+- job_name: kube-state-metrics
+  honor_labels: true
+  static_configs: [{{targets: ['{state}']}}]
 - job_name: traefik
   static_configs: [{{targets: ['127.0.0.1:8898']}}]
 ",
             rules = self.dir.join("rules").display(),
+            state = discovery::ADDRESS,
             fake = pods("pods", fake, "8080"),
             sluice = pods("sluice", sluice, "9464"),
         )
@@ -125,6 +129,12 @@ scrape_configs:
     /// Replaces the alert and recording rules and makes Prometheus read them. The text is a Prometheus rule file.
     pub async fn set_rules(&self, yaml: &str) -> Result<()> {
         fs::write(self.dir.join("rules/rules.yaml"), yaml).context("rules")?;
+        self.reload(ADDRESSES.prometheus).await
+    }
+
+    /// Adds a file of rules beside the others, or replaces the one of this name.
+    pub async fn add_rules(&self, name: &str, yaml: &str) -> Result<()> {
+        fs::write(self.dir.join(format!("rules/{name}.yaml")), yaml).context("rules")?;
         self.reload(ADDRESSES.prometheus).await
     }
 

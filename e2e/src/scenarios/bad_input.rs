@@ -171,11 +171,15 @@ async fn invalid_fields_are_refused_in_words(world: &World<'_>) -> Result<()> {
     let good = spec.rollout_manifest();
     let both = json!([{"name": "two", "errorRatio": {}, "alert": {"matchers": []}}]);
     let cases = [
-        ("/spec/guards", both, "each guard has exactly one of errorRatio, latency, alert and metric"),
+        (
+            "/spec/guards",
+            both,
+            "each guard has exactly one of errorRatio, latency, restarts, alert and metric",
+        ),
         (
             "/spec/guards",
             json!([{"name": "none"}]),
-            "each guard has exactly one of errorRatio, latency, alert and metric",
+            "each guard has exactly one of errorRatio, latency, restarts, alert and metric",
         ),
         (
             "/spec/limits",

@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod local_cluster;
 pub mod monitoring;
 pub mod observe;
+pub mod signals;
 pub mod telemetry;
 pub mod traefik;
 pub mod traffic;
@@ -28,8 +29,9 @@ use futures::stream;
 
 use crate::world::World;
 
-/// Scenarios that run at the same time.
-const SIDE_BY_SIDE: usize = 4;
+/// Scenarios that run at the same time, beside the other lane: two processors have no room for four with 100 requests a second
+/// each, and a load that is sent late is counted as failed.
+const SIDE_BY_SIDE: usize = 3;
 /// No scenario takes longer.
 const LIMIT: Duration = Duration::from_secs(420);
 
@@ -76,6 +78,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(canary::scenarios());
     all.extend(traffic::scenarios());
     all.extend(monitoring::scenarios());
+    all.extend(signals::scenarios());
     all.extend(writers::scenarios());
     all.extend(cli::scenarios());
     all.extend(observe::scenarios());

@@ -9,6 +9,7 @@
 //! | `slowstart3000` | `FAULT_READY_AFTER_MS=3000` | ready 3 s after the start |
 //! | `unready` | `FAULT_NEVER_READY=true` | runs, never ready |
 //! | `crash` | `FAULT_CRASH=true` | the container ends with exit code 1 again and again |
+//! | `oom2000` | `FAULT_OOM_EVERY_MS=2000` | the container is killed for want of memory every 2 s, and is back at once |
 //! | `nopull` | `FAULT_IMAGE_PULL=true` | ImagePullBackOff |
 //!
 //! Parts of a tag are separated by `-`: `shop:2.1-errors50-latency20`.
@@ -37,6 +38,7 @@ pub struct Fault {
     pub error_status: Option<u16>,
     pub latency_ms: Option<u64>,
     pub ready_after_ms: Option<u64>,
+    pub oom_every_ms: Option<u64>,
     pub lifecycle: Option<Lifecycle>,
 }
 
@@ -64,6 +66,7 @@ impl Fault {
             error_status: by.error_status.or(self.error_status),
             latency_ms: by.latency_ms.or(self.latency_ms),
             ready_after_ms: by.ready_after_ms.or(self.ready_after_ms),
+            oom_every_ms: by.oom_every_ms.or(self.oom_every_ms),
             lifecycle: by.lifecycle.or(self.lifecycle),
         }
     }
@@ -93,6 +96,7 @@ impl Fault {
             }
             fault.latency_ms = number("latency").or(fault.latency_ms);
             fault.ready_after_ms = number("slowstart").or(fault.ready_after_ms);
+            fault.oom_every_ms = number("oom").or(fault.oom_every_ms);
         }
         fault
     }
@@ -106,6 +110,7 @@ impl Fault {
                 "FAULT_ERROR_STATUS" => fault.error_status = value.parse().ok(),
                 "FAULT_LATENCY_MS" => fault.latency_ms = value.parse().ok(),
                 "FAULT_READY_AFTER_MS" => fault.ready_after_ms = value.parse().ok(),
+                "FAULT_OOM_EVERY_MS" => fault.oom_every_ms = value.parse().ok(),
                 "FAULT_NEVER_READY" if on => fault.lifecycle = Some(Lifecycle::NeverReady),
                 "FAULT_CRASH" if on => fault.lifecycle = Some(Lifecycle::Crash),
                 "FAULT_IMAGE_PULL" if on => fault.lifecycle = Some(Lifecycle::ImagePull),

@@ -135,11 +135,21 @@ struct Life<'a> {
     server: Option<Arc<PodServer>>,
     started: Timestamp,
     restarts: u32,
+    /// Reason and exit code of the last end.
+    last_end: (&'static str, i32),
 }
 
 impl<'a> Life<'a> {
     fn new(inner: &'a Inner, pod: Pod, address: Ipv4Addr) -> Self {
-        Self { inner, pod, address, server: None, started: Timestamp::now(), restarts: 0 }
+        Self {
+            inner,
+            pod,
+            address,
+            server: None,
+            started: Timestamp::now(),
+            restarts: 0,
+            last_end: ("Error", 1),
+        }
     }
 
     /// Follows the faults until the pod is deleted, which drops this future.
@@ -170,7 +180,16 @@ impl<'a> Life<'a> {
                     }
                     self.serve(&fault, true);
                     self.write(&State::Ready).await;
-                    self.until_changed(&mut rules, &fault).await;
+                    let killed = async {
+                        match fault.oom_every_ms {
+                            Some(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        () = self.until_changed(&mut rules, &fault) => {}
+                        () = killed => self.killed_for_want_of_memory(),
+                    }
                 }
                 Lifecycle::NeverReady => {
                     self.serve(&fault, false);
@@ -200,7 +219,7 @@ impl<'a> Life<'a> {
     async fn until_changed(&self, rules: &mut tokio::sync::watch::Receiver<super::Rules>, now: &Fault) {
         while rules.changed().await.is_ok() {
             let fault = rules.borrow_and_update().of(&self.pod);
-            if fault.lifecycle != now.lifecycle {
+            if (fault.lifecycle, fault.oom_every_ms) != (now.lifecycle, now.oom_every_ms) {
                 rules.mark_changed();
                 return;
             }
@@ -211,7 +230,17 @@ impl<'a> Life<'a> {
         std::future::pending::<()>().await;
     }
 
+    /// Ends the container and begins it again before anybody notices; its counters are gone.
+    fn killed_for_want_of_memory(&mut self) {
+        self.inner.take(self.address);
+        self.server = None;
+        self.restarts += 1;
+        self.started = Timestamp::now();
+        self.last_end = ("OOMKilled", 137);
+    }
+
     async fn crash(&mut self, rules: &mut tokio::sync::watch::Receiver<super::Rules>, fault: &Fault) {
+        self.last_end = ("Error", 1);
         let mut back_off = FIRST_BACK_OFF;
         loop {
             self.started = Timestamp::now();
@@ -287,7 +316,7 @@ impl<'a> Life<'a> {
         };
         let container = |c: &Container| {
             let crashed = json!({"terminated": {
-                "exitCode": 1, "reason": "Error", "startedAt": started, "finishedAt": now}});
+                "exitCode": self.last_end.1, "reason": self.last_end.0, "startedAt": started, "finishedAt": now}});
             let (current, last) = match state {
                 State::Ready | State::NotReady if self.restarts > 0 => {
                     (json!({"running": {"startedAt": started}}), crashed)

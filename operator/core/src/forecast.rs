@@ -71,7 +71,7 @@ pub fn forecast(
             outcome: of_guard(plan, replicas, &weighed, found, suppose, interval),
         }
     };
-    weighed(plan).into_iter().map(forecast).collect()
+    weighed(plan).into_iter().filter(|weighed| weighed.judged.needs_evidence).map(forecast).collect()
 }
 
 fn of_guard(
@@ -191,6 +191,7 @@ mod tests {
                 maybe_bad: None,
                 newest_sample: at,
                 created: None,
+                out_of_memory: false,
             };
             Sample { at, outcome: Outcome::Counters((0..REPLICAS).map(pod).collect()) }
         };

@@ -4,7 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::{AlertGuard, Counted, Guard, GuardAction, GuardStatus, Plan, Run, Stage};
+use crate::api::{AlertGuard, AlertSource, Counted, Guard, GuardAction, GuardStatus, Plan, Run, Stage};
 use crate::evidence::{
     Alert, AlertPlan, AlertReport, Arm, DEAD_PATH, EvidenceState, GaugeLook, GaugePlan, GaugeReport,
     GuardPlan, GuardReport, HoldReason, KnownAlert, Outcome, Poll, Sample, combine, first_firing, is_ahead,
@@ -59,14 +59,38 @@ pub struct Evaluation<'a> {
     pub samples: &'a [(String, Sample)],
     /// One look per guard on a value, by name.
     pub gauges: &'a [(String, GaugeLook)],
-    /// The alerts, when a guard watches them.
-    pub poll: Option<&'a Poll>,
+    /// The alerts, of the sources that were asked.
+    pub polls: Polls<'a>,
     /// Requests that reach the canary.
     pub quiet: Option<Quiet>,
     /// Seconds between two evaluations.
     pub interval_seconds: i32,
     /// Now.
     pub now: Timestamp,
+}
+
+/// What sources of alerts answered; none of a source that was not asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Polls<'a> {
+    /// Alertmanager.
+    pub alertmanager: Option<&'a Poll>,
+    /// Prometheus.
+    pub prometheus: Option<&'a Poll>,
+}
+
+impl<'a> Polls<'a> {
+    /// Of one source.
+    pub fn of(self, source: AlertSource) -> Option<&'a Poll> {
+        match source {
+            AlertSource::Alertmanager => self.alertmanager,
+            AlertSource::Prometheus => self.prometheus,
+        }
+    }
+
+    /// The alerts of one source, if it answered.
+    fn alerts(self, source: AlertSource) -> Option<&'a [Alert]> {
+        self.of(source)?.answer.as_deref().ok()
+    }
 }
 
 /// Takes in the samples and says what they mean.
@@ -104,8 +128,8 @@ pub fn judge(evaluation: &Evaluation<'_>, state: &mut EvidenceState) -> Verdict 
     let since = state.incident_since.filter(attended);
     state.incident_since = incident(state, evaluation.now).then(|| since.unwrap_or(evaluation.now));
     let alert_plans = alert_plans(run, evaluation.interval_seconds);
-    if let Some(poll) = evaluation.poll {
-        for plan in &alert_plans {
+    for plan in &alert_plans {
+        if let Some(poll) = evaluation.polls.of(plan.source) {
             observe_alerts(state.alert_mut(&plan.name), poll, plan, evaluation.now);
         }
     }
@@ -139,7 +163,7 @@ fn conclude(
         gauge_plans.iter().map(|plan| report_gauge(state.gauge_mut(&plan.name), plan, now)).collect();
     let statuses = reports.iter().map(guard_status).chain(alerts.iter().map(alert_status));
     let statuses = statuses.chain(gauges.iter().map(gauge_status)).collect();
-    let share = reports.iter().map(|guard| guard.met).max_by(|a, b| a.1.total_cmp(&b.1));
+    let share = reports.iter().filter_map(|guard| guard.met).max_by(|a, b| a.1.total_cmp(&b.1));
     let evidence = with_gauges(combine(reports, alerts, &joined), &gauges);
     let no_data = evidence.holds.iter().find(|hold| hold.reason == HoldReason::NoData).map(|hold| {
         let since = now.checked_sub(SignedDuration::from_secs(evidence.no_data_seconds)).unwrap_or(now);
@@ -172,7 +196,7 @@ fn conclude(
         quiet: evaluation.quiet.map(|quiet| (quiet.from, quiet.to)),
         guards: statuses,
         state: Some(state.clone()),
-        firing: firing(&run.plan.guards, evaluation.poll),
+        firing: firing(&run.plan.guards, evaluation.polls),
         at_rest: None,
     }
 }
@@ -190,13 +214,12 @@ fn joined(plans: &[GuardPlan], state: &mut EvidenceState) -> Joined {
     join(&guards, rows, Place { alone, watch: alone })
 }
 
-/// Alerts that match a guard now: at the time of the hold they are not the new revision's fault.
-pub fn firing(guards: &[Guard], poll: Option<&Poll>) -> Vec<KnownAlert> {
-    let Some(alerts) = poll.and_then(|poll| poll.answer.as_ref().ok()) else {
-        return Vec::new();
-    };
+/// Alerts that match a guard now, of the sources that answered: at the time of the hold they are not the new revision's
+/// fault.
+pub fn firing(guards: &[Guard], polls: Polls<'_>) -> Vec<KnownAlert> {
     let mut known: Vec<KnownAlert> = Vec::new();
     for guard in guards.iter().filter_map(|guard| guard.alert.as_ref()) {
+        let alerts = polls.alerts(guard.source).unwrap_or_default();
         for alert in known_alerts(alerts, &guard.matchers).unwrap_or_default() {
             if !known.contains(&alert) {
                 known.push(alert);
@@ -208,25 +231,24 @@ pub fn firing(guards: &[Guard], poll: Option<&Poll>) -> Vec<KnownAlert> {
 
 /// What the alerts say while no run is under way. A look that failed changes nothing but its own trouble: how old the
 /// last answer may be, the decision knows.
-pub fn at_rest(guards: &[Guard], poll: Option<&Poll>, before: &Verdict) -> Verdict {
-    let Some(poll) = poll else {
+pub fn at_rest(guards: &[Guard], polls: Polls<'_>, before: &Verdict) -> Verdict {
+    let asked = || AlertSource::ALL.into_iter().filter_map(|source| polls.of(source));
+    let Some(read_at) = asked().map(|poll| poll.at).min() else {
         return Verdict::default();
     };
-    let answer = match &poll.answer {
-        Ok(alerts) => dead_path(guards, alerts).map_or(Ok(alerts), Err),
-        Err(trouble) => Err(trouble.clone()),
-    };
-    match answer {
-        Ok(alerts) => Verdict {
-            firing: firing(guards, Some(poll)),
+    let trouble =
+        asked().find_map(|poll| poll.answer.as_ref().err().cloned()).or_else(|| dead_path(guards, polls));
+    match trouble {
+        None => Verdict {
+            firing: firing(guards, polls),
             at_rest: Some(AlertsAtRest {
-                read_at: Some(poll.at),
-                firing: watched(guards, alerts),
+                read_at: Some(read_at),
+                firing: watched(guards, polls),
                 trouble: None,
             }),
             ..Verdict::default()
         },
-        Err(trouble) => Verdict {
+        Some(trouble) => Verdict {
             firing: before.firing.clone(),
             at_rest: Some(AlertsAtRest {
                 trouble: Some(trouble),
@@ -237,15 +259,21 @@ pub fn at_rest(guards: &[Guard], poll: Option<&Poll>, before: &Verdict) -> Verdi
     }
 }
 
-/// Guards that watch alerts and decide something.
-fn watching(guards: &[Guard]) -> impl Iterator<Item = (&Guard, &AlertGuard)> {
+/// Guards that watch alerts and decide something, with the alerts of their source.
+fn watching<'a>(
+    guards: &'a [Guard],
+    polls: Polls<'a>,
+) -> impl Iterator<Item = (&'a Guard, &'a AlertGuard, &'a [Alert])> {
     let deciding = guards.iter().filter(|guard| guard.action != GuardAction::Observe);
-    deciding.filter_map(|guard| Some((guard, guard.alert.as_ref()?)))
+    deciding.filter_map(move |guard| {
+        let alert = guard.alert.as_ref()?;
+        Some((guard, alert, polls.alerts(alert.source)?))
+    })
 }
 
 /// The guard that decides something and whose watchdog does not fire, in words.
-fn dead_path(guards: &[Guard], alerts: &[Alert]) -> Option<String> {
-    watching(guards).find_map(|(guard, alert)| match path_is_alive(alerts, &alert.watchdog) {
+fn dead_path(guards: &[Guard], polls: Polls<'_>) -> Option<String> {
+    watching(guards, polls).find_map(|(guard, alert, alerts)| match path_is_alive(alerts, &alert.watchdog) {
         Ok(true) => None,
         Ok(false) => Some(format!("{}: {DEAD_PATH}", guard.name)),
         Err(unusable) => Some(format!("{}: {unusable}", guard.name)),
@@ -254,8 +282,8 @@ fn dead_path(guards: &[Guard], alerts: &[Alert]) -> Option<String> {
 
 /// The alert that fires under a guard that decides something, in words. Matchers are checked before a spec is accepted;
 /// one that can't be used would let everything pass, so it says so instead.
-fn watched(guards: &[Guard], alerts: &[Alert]) -> Option<String> {
-    watching(guards).find_map(|(guard, alert)| match first_firing(alerts, &alert.matchers) {
+fn watched(guards: &[Guard], polls: Polls<'_>) -> Option<String> {
+    watching(guards, polls).find_map(|(guard, alert, alerts)| match first_firing(alerts, &alert.matchers) {
         Ok(firing) => firing.map(|what| format!("{}: {what}", guard.name)),
         Err(unusable) => Some(format!("{}: {unusable}", guard.name)),
     })
@@ -282,6 +310,7 @@ pub fn weighed(plan: &Plan) -> Vec<Weighed<'_>> {
             let (signal, max_ppm) = match counted {
                 Counted::Errors(ratio) => (Signal::Errors, ratio.max_ppm),
                 Counted::Latency(_) => (Signal::Latency, None),
+                Counted::Restarts(_) => (Signal::Events, None),
             };
             Asked {
                 name: guard.name.clone(),
@@ -363,6 +392,7 @@ fn alert_plans(run: &Run, interval_seconds: i32) -> Vec<AlertPlan> {
         .map(|(guard, alert)| AlertPlan {
             name: guard.name.clone(),
             action: guard.action,
+            source: alert.source,
             matchers: alert.matchers.clone(),
             min_firing_seconds: alert.min_firing_seconds,
             watchdog: alert.watchdog.clone(),
@@ -375,12 +405,23 @@ fn alert_plans(run: &Run, interval_seconds: i32) -> Vec<AlertPlan> {
         .collect()
 }
 
+#[allow(clippy::cast_possible_truncation)] // capped far below i64
+fn permille(score: f64) -> i64 {
+    (score.min(1e6) * PERMILLE).floor() as i64
+}
+
 #[allow(clippy::cast_possible_truncation)] // scores are capped far below i64
 fn guard_status(guard: &GuardReport) -> GuardStatus {
+    if guard.met.is_none() {
+        return GuardStatus {
+            score_permille: Some(permille(guard.score)),
+            ..uncounted(&guard.name, guard.state.as_str(), &guard.message)
+        };
+    }
     GuardStatus {
         name: guard.name.clone(),
         state: guard.state.as_str().to_owned(),
-        score_permille: Some((guard.score.min(1e6) * PERMILLE).floor() as i64),
+        score_permille: Some(permille(guard.score)),
         canary_requests: Some(guard.n_canary),
         canary_failed: Some(guard.x_canary),
         stable_requests: Some(guard.n_stable),
@@ -448,6 +489,33 @@ mod tests {
         Poll { at: at(second), answer, silences: Vec::new() }
     }
 
+    fn by_alertmanager(poll: &Poll) -> Polls<'_> {
+        Polls { alertmanager: Some(poll), prometheus: None }
+    }
+
+    #[test]
+    fn a_guard_is_judged_by_the_source_that_it_names() {
+        let mut guards = guards("Abort");
+        let mut other = guards[1].clone();
+        "rules".clone_into(&mut other.name);
+        other.alert.as_mut().unwrap().source = AlertSource::Prometheus;
+        guards.push(other);
+        let (quiet, loud) =
+            (poll(100, Ok(Vec::new())), poll(90, Ok(vec![alert("Old", "page", 30, "active")])));
+        let rest = |alertmanager, prometheus| {
+            let polls = Polls { alertmanager: Some(alertmanager), prometheus: Some(prometheus) };
+            at_rest(&guards, polls, &Verdict::default()).at_rest.unwrap()
+        };
+        let spoken = |rest: AlertsAtRest| rest.firing.unwrap().split(':').next().unwrap().to_owned();
+        assert_eq!(spoken(rest(&quiet, &loud)), "rules");
+        assert_eq!(spoken(rest(&loud, &quiet)), "pages");
+        assert_eq!(rest(&quiet, &quiet).firing, None);
+        assert_eq!(rest(&quiet, &loud).read_at, Some(at(90)), "as old as the older of both");
+        let down = poll(110, Err("down".into()));
+        let half = rest(&quiet, &down);
+        assert_eq!((half.read_at, half.trouble.as_deref()), (None, Some("down")), "half is not known");
+    }
+
     #[test]
     fn a_watchdog_that_does_not_fire_is_trouble_before_a_run_too() {
         let mut guards = guards("Abort");
@@ -456,14 +524,14 @@ mod tests {
         guards[1].alert.as_mut().unwrap().watchdog = dog;
         let look = |state: &str| {
             let alerts = vec![alert("Watchdog", "none", 0, state)];
-            at_rest(&guards, Some(&poll(60, Ok(alerts))), &Verdict::default()).at_rest.unwrap()
+            at_rest(&guards, by_alertmanager(&poll(60, Ok(alerts))), &Verdict::default()).at_rest.unwrap()
         };
         assert_eq!((look("active").read_at, look("active").trouble), (Some(at(60)), None));
         let silent = look("suppressed");
         assert_eq!(silent.read_at, None);
         assert!(silent.trouble.unwrap().starts_with("pages: the watchdog alert is not firing"));
         guards[1].action = GuardAction::Observe;
-        let verdict = at_rest(&guards, Some(&poll(60, Ok(Vec::new()))), &Verdict::default());
+        let verdict = at_rest(&guards, by_alertmanager(&poll(60, Ok(Vec::new()))), &Verdict::default());
         assert_eq!(verdict.at_rest.unwrap().trouble, None, "it decides nothing");
     }
 
@@ -477,7 +545,7 @@ mod tests {
         ];
         let look = poll(100, Ok(alerts));
         for (action, says) in [("Abort", true), ("Hold", true), ("Observe", false)] {
-            let verdict = at_rest(&guards(action), Some(&look), &Verdict::default());
+            let verdict = at_rest(&guards(action), by_alertmanager(&look), &Verdict::default());
             let rest = verdict.at_rest.unwrap();
             assert_eq!((rest.read_at, rest.trouble, rest.firing.is_some()), (Some(at(100)), None, says));
             if let Some(firing) = rest.firing {
@@ -488,7 +556,7 @@ mod tests {
             assert_eq!(verdict.firing.len(), 3, "all that match are known later, silenced ones too");
         }
         let quiet = poll(100, Ok(vec![alert("Silenced", "page", 20, "suppressed")]));
-        let verdict = at_rest(&guards("Abort"), Some(&quiet), &Verdict::default());
+        let verdict = at_rest(&guards("Abort"), by_alertmanager(&quiet), &Verdict::default());
         assert_eq!(verdict.at_rest.unwrap().firing, None, "who silenced it knew of it");
     }
 
@@ -496,14 +564,14 @@ mod tests {
     fn a_look_that_fails_says_so_and_forgets_nothing() {
         let guards = guards("Abort");
         let look = poll(100, Ok(vec![alert("Old", "page", 30, "active")]));
-        let before = at_rest(&guards, Some(&look), &Verdict::default());
-        let after = at_rest(&guards, Some(&poll(110, Err("connection refused".into()))), &before);
+        let before = at_rest(&guards, by_alertmanager(&look), &Verdict::default());
+        let after = at_rest(&guards, by_alertmanager(&poll(110, Err("connection refused".into()))), &before);
         let (was, is) = (before.at_rest.unwrap(), after.at_rest.unwrap());
         assert_eq!((is.read_at, &is.firing), (was.read_at, &was.firing));
         assert_eq!((is.trouble.as_deref(), after.firing), (Some("connection refused"), before.firing));
-        let never = at_rest(&guards, Some(&poll(110, Err("down".into()))), &Verdict::default());
+        let never = at_rest(&guards, by_alertmanager(&poll(110, Err("down".into()))), &Verdict::default());
         assert_eq!(never.at_rest.unwrap().read_at, None);
-        assert_eq!(at_rest(&guards, None, &Verdict::default()).at_rest, None, "no guard watches");
+        assert_eq!(at_rest(&guards, Polls::default(), &Verdict::default()).at_rest, None, "no guard watches");
     }
 
     /// A run at 10 %, live since second 3600.
@@ -537,6 +605,7 @@ mod tests {
             maybe_bad: None,
             newest_sample: at(second),
             created: None,
+            out_of_memory: false,
         };
         let pods = vec![pod(Arm::Stable, 100.0, 0.1), pod(Arm::Canary, 10.0, 0.0)];
         Sample { at: at(second), outcome: Outcome::Counters(pods) }
@@ -548,13 +617,13 @@ mod tests {
         let mut state = EvidenceState::default();
         let mut look = |history: &[(String, Sample)], second: i64, sample: Sample| {
             let samples = [("errors".to_owned(), sample)];
-            let (poll, quiet) = (None, None);
+            let (polls, quiet) = (Polls::default(), None);
             let evaluation = Evaluation {
                 run: &run,
                 history,
                 samples: &samples,
                 gauges: &[],
-                poll,
+                polls,
                 quiet,
                 interval_seconds: 15,
                 now: at(second),
@@ -578,7 +647,7 @@ mod tests {
                 history: &[],
                 samples: &samples,
                 gauges: &[],
-                poll: None,
+                polls: Polls::default(),
                 quiet: None,
                 interval_seconds: 15,
                 now: at(second),

@@ -18,13 +18,10 @@ use sluice_core::{
     api::ProviderConfig,
     evidence::{Alert, Poll, Silence, SourceState},
 };
-use tokio::{
-    sync::{Mutex, Semaphore},
-    time::Instant,
-};
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-use super::{CONCURRENCY, Failure, Heard, body, place};
+use super::{CONCURRENCY, Failure, Heard, body, last::LastPoll, place};
 
 /// Every alert, suppressed ones included. The states are spelled out: defaults of a server may change.
 const ALERTS: &str = "api/v2/alerts?active=true&silenced=true&inhibited=true&unprocessed=true";
@@ -36,14 +33,7 @@ pub struct Alertmanager {
     peers: Vec<String>,
     places: Semaphore,
     heard: Heard,
-    last: Mutex<Option<Answer>>,
-}
-
-/// The last answer, when it was asked for and when it came.
-struct Answer {
-    asked: Instant,
-    came: Instant,
-    poll: Arc<Poll>,
+    last: LastPoll,
 }
 
 impl std::fmt::Debug for Alertmanager {
@@ -63,7 +53,7 @@ impl Alertmanager {
             peers: peers.into_iter().collect(),
             places: Semaphore::new(CONCURRENCY),
             heard,
-            last: Mutex::new(None),
+            last: LastPoll::default(),
         }
     }
 
@@ -74,20 +64,7 @@ impl Alertmanager {
 
     /// All alerts, not older than `max_age`: callers that ask in the meantime share one answer, a failure too.
     pub async fn poll(&self, max_age: Duration) -> Arc<Poll> {
-        let wanted = Instant::now();
-        // Held while asking, so that the others wait for the same answer instead of asking too.
-        let mut last = self.last.lock().await;
-        // One that came while the caller waited is for it too, however slow it was: of a source that hangs, each would
-        // else wait for all before it.
-        if let Some(answer) = &*last
-            && (answer.came >= wanted || answer.asked.elapsed() < max_age)
-        {
-            return answer.poll.clone();
-        }
-        let asked = Instant::now();
-        let poll = Arc::new(self.ask(Timestamp::now()).await);
-        *last = Some(Answer { asked, came: Instant::now(), poll: poll.clone() });
-        poll
+        self.last.poll(max_age, async { self.ask(Timestamp::now()).await }).await
     }
 
     async fn ask(&self, at: Timestamp) -> Poll {

@@ -6,6 +6,7 @@
 
 pub mod alertmanager;
 pub mod auth;
+mod last;
 pub mod prometheus;
 pub mod queries;
 

@@ -1,23 +1,25 @@
-//! Instant and range queries, with the provider's warnings seen.
+//! Instant and range queries and the alerts of rules, with the provider's warnings seen.
 //!
 //! prometheus-http-query makes the request; its typed answer leaves out `warnings`, by which Thanos and Mimir
 //! say that an answer is partial, so the envelope is read here. A warning makes the answer unusable: counters
 //! of half the pods look like a canary without failures.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use prometheus_http_query::{Client, Error};
 use serde::Deserialize;
 use sluice_core::{
     api::ProviderConfig,
-    evidence::{DataState, Trouble},
+    digest,
+    evidence::{Alert, AlertStatus, DataState, Poll, Trouble},
 };
 use tokio::sync::Semaphore;
 use tracing::debug;
 
 use super::{
-    CONCURRENCY, Failure, Heard, ProviderError, auth::TOTAL_TIMEOUT, body, excerpt, innermost, place,
+    CONCURRENCY, Failure, Heard, ProviderError, auth::TOTAL_TIMEOUT, body, excerpt, innermost,
+    last::LastPoll, place,
 };
 
 /// One series of an instant vector.
@@ -44,6 +46,7 @@ pub struct Prometheus {
     address: String,
     places: Semaphore,
     heard: Heard,
+    alerts: LastPoll,
 }
 
 impl std::fmt::Debug for Prometheus {
@@ -62,7 +65,8 @@ impl Prometheus {
         let client = Client::from(client, &address).map_err(|error| {
             ProviderError::Certificates(format!("url {address:?}: {}", innermost(&error)))
         })?;
-        Ok(Self { client, address, places: Semaphore::new(CONCURRENCY), heard })
+        let places = Semaphore::new(CONCURRENCY);
+        Ok(Self { client, address, places, heard, alerts: LastPoll::default() })
     }
 
     /// Base address, for messages.
@@ -80,7 +84,7 @@ impl Prometheus {
             .query("timeout", format_args!("{}s", TOTAL_TIMEOUT.as_secs()))
             // Thanos: no answer rather than half of one. Others ignore it.
             .query("partial_response", "false");
-        let answer = self.answer(promql, request.get_raw()).await.and_then(|data| {
+        let answer = self.query(promql, request.get_raw()).await.and_then(|data| {
             let points: Vec<Point> = self.points(promql, data, "vector")?;
             points.into_iter().map(|point| point.series().map_err(|error| self.unreadable(&error))).collect()
         });
@@ -99,7 +103,7 @@ impl Prometheus {
             .query_range(promql, start.as_second(), end.as_second(), step)
             .query("timeout", format_args!("{}s", TOTAL_TIMEOUT.as_secs()))
             .query("partial_response", "false");
-        let answer = self.answer(promql, request.get_raw()).await.and_then(|data| {
+        let answer = self.query(promql, request.get_raw()).await.and_then(|data| {
             let mut times: BTreeMap<Timestamp, Vec<Series>> = BTreeMap::new();
             for point in self.points::<Points>(promql, data, "matrix")? {
                 for series in point.series() {
@@ -112,6 +116,24 @@ impl Prometheus {
         self.counted(answer)
     }
 
+    /// The alerts that its rules fire, not older than `max_age`: callers that come in the meantime share one answer, a
+    /// failure too. Those that still wait for their rule's `for` do not fire.
+    pub async fn alerts(&self, max_age: Duration) -> Arc<Poll> {
+        let ask = async {
+            let at = Timestamp::now();
+            let url = format!("{}/api/v1/alerts", self.address);
+            let request = self.client.inner().get(url).send();
+            let request = async { request.await.map_err(|error| Failure::of_request(&self.address, &error)) };
+            let answer = self.answer(None, request).await.map(|data| {
+                let firing = data.alerts.into_iter().filter(|alert| alert.state == "firing");
+                firing.map(RuleAlert::alert).collect()
+            });
+            let answer = self.counted(answer).map_err(|trouble| trouble.message);
+            Poll { at, answer, silences: Vec::new() }
+        };
+        self.alerts.poll(max_age, ask).await
+    }
+
     fn counted<T>(&self, answer: Result<T, Failure>) -> Result<T, Trouble> {
         let label = match &answer {
             Ok(_) => "ok",
@@ -121,19 +143,29 @@ impl Prometheus {
         answer.map_err(Failure::into_trouble)
     }
 
-    async fn answer(
+    async fn query(
         &self,
         promql: &str,
         request: impl Future<Output = Result<reqwest::Response, Error>>,
     ) -> Result<Data, Failure> {
-        let _place = place(&self.places, &self.address).await?;
-        let response = request.await.map_err(|error| match &error {
+        let failure = |error: Error| match &error {
             Error::Client(error) => match error.inner() {
                 Some(error) => Failure::of_request(&self.address, error),
                 None => Failure::Down(format!("{}: {error}", self.address)),
             },
             error => Failure::Refused(format!("{}: {}", self.address, innermost(error))),
-        })?;
+        };
+        self.answer(Some(promql), async { request.await.map_err(failure) }).await
+    }
+
+    /// `promql`: the query that is asked for, if it is one.
+    async fn answer(
+        &self,
+        promql: Option<&str>,
+        request: impl Future<Output = Result<reqwest::Response, Failure>>,
+    ) -> Result<Data, Failure> {
+        let _place = place(&self.places, &self.address).await?;
+        let response = request.await?;
         let status = Failure::of_status(&self.address, &response);
         let code = response.status().as_u16();
         let body = body(&self.address, response).await;
@@ -146,7 +178,7 @@ impl Prometheus {
     }
 
     /// The reason in the body of an answer that is not 2xx.
-    fn explain(&self, promql: &str, code: u16, body: &[u8]) -> Option<Failure> {
+    fn explain(&self, promql: Option<&str>, code: u16, body: &[u8]) -> Option<Failure> {
         let envelope: Envelope = serde_json::from_slice(body).ok()?;
         let error = envelope.error.filter(|error| !error.is_empty())?;
         let error = excerpt(&error, 400);
@@ -159,7 +191,10 @@ impl Prometheus {
         })
     }
 
-    fn refused(&self, promql: &str, error: &str) -> Failure {
+    fn refused(&self, promql: Option<&str>, error: &str) -> Failure {
+        let Some(promql) = promql else {
+            return Failure::Refused(format!("{}: refused: {error}", self.address));
+        };
         // The reason first: messages are cut at their end.
         Failure::Refused(format!(
             "{} refuses the query: {error}; correct query, metric, codeLabel or matchers of the guard; the query: {}",
@@ -168,7 +203,7 @@ impl Prometheus {
         ))
     }
 
-    fn read(&self, promql: &str, body: &[u8]) -> Result<Data, Failure> {
+    fn read(&self, promql: Option<&str>, body: &[u8]) -> Result<Data, Failure> {
         let envelope: Envelope = serde_json::from_slice(body).map_err(|error| {
             Failure::Down(format!("{}: the answer is not that of a Prometheus: {error}", self.address))
         })?;
@@ -200,7 +235,7 @@ impl Prometheus {
     ) -> Result<Vec<T>, Failure> {
         if data.result_type != kind {
             return Err(
-                self.refused(promql, &format!("the result is a {:?}, not a {kind}", data.result_type))
+                self.refused(Some(promql), &format!("the result is a {:?}, not a {kind}", data.result_type))
             );
         }
         serde_json::from_value(data.result).map_err(|error| self.unreadable(&error.to_string()))
@@ -231,6 +266,36 @@ struct Data {
     result_type: String,
     #[serde(default)]
     result: serde_json::Value,
+    /// Of the alerts' own address.
+    #[serde(default)]
+    alerts: Vec<RuleAlert>,
+}
+
+/// Characters that tell one set of labels from another.
+const FINGERPRINT: usize = 16;
+
+/// An alert as the rules' owner knows it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RuleAlert {
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// `pending`, `firing` or `inactive`.
+    state: String,
+    /// When the rule's condition became true.
+    active_at: Timestamp,
+}
+
+impl RuleAlert {
+    fn alert(self) -> Alert {
+        Alert {
+            fingerprint: digest::of(&self.labels).chars().skip("sha256:".len()).take(FINGERPRINT).collect(),
+            labels: self.labels,
+            starts_at: self.active_at,
+            active_at: Some(self.active_at),
+            status: AlertStatus::default(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -490,6 +555,58 @@ mod tests {
         let app = Router::new().fallback(|| async { " ".repeat(5 << 20) });
         let trouble = serve(app).await.instant("x", Timestamp::UNIX_EPOCH).await.expect_err("too large");
         assert!(trouble.message.contains("larger than 4 MiB"), "{}", trouble.message);
+    }
+
+    #[tokio::test]
+    async fn alerts_of_rules_fire_or_do_not() {
+        // An answer of Prometheus 3.
+        let body = r#"{"status":"success","data":{"alerts":[
+            {"labels":{"alertname":"Slow","severity":"page"},"annotations":{},"state":"firing",
+             "activeAt":"2026-01-01T00:00:00.25Z","value":"1e+00"},
+            {"labels":{"alertname":"Soon"},"annotations":{},"state":"pending",
+             "activeAt":"2026-01-01T00:01:00Z","value":"1e+00"}]}}"#;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let app = Router::new().fallback(move |uri: Uri| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async move { if uri.path() == "/base/api/v1/alerts" { body } else { "" } }
+        });
+        let prometheus = serve(app).await;
+        let poll = prometheus.alerts(Duration::from_secs(5)).await;
+        let alerts = poll.answer.as_ref().expect("an answer");
+        let began = "2026-01-01T00:00:00.25Z".parse().expect("a time");
+        assert_eq!(alerts.len(), 1, "{alerts:?}");
+        assert_eq!((alerts[0].starts_at, alerts[0].active_at), (began, Some(began)));
+        assert_eq!(
+            (alerts[0].labels["severity"].as_str(), alerts[0].fingerprint.len()),
+            ("page", FINGERPRINT)
+        );
+        assert!(Arc::ptr_eq(&poll, &prometheus.alerts(Duration::from_secs(5)).await), "shared");
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn alerts_that_cannot_be_read_are_no_silence() {
+        for (code, body, says) in [
+            (
+                200,
+                r#"{"status":"success","warnings":["half of it"],"data":{"alerts":[]}}"#,
+                "may be partial: half of it",
+            ),
+            (
+                200,
+                r#"{"status":"success","data":{"alerts":[{"state":"firing"}]}}"#,
+                "not that of a Prometheus",
+            ),
+            (404, "", "no such API here"),
+            (503, "", "503"),
+        ] {
+            let status = StatusCode::from_u16(code).expect("a status code");
+            let prometheus = serve(Router::new().fallback(move || async move { (status, body) })).await;
+            let poll = prometheus.alerts(Duration::ZERO).await;
+            let why = poll.answer.as_ref().expect_err(says);
+            assert!(why.contains(says), "{why}");
+        }
     }
 
     #[tokio::test]

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 use sluice_core::api::{
-    AlertGuard, AlertMatcher, ApexCallers, Change, ErrorRatioGuard, Guard, GuardAction, Limits, MatchOp,
-    Mode, ProgressiveRollout, ProgressiveRolloutSpec, Provenance, ProviderConfig, RiskClass, RouteRef,
-    Routing, StepSpec, TolerancePpm, Wiring, WorkloadRef,
+    AlertGuard, AlertMatcher, AlertSource, ApexCallers, Change, ErrorRatioGuard, Guard, GuardAction, Limits,
+    MatchOp, Mode, ProgressiveRollout, ProgressiveRolloutSpec, Provenance, ProviderConfig, RiskClass,
+    RouteRef, Routing, StepSpec, TolerancePpm, Wiring, WorkloadRef,
 };
 use sluice_core::config::{ClassRow, Config};
 
@@ -127,7 +127,12 @@ fn guards() -> Vec<Guard> {
         ..Guard::default()
     };
     let matcher = AlertMatcher { label: "app".to_owned(), op: MatchOp::Equal, value: NAME.to_owned() };
-    let alert = AlertGuard { matchers: vec![matcher], min_firing_seconds: 0, watchdog: Vec::new() };
+    let alert = AlertGuard {
+        source: AlertSource::Alertmanager,
+        matchers: vec![matcher],
+        min_firing_seconds: 0,
+        watchdog: Vec::new(),
+    };
     vec![guard("errors", Some(ErrorRatioGuard::default()), None), guard("pages", None, Some(alert))]
 }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use sluice_core::api::{
-    Counted, Guard, MetricGuard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, Run,
+    AlertSource, Counted, Guard, MetricGuard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, Run,
 };
 use sluice_core::evidence::{DataState, GaugeLook, Outcome, Poll, Sample, Trouble};
 use sluice_providers::auth::SecretData;
@@ -71,10 +71,19 @@ pub(super) struct Asker<'a> {
 
 impl Asker<'_> {
     /// The alerts that fire now.
-    pub async fn alerts(&self) -> Arc<Poll> {
+    pub async fn alerts(&self, source: AlertSource) -> Arc<Poll> {
+        // All rollouts of one source share an answer that is younger than half an interval.
+        let seconds = f64::from(self.ctx.config.evaluation_interval_seconds.max(1));
+        let max_age = Duration::from_secs_f64(seconds / 2.0);
         let unanswered = |message: String| {
             Arc::new(Poll { at: Timestamp::now(), answer: Err(message), silences: Vec::new() })
         };
+        if source == AlertSource::Prometheus {
+            return match self.prometheus().await {
+                Ok(prometheus) => prometheus.alerts(max_age).await,
+                Err(trouble) => unanswered(trouble.message),
+            };
+        }
         let Some((namespace, config)) = choose(self.ctx, self.key, self.rollout, Kind::Alertmanager) else {
             return unanswered(
                 "no Alertmanager is configured: set spec.alertmanager.url or the chart's alertmanager.url"
@@ -86,11 +95,7 @@ impl Asker<'_> {
             Err(message) => return unanswered(message),
         };
         match self.providers.alertmanager(&namespace, &config, &secret) {
-            // All rollouts of one Alertmanager share an answer that is younger than half an interval.
-            Ok(source) => {
-                let seconds = f64::from(self.ctx.config.evaluation_interval_seconds.max(1));
-                source.poll(Duration::from_secs_f64(seconds / 2.0)).await
-            }
+            Ok(source) => source.poll(max_age).await,
             Err(error) => unanswered(error.to_string()),
         }
     }

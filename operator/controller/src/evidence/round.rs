@@ -11,16 +11,16 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use sluice_core::api::{ProgressiveRollout, Run};
+use sluice_core::api::{AlertSource, Guard, ProgressiveRollout, Run};
 use sluice_core::config::Config;
 use sluice_core::evidence::{GaugeLook, Poll};
-use sluice_core::judge::{Evaluation, Quiet, at_rest, judge};
+use sluice_core::judge::{Evaluation, Quiet, at_rest, firing, judge};
 use sluice_providers::Providers;
 use tracing::debug;
 
 use super::ask::{Asker, Counters};
 use super::guards_at_rest;
-use super::store::Entry;
+use super::store::{AlertPolls, Entry};
 use crate::context::Context;
 use crate::watch::Key;
 
@@ -49,7 +49,9 @@ fn run_of(rollout: &ProgressiveRollout) -> Option<&Run> {
 /// What one source is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
-    Alerts,
+    Alerts(AlertSource),
+    /// Those of all sources, while there is no run.
+    AllAlerts,
     /// By the guard's name.
     Counters(String),
     /// Likewise.
@@ -88,7 +90,7 @@ impl Drop for Underway<'_> {
 
 /// What one source answered.
 enum Answer {
-    Alerts(Arc<Poll>),
+    Alerts(AlertSource, Arc<Poll>),
     Counters(String, Counters),
     Value(String, GaugeLook),
 }
@@ -104,23 +106,24 @@ pub(super) async fn look(
     let asker = &Asker { ctx, providers, key, rollout };
     let subject = Subject::of(key, rollout);
     let Some(run) = run_of(rollout) else {
-        let Some(_underway) = asking.begin(&subject, Source::Alerts) else {
+        let Some(_underway) = asking.begin(&subject, Source::AllAlerts) else {
             return;
         };
-        let poll = asker.alerts().await;
+        let guards = guards_at_rest(&ctx.config, rollout);
+        let asked = sources(guards).map(async |source| (source, asker.alerts(source).await));
+        let answers = AlertPolls::of(futures::future::join_all(asked).await);
         take_in(ctx, &subject, |known, rollout| {
             let before = known.map(|entry| entry.verdict).unwrap_or_default();
-            let verdict = at_rest(guards_at_rest(&ctx.config, rollout), Some(&poll), &before);
+            let verdict = at_rest(guards_at_rest(&ctx.config, rollout), answers.all(), &before);
             Some(Entry { uid: subject.uid.clone(), verdict, ..Entry::default() })
         });
         return;
     };
     let guards = &run.plan.guards;
-    let watched = guards.iter().any(|guard| guard.alert.is_some());
-    let poll = watched
-        .then(|| asking.begin(&subject, Source::Alerts))
-        .flatten()
-        .map(|underway| async move { (underway, Answer::Alerts(asker.alerts().await)) }.boxed());
+    let polls = sources(guards).filter_map(|source| {
+        let underway = asking.begin(&subject, Source::Alerts(source))?;
+        Some(async move { (underway, Answer::Alerts(source, asker.alerts(source).await)) }.boxed())
+    });
     let created = asker.created(run).shared();
     let samples = guards.iter().filter_map(|guard| {
         let counted = guard.counted()?;
@@ -140,7 +143,7 @@ pub(super) async fn look(
             async move { (underway, Answer::Value(guard.name.clone(), asker.value(run, metric).await)) };
         Some(question.boxed())
     });
-    let asked = poll.into_iter().chain(samples).chain(values).collect();
+    let asked = polls.chain(samples).chain(values).collect();
     as_they_come(asked, |answers| {
         // What is under way ends with this scope: no source is asked again before its answer is judged.
         let judged = take_in(ctx, &subject, |known, rollout| {
@@ -155,6 +158,14 @@ pub(super) async fn look(
         }
     })
     .await;
+}
+
+/// The sources of the alerts that guards watch.
+fn sources(guards: &[Guard]) -> impl Iterator<Item = AlertSource> {
+    let watched = |source: &AlertSource| {
+        guards.iter().any(|guard| guard.alert.as_ref().is_some_and(|alert| alert.source == *source))
+    };
+    AlertSource::ALL.into_iter().filter(watched)
 }
 
 /// Passes answers on: together what comes together, as from sources that are well, and what is late by itself.
@@ -183,10 +194,10 @@ fn take_in(
 
 /// Judges a run anew with these answers.
 fn judged(config: &Config, run: &Run, mut entry: Entry, answers: &[(Underway<'_>, Answer)]) -> Entry {
-    let (mut poll, mut samples, mut history, mut gauges) = (None, Vec::new(), Vec::new(), Vec::new());
+    let (mut polls, mut samples, mut history, mut gauges) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (_, answer) in answers {
         match answer {
-            Answer::Alerts(answer) => poll = Some(&**answer),
+            Answer::Alerts(source, poll) => polls.push((*source, poll.clone())),
             Answer::Counters(name, counted) => {
                 history.extend(counted.history.iter().map(|sample| (name.clone(), sample.clone())));
                 samples.push((name.clone(), counted.now.clone()));
@@ -198,12 +209,14 @@ fn judged(config: &Config, run: &Run, mut entry: Entry, answers: &[(Underway<'_>
     if let Some((_, sample)) = samples.iter().find(|(name, _)| Some(name) == counts) {
         entry.quiet = Quiet::update(entry.quiet, sample);
     }
+    let polls = AlertPolls::of(polls);
+    entry.polls.update(&polls);
     let evaluation = Evaluation {
         run,
         history: &history,
         samples: &samples,
         gauges: &gauges,
-        poll,
+        polls: polls.all(),
         quiet: entry.quiet,
         interval_seconds: config.evaluation_interval_seconds,
         now: Timestamp::now(),
@@ -213,9 +226,7 @@ fn judged(config: &Config, run: &Run, mut entry: Entry, answers: &[(Underway<'_>
     // Once is enough: a score that fell again before the abort could be written is no acquittal.
     entry.verdict.abort = before.abort.or(entry.verdict.abort);
     // A look that failed, or was not due, says nothing about what fires.
-    if poll.is_none_or(|poll| poll.answer.is_err()) {
-        entry.verdict.firing = before.firing;
-    }
+    entry.verdict.firing = firing(&run.plan.guards, entry.polls.all());
     entry
 }
 
@@ -239,16 +250,17 @@ mod tests {
 
     #[test]
     fn a_question_is_asked_once_at_a_time() {
+        const ALERTS: Source = Source::Alerts(AlertSource::Alertmanager);
         let asking = Asking::default();
         let key = Key { namespace: "shop".to_owned(), name: "web".to_owned() };
         let subject =
             |run: &str| Subject { key: key.clone(), uid: "u".to_owned(), run: Some(run.to_owned()) };
-        let alerts = asking.begin(&subject("1-a"), Source::Alerts);
+        let alerts = asking.begin(&subject("1-a"), ALERTS);
         assert!(alerts.is_some());
-        assert!(asking.begin(&subject("1-a"), Source::Alerts).is_none(), "not answered yet");
+        assert!(asking.begin(&subject("1-a"), ALERTS).is_none(), "not answered yet");
         assert!(asking.begin(&subject("1-a"), Source::Counters("errors".to_owned())).is_some());
-        assert!(asking.begin(&subject("2-b"), Source::Alerts).is_some(), "another run");
+        assert!(asking.begin(&subject("2-b"), ALERTS).is_some(), "another run");
         drop(alerts);
-        assert!(asking.begin(&subject("1-a"), Source::Alerts).is_some());
+        assert!(asking.begin(&subject("1-a"), ALERTS).is_some());
     }
 }

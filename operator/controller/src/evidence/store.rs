@@ -1,11 +1,11 @@
 //! What is known of each rollout: its evidence, and the verdict that passes read.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sluice_core::api::Run;
-use sluice_core::evidence::EvidenceState;
-use sluice_core::judge::Quiet;
+use sluice_core::api::{AlertSource, Run};
+use sluice_core::evidence::{EvidenceState, Poll};
+use sluice_core::judge::{Polls, Quiet};
 use sluice_core::verdict::Verdict;
 
 use crate::watch::Key;
@@ -24,7 +24,49 @@ pub(super) struct Entry {
     pub run_id: String,
     pub state: EvidenceState,
     pub quiet: Option<Quiet>,
+    /// The last answer of each source of alerts.
+    pub polls: AlertPolls,
     pub verdict: Verdict,
+}
+
+/// Looks at sources of alerts.
+#[derive(Clone, Default)]
+pub(super) struct AlertPolls {
+    alertmanager: Option<Arc<Poll>>,
+    prometheus: Option<Arc<Poll>>,
+}
+
+impl AlertPolls {
+    pub fn of(polls: Vec<(AlertSource, Arc<Poll>)>) -> Self {
+        let mut all = Self::default();
+        for (source, poll) in polls {
+            *all.place(source) = Some(poll);
+        }
+        all
+    }
+
+    fn place(&mut self, source: AlertSource) -> &mut Option<Arc<Poll>> {
+        match source {
+            AlertSource::Alertmanager => &mut self.alertmanager,
+            AlertSource::Prometheus => &mut self.prometheus,
+        }
+    }
+
+    /// Takes over those of the newer looks that were answered.
+    pub fn update(&mut self, newer: &Self) {
+        let answered = |poll: &&Arc<Poll>| poll.answer.is_ok();
+        for (known, new) in
+            [(&mut self.alertmanager, &newer.alertmanager), (&mut self.prometheus, &newer.prometheus)]
+        {
+            if let Some(new) = new.as_ref().filter(answered) {
+                *known = Some(new.clone());
+            }
+        }
+    }
+
+    pub fn all(&self) -> Polls<'_> {
+        Polls { alertmanager: self.alertmanager.as_deref(), prometheus: self.prometheus.as_deref() }
+    }
 }
 
 impl Entry {

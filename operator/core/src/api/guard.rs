@@ -17,7 +17,7 @@ pub enum GuardAction {
     Observe,
 }
 
-/// One guard. Exactly one of `errorRatio`, `latency`, `alert` and `metric` is set.
+/// One guard. Exactly one of `errorRatio`, `latency`, `restarts`, `alert` and `metric` is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", from = "Written")]
 pub struct Guard {
@@ -31,6 +31,9 @@ pub struct Guard {
     /// Slow requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencyGuard>,
+    /// Restarted containers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<RestartsGuard>,
     /// Alerts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alert: Option<AlertGuard>,
@@ -59,7 +62,11 @@ struct Written {
     /// Share of slow requests: canary against the concurrent stable. Not together with another kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     latency: Option<LatencyGuard>,
-    /// Alerts that fire in Alertmanager. Not together with another kind.
+    /// Containers that restart, killed for want of memory among them: canary against the concurrent stable. Not together
+    /// with another kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    restarts: Option<RestartsGuard>,
+    /// Alerts that fire in Alertmanager or Prometheus. Not together with another kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     alert: Option<AlertGuard>,
     /// A value that a PromQL expression yields, and the range that it should stay in. Not together with another kind.
@@ -70,9 +77,9 @@ struct Written {
 impl From<Written> for Guard {
     /// What is not written depends on the kind.
     fn from(written: Written) -> Self {
-        let Written { name, action, error_ratio, latency, alert, metric } = written;
+        let Written { name, action, error_ratio, latency, restarts, alert, metric } = written;
         let default = if metric.is_some() { GuardAction::Hold } else { GuardAction::Abort };
-        Self { name, action: action.unwrap_or(default), error_ratio, latency, alert, metric }
+        Self { name, action: action.unwrap_or(default), error_ratio, latency, restarts, alert, metric }
     }
 }
 
@@ -133,6 +140,10 @@ pub struct ErrorRatioGuard {
     pub warmup_requests: i32,
 }
 
+fn is_alertmanager(source: &AlertSource) -> bool {
+    *source == AlertSource::Alertmanager
+}
+
 fn is_zero(value: &i32) -> bool {
     *value == 0
 }
@@ -165,6 +176,19 @@ pub struct LatencyGuard {
     pub warmup_requests: i32,
 }
 
+/// Restarts of the pods' containers per time, from kube-state-metrics. A container that is killed for want of memory restarts
+/// too. One restart per pod and day more than stable's is tolerated. It can stop the canary and hold its weight, but needs
+/// no restarts for a promotion, and is not judged at weight 100, where no stable pod serves beside the canary.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestartsGuard {
+    /// PromQL label matchers (without braces) added to the built-in query, such as `container!="istio-proxy"`, at most 500
+    /// characters. Default none: all containers but init containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 500))]
+    pub matchers: Option<String>,
+}
+
 /// What a guard counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted<'a> {
@@ -172,6 +196,8 @@ pub enum Counted<'a> {
     Errors(&'a ErrorRatioGuard),
     /// Slow requests.
     Latency(&'a LatencyGuard),
+    /// Restarts.
+    Restarts(&'a RestartsGuard),
 }
 
 impl Counted<'_> {
@@ -179,7 +205,7 @@ impl Counted<'_> {
     pub fn by_pod(&self) -> bool {
         match self {
             Self::Errors(ratio) => matches!(ratio.source, RatioSource::Pods | RatioSource::Linkerd),
-            Self::Latency(_) => true,
+            Self::Latency(_) | Self::Restarts(_) => true,
         }
     }
 
@@ -188,6 +214,7 @@ impl Counted<'_> {
         match self {
             Self::Errors(ratio) => ratio.warmup_requests,
             Self::Latency(latency) => latency.warmup_requests,
+            Self::Restarts(_) => 0,
         }
     }
 }
@@ -196,7 +223,8 @@ impl Guard {
     /// What it counts; none for one that watches alerts or a value.
     pub fn counted(&self) -> Option<Counted<'_>> {
         let errors = self.error_ratio.as_ref().map(Counted::Errors);
-        errors.or_else(|| self.latency.as_ref().map(Counted::Latency))
+        let latency = self.latency.as_ref().map(Counted::Latency);
+        errors.or(latency).or_else(|| self.restarts.as_ref().map(Counted::Restarts))
     }
 
     /// Requests of a new pod that it does not count, if it counts any.
@@ -204,6 +232,21 @@ impl Guard {
         let errors = self.error_ratio.as_mut().map(|ratio| &mut ratio.warmup_requests);
         errors.or_else(|| self.latency.as_mut().map(|latency| &mut latency.warmup_requests))
     }
+}
+
+/// Who is asked for alerts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum AlertSource {
+    /// Alertmanager, which knows of silences.
+    #[default]
+    Alertmanager,
+    /// The Prometheus that evaluates the rules.
+    Prometheus,
+}
+
+impl AlertSource {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Alertmanager, Self::Prometheus];
 }
 
 /// How an alert's label is compared.
@@ -240,6 +283,11 @@ pub struct AlertMatcher {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AlertGuard {
+    /// Who is asked. Alertmanager: its API v2, which knows of silences and of alerts from everywhere. Prometheus: the alerts of
+    /// its own rules, for where there is no Alertmanager or it is out of reach; when a rule's condition became true is known
+    /// more exactly, and silences are not. Default Alertmanager.
+    #[serde(default, skip_serializing_if = "is_alertmanager")]
+    pub source: AlertSource,
     /// All of these must match, 1 to 16.
     #[schemars(length(min = 1, max = 16))]
     pub matchers: Vec<AlertMatcher>,

@@ -16,8 +16,8 @@ mod status;
 pub use change::{Change, Provenance};
 pub use condition::{Condition, ConditionStatus, ConditionType};
 pub use guard::{
-    AlertGuard, AlertMatcher, Counted, ErrorRatioGuard, Guard, GuardAction, LatencyGuard, MatchOp,
-    RatioSource,
+    AlertGuard, AlertMatcher, AlertSource, Counted, ErrorRatioGuard, Guard, GuardAction, LatencyGuard,
+    MatchOp, RatioSource, RestartsGuard,
 };
 pub use metric::{MetricGuard, Quantity};
 pub use provider::{Header, PROVIDER_SECRET, ProviderConfig};

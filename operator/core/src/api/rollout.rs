@@ -50,7 +50,7 @@ pub struct ProgressiveRolloutSpec {
     /// the installation, and if it has none, the error ratio of the pods' own metrics.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
-    #[x_kube(validation = Rule::new("self.all(g, (has(g.errorRatio) ? 1 : 0) + (has(g.latency) ? 1 : 0) + (has(g.alert) ? 1 : 0) + (has(g.metric) ? 1 : 0) == 1)").message("each guard has exactly one of errorRatio, latency, alert and metric"))]
+    #[x_kube(validation = Rule::new("self.all(g, (has(g.errorRatio) ? 1 : 0) + (has(g.latency) ? 1 : 0) + (has(g.restarts) ? 1 : 0) + (has(g.alert) ? 1 : 0) + (has(g.metric) ? 1 : 0) == 1)").message("each guard has exactly one of errorRatio, latency, restarts, alert and metric"))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
     pub guards: Vec<Guard>,
     /// Limits of this rollout. But for abortNeedsTwoPods they can only tighten what the risk class allows: of two limits

@@ -1,7 +1,7 @@
 //! Alerts that count against the canary.
 //!
 //! The alerts are those of Alertmanager's API v2 (`GET /api/v2/alerts`, suppressed ones included, from every
-//! peer); one answer serves all rollouts and is matched here. An alert counts when its onset is not before
+//! peer), or of Prometheus' own (`GET /api/v1/alerts`); one answer serves all rollouts and is matched here. An alert counts when its onset is not before
 //! the exposure of this revision, or when its labels name the canary itself. Rules:
 //!
 //! 1. All matchers of the guard match the alert's labels.
@@ -19,7 +19,7 @@ use super::matcher::Matchers;
 use super::report::{Hold, HoldReason};
 use super::source::{Alert, Poll, Silence, SourceState};
 use super::state::{is_ahead, millis};
-use crate::api::{AlertMatcher, GuardAction};
+use crate::api::{AlertMatcher, AlertSource, GuardAction};
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,8 @@ pub struct AlertPlan {
     pub name: String,
     /// What it does when it trips.
     pub action: GuardAction,
+    /// Who is asked.
+    pub source: AlertSource,
     /// All have to match.
     pub matchers: Vec<AlertMatcher>,
     /// How long an alert has to fire before the guard trips, in seconds.
@@ -206,7 +208,7 @@ pub fn first_firing(alerts: &[Alert], matchers: &[AlertMatcher]) -> Result<Optio
 }
 
 /// What to say when [`path_is_alive`] is false.
-pub const DEAD_PATH: &str = "the watchdog alert is not firing, so nothing shows that alerts arrive: does Prometheus reach this Alertmanager?";
+pub const DEAD_PATH: &str = "the watchdog alert is not firing, so nothing shows that alerts arrive: are the rules evaluated, and does Prometheus reach this Alertmanager?";
 
 /// Whether the alert that always fires is there; true when none is asked for.
 ///

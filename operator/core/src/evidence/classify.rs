@@ -71,6 +71,7 @@ pub fn by_code(arm: Arm, points: &[CodePoint]) -> Result<Vec<PodCounters>, Troub
             maybe_bad: None,
             newest_sample: p.newest_sample,
             created: None,
+            out_of_memory: false,
         });
         pod.newest_sample = pod.newest_sample.max(p.newest_sample);
         match classify(&p.code) {

@@ -63,6 +63,8 @@ pub struct PodCounters {
     pub newest_sample: Timestamp,
     /// When the pod was created, if known.
     pub created: Option<Timestamp>,
+    /// Whether its last restart was for want of memory; of a source of restarts only.
+    pub out_of_memory: bool,
 }
 
 /// Why a sample can't be used.
@@ -121,6 +123,7 @@ pub fn join(arm: Arm, total: &[Point], bad: &[Point]) -> Result<Vec<PodCounters>
             maybe_bad: None,
             newest_sample: p.newest_sample,
             created: None,
+            out_of_memory: false,
         };
         if pods.insert(p.id.as_str(), counters).is_some() {
             return Err(twice(&p.id, "request"));
@@ -171,6 +174,8 @@ pub(super) struct Deltas {
     pub counted: Cells,
     /// Requests after counting began that met cold pods; those are in neither.
     pub cold: ColdCounts,
+    /// Restarts for want of memory, of the canary's and of stable's containers.
+    pub killed: (f64, f64),
     /// Whether any request reached the canary, cold or not.
     pub canary_moved: bool,
     /// Whether every pod of the canary is cold.
@@ -249,6 +254,12 @@ pub(super) fn advance(
         // A pod whose counters only begin here has no cell: it did not take part in the window.
         if let Some(since) = since {
             let counting = from.is_some_and(|from| since >= from);
+            if p.out_of_memory {
+                *match p.arm {
+                    Arm::Canary => &mut deltas.killed.0,
+                    Arm::Stable => &mut deltas.killed.1,
+                } += counts.x;
+            }
             deltas.canary_moved |= p.arm == Arm::Canary && counts.n > 0.0;
             if cold && counting {
                 deltas.cold.add(p.arm, counts.n);

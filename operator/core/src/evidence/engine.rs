@@ -4,6 +4,7 @@
 //! weights, milliseconds for clocks.
 
 use super::counts::{Arm, PodCounters, Trouble, advance, behind, check_value, newcomers};
+use super::kills;
 use super::state::{ColdCounts, DataState, GuardState, PairCounts, Quiet, Start, StepKey, is_ahead, millis};
 use crate::api::GuardAction;
 use crate::statistics::cell::total;
@@ -72,6 +73,11 @@ impl GuardPlan {
             watch: self.watch,
             window_start: self.window_start,
         }
+    }
+
+    /// Whether it counts requests, of which promotion needs some, and not restarts.
+    pub fn counts_requests(&self) -> bool {
+        self.judged.needs_evidence
     }
 
     /// Whether stable has no concurrent traffic.
@@ -266,6 +272,7 @@ fn take_in(state: &mut GuardState, pods: &[PodCounters], plan: &GuardPlan, incid
     state.quiet = quiet(state.quiet.filter(|_| !moved), pods);
     let Some(last) = last.filter(|_| !lost) else { return };
 
+    kills::remember(&mut state.kills, at, deltas.killed);
     let elapsed = millis(last, at).max(0);
     // The whole interval lies after counting began, in one step, at one weight.
     let in_step = last_step.is_some_and(|s| s.same(&key)) && from.is_some_and(|from| last >= from);

@@ -9,6 +9,7 @@ pub mod classify;
 pub mod counts;
 pub mod engine;
 pub mod gauge;
+pub mod kills;
 pub mod matcher;
 pub mod report;
 pub mod source;
@@ -28,6 +29,7 @@ pub use engine::{GuardPlan, Outcome, Sample, is_incident, observe, stable_too};
 pub use gauge::{
     GaugeLook, GaugePlan, GaugeReport, GaugeState, GaugeValues, observe_gauge, report_gauge, with_gauges,
 };
+pub use kills::Kills;
 pub use matcher::{Matchers, check_matchers};
 pub use report::{Evidence, GuardReport, Hold, HoldReason, Reason, combine, last_five_minutes, report};
 pub use source::{Alert, AlertStatus, Poll, Silence, SourceState};

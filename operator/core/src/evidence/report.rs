@@ -5,11 +5,12 @@
 
 use super::alerts::{AlertReport, AlertState};
 use super::engine::{GuardPlan, percent, shared_incident};
+use super::kills;
 use super::state::{ColdCounts, DataState, GuardState, PairCounts, millis};
 use crate::api::GuardAction;
 use crate::statistics::bursts::OVERDISPERSED;
 use crate::statistics::guard::Odds;
-use crate::statistics::{Joined, Row, STOP, SUSPICION};
+use crate::statistics::{Counts, Joined, Row, STOP, SUSPICION};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -95,6 +96,8 @@ pub struct GuardReport {
     pub state_since: Timestamp,
     /// Score, 0 or more; 1 aborts.
     pub score: f64,
+    /// Whether a plain rule is broken, whatever the score is.
+    pub breaks_rule: bool,
     /// Whether this guard lets the weight rise. The bake is judged elsewhere.
     pub gate_open: bool,
     /// What closes the gate.
@@ -107,8 +110,9 @@ pub struct GuardReport {
     pub n_stable: i64,
     /// Failed stable requests.
     pub x_stable: i64,
-    /// Requests that met the canary, and all of them; cold pods' too, though those count for nothing else.
-    pub met: (f64, f64),
+    /// Requests that met the canary, and all of them; cold pods' too, though those count for nothing else. None of a guard
+    /// that counts no requests.
+    pub met: Option<(f64, f64)>,
     /// Evaluated time with usable data since the step's window began, in seconds.
     pub healthy_seconds: f64,
     /// The scrape since which no request has reached the canary, once a later scrape has shown it.
@@ -168,11 +172,19 @@ pub fn report(state: &GuardState, plan: &GuardPlan, score: f64, now: Timestamp) 
     let met = (canary.n + cold.canary, stable.n + cold.stable);
     let needed = needed(plan);
     let (data, since, trouble) = data(state, plan, now);
-    let ratio = format!("{} {}/{}", plan.name, int(canary.x), int(canary.n));
-    let against = against(state, plan, &ratio, (stable.x, stable.n), score);
+    let against = match plan.counts_requests() {
+        true => {
+            let ratio = format!("{} {}/{}", plan.name, int(canary.x), int(canary.n));
+            against(state, plan, &ratio, (stable.x, stable.n), score)
+        }
+        false => events(plan, canary, stable),
+    };
 
     let hold = |reason, message| Some(Hold { guard: plan.name.clone(), reason, message });
-    let hold = if score >= STOP {
+    let rule = kills::against(&state.kills);
+    let hold = if let Some(broken) = &rule {
+        hold(HoldReason::GuardTripped, format!("{}: {broken}", plan.name))
+    } else if score >= STOP {
         hold(HoldReason::GuardTripped, format!("{against}, score {} >= 1", short(score)))
     } else if data != DataState::Ok {
         hold(HoldReason::NoData, format!("{}: {trouble}", plan.name))
@@ -193,6 +205,7 @@ pub fn report(state: &GuardState, plan: &GuardPlan, score: f64, now: Timestamp) 
     };
     let message = match &hold {
         Some(h) if h.reason != HoldReason::NotEnoughEvidence => h.message.clone(),
+        None if !plan.counts_requests() => format!("{against}, score {} of 1", short(score)),
         _ => format!(
             "{against}, score {} of 1, {} of {needed} canary requests{bursts}",
             short(score),
@@ -212,6 +225,7 @@ pub fn report(state: &GuardState, plan: &GuardPlan, score: f64, now: Timestamp) 
         state: data,
         state_since: since,
         score,
+        breaks_rule: rule.is_some(),
         gate_open: hold.is_none(),
         hold,
         n_canary: int(canary.n),
@@ -223,16 +237,19 @@ pub fn report(state: &GuardState, plan: &GuardPlan, score: f64, now: Timestamp) 
         no_data_seconds: no_data / 1000,
         unseen_seconds: if this_step { state.step_no_data_millis / 1000 } else { 0 },
         min_samples_needed: needed,
-        gate_progress: (!plan.alone()).then(|| progress(state, plan, this_step)),
+        gate_progress: (!plan.alone() && plan.counts_requests()).then(|| progress(state, plan, this_step)),
         burst_factor: phi,
-        met: (met.0, met.0 + met.1),
-        observed_share_permille: share(met.0, met.1),
+        met: plan.counts_requests().then_some((met.0, met.0 + met.1)),
+        observed_share_permille: share(met.0, met.1).filter(|_| plan.counts_requests()),
         message,
     }
 }
 
 /// What is missing for the next weight, in words.
 fn lacks(state: &GuardState, plan: &GuardPlan, n: f64, this_step: bool) -> Option<String> {
+    if !plan.counts_requests() {
+        return None;
+    }
     let needed = needed(plan);
     // At 100 % nothing is left to compare with: the requests themselves are watched.
     let counted = match (this_step, plan.alone()) {
@@ -302,6 +319,19 @@ fn against(
     }
 }
 
+/// Restarts of the canary's containers against stable's, per time that their pods were there.
+fn events(plan: &GuardPlan, canary: Counts, stable: Counts) -> String {
+    let time = |seconds: f64| match seconds {
+        s if s < 600.0 => format!("{} pod-seconds", int(s)),
+        s => format!("{} pod-minutes", int(s / 60.0)),
+    };
+    let in_time = |counts: Counts| format!("{} in {}", int(counts.x), time(counts.n));
+    match plan.alone() {
+        true => format!("{} {}, not judged at weight 100", plan.name, in_time(canary)),
+        false => format!("{} {} against {}", plan.name, in_time(canary), in_time(stable)),
+    }
+}
+
 /// Data state at `now`, since when, and the trouble in words. Words name a time, not an age: they go to status, which
 /// stays as it is while nothing changes.
 fn data(state: &GuardState, plan: &GuardPlan, now: Timestamp) -> (DataState, Timestamp, String) {
@@ -320,8 +350,11 @@ fn data(state: &GuardState, plan: &GuardPlan, now: Timestamp) -> (DataState, Tim
     (DataState::Ok, since, String::new())
 }
 
-/// Canary requests that the next weight needs, at least 1.
+/// Canary requests that the next weight needs, at least 1 of a guard that counts any.
 fn needed(plan: &GuardPlan) -> i64 {
+    if !plan.counts_requests() {
+        return 0;
+    }
     let percent = i64::from(plan.next_weight.clamp(0, 100));
     let samples = i64::from(plan.min_samples.max(0));
     ((samples * percent + 99) / 100).max(1)
@@ -360,12 +393,17 @@ pub fn combine(guards: Vec<GuardReport>, alerts: Vec<AlertReport>, joined: &Join
         };
         abort = Some(Reason { guard: worst.name.clone(), alert: false, message });
     }
+    let broken = |g: &&GuardReport| g.breaks_rule && g.action == GuardAction::Abort;
+    if let (None, Some(g)) = (&abort, guards.iter().find(broken)) {
+        abort = Some(Reason { guard: g.name.clone(), alert: false, message: g.message.clone() });
+    }
     let firing =
         |a: &&AlertReport| a.state == AlertState::Firing && a.abort && a.action == GuardAction::Abort;
     if let (None, Some(a)) = (&abort, alerts.iter().find(firing)) {
         abort = Some(Reason { guard: a.name.clone(), alert: true, message: a.message.clone() });
     }
     let required = || guards.iter().filter(|g| g.action != GuardAction::Observe);
+    let counts_requests = required().any(|g| g.met.is_some());
     holds.extend(required().filter_map(|g| g.hold.clone()));
     holds.extend(alerts.iter().filter(|a| a.action != GuardAction::Observe).filter_map(AlertReport::hold));
     if holds.is_empty() && joined.suspects() {
@@ -373,7 +411,7 @@ pub fn combine(guards: Vec<GuardReport>, alerts: Vec<AlertReport>, joined: &Join
         let guard = worst.map(|g| g.name.clone()).unwrap_or_default();
         holds.push(Hold { guard, reason: HoldReason::Suspicion, message });
     }
-    if required().next().is_none() {
+    if !counts_requests {
         let message = "no guard counts requests, so nothing can show that the canary is good: add a guard with \
                        errorRatio";
         holds.push(Hold { guard: String::new(), reason: HoldReason::NoGuard, message: message.into() });
@@ -389,6 +427,7 @@ pub fn combine(guards: Vec<GuardReport>, alerts: Vec<AlertReport>, joined: &Join
         unseen_seconds: required().map(|g| g.unseen_seconds).max().unwrap_or(0),
         observed_share_permille: guards
             .iter()
+            .filter(|g| g.met.is_some())
             .max_by_key(|g| g.n_canary.saturating_add(g.n_stable))
             .and_then(|g| g.observed_share_permille),
         tainted_at: alerts.iter().filter_map(|a| a.tainted_at).max(),

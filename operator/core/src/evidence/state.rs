@@ -4,6 +4,7 @@
 use super::alerts::AlertGuardState;
 use super::counts::Arm;
 use super::gauge::GaugeState;
+use super::kills::Kills;
 use crate::statistics::{self, Counts};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -158,6 +159,9 @@ pub struct GuardState {
     /// Stable's requests since it has the traffic back from a revision that was judged without it.
     #[serde(default, skip_serializing_if = "ArmCounts::is_none")]
     pub returned: ArmCounts,
+    /// Containers that were killed for want of memory in the last ten minutes, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kills: Vec<Kills>,
     /// Counters at the start of the next window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,

@@ -72,11 +72,14 @@ fn guard_problems(field: &str, guards: &[Guard]) -> Vec<String> {
         let kinds = [
             guard.error_ratio.is_some(),
             guard.latency.is_some(),
+            guard.restarts.is_some(),
             guard.alert.is_some(),
             guard.metric.is_some(),
         ];
         if kinds.into_iter().filter(|set| *set).count() != 1 {
-            found.push(format!("{field}[{name}]: set exactly one of errorRatio, latency, alert and metric"));
+            found.push(format!(
+                "{field}[{name}]: set exactly one of errorRatio, latency, restarts, alert and metric"
+            ));
         }
         if let Some(problem) = guard.metric.as_ref().and_then(metric_problem) {
             found.push(format!("{field}[{name}].metric.{problem}"));
@@ -107,6 +110,7 @@ fn warmup_problem(counted: &Counted<'_>) -> Option<String> {
     let kind = match counted {
         Counted::Errors(_) => "errorRatio",
         Counted::Latency(_) => "latency",
+        Counted::Restarts(_) => "restarts",
     };
     if !(0..=2000).contains(&requests) {
         return Some(format!("{kind}.warmupRequests {requests}: write 0 to 2000"));
@@ -172,7 +176,9 @@ fn metric_problem(metric: &MetricGuard) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{AlertGuard, AlertMatcher, ErrorRatioGuard, LatencyGuard, MatchOp, RatioSource};
+    use crate::api::{
+        AlertGuard, AlertMatcher, AlertSource, ErrorRatioGuard, LatencyGuard, MatchOp, RatioSource,
+    };
 
     fn ratio(name: &str) -> Guard {
         Guard {
@@ -186,7 +192,12 @@ mod tests {
     fn alert(value: &str) -> Guard {
         let matcher =
             AlertMatcher { label: "alertname".to_owned(), op: MatchOp::Matches, value: value.to_owned() };
-        let alert = AlertGuard { matchers: vec![matcher], min_firing_seconds: 0, watchdog: Vec::new() };
+        let alert = AlertGuard {
+            source: AlertSource::Alertmanager,
+            matchers: vec![matcher],
+            min_firing_seconds: 0,
+            watchdog: Vec::new(),
+        };
         Guard { error_ratio: None, alert: Some(alert), ..ratio("alerts") }
     }
 
@@ -197,7 +208,7 @@ mod tests {
             (vec![Guard { error_ratio: None, ..ratio("a") }], "spec.guards[a]: set exactly one of"),
             (
                 vec![Guard { latency: Some(LatencyGuard::default()), ..ratio("a") }],
-                "spec.guards[a]: set exactly one of errorRatio, latency, alert and metric",
+                "spec.guards[a]: set exactly one of errorRatio, latency, restarts, alert and metric",
             ),
             (
                 vec![ratio("a"), alert("(")],

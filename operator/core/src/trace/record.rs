@@ -177,6 +177,7 @@ mod tests {
             maybe_bad: None,
             newest_sample: at(second),
             created: None,
+            out_of_memory: false,
         };
         let sample = |bad| {
             let pods = vec![pod(Arm::Stable, 0.0), pod(Arm::Canary, bad)];

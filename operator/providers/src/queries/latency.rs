@@ -77,6 +77,7 @@ impl LatencyQuery {
                 maybe_bad: Some((total - at(maybe)?).max(0.0)),
                 newest_sample: parts.newest_of_pod(key)?,
                 created: self.pods.created.get(&key.0).copied(),
+                out_of_memory: false,
             })
         });
         counters.collect()

@@ -1,11 +1,12 @@
-//! Queries: which PromQL to ask for failed or slow requests, and how its answer becomes counters; and people's own.
+//! Queries: which PromQL to ask for failed or slow requests or restarts, and how its answer becomes counters; and people's
+//! own.
 //!
 //! Raw counters of both arms are read in one query at one time and subtracted in the core. The same query
 //! brings the time of the newest sample and the scrape targets behind each counter, so that both come from the
 //! same evaluation: a target that is scraped twice would be counted twice.
 //!
-//! `pods`, `latency`, `traefik`, `proxy`, `linkerd` and `metric` are what can be asked; `parts` reads the two halves of an answer, `promql` writes
-//! names and conditions.
+//! `pods`, `latency`, `traefik`, `proxy`, `linkerd`, `restarts` and `metric` are what can be asked; `parts` reads the two
+//! halves of an answer, `promql` writes names and conditions.
 
 mod latency;
 mod linkerd;
@@ -14,6 +15,7 @@ mod parts;
 mod pods;
 mod promql;
 mod proxy;
+mod restarts;
 mod traefik;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,6 +31,7 @@ pub use linkerd::LinkerdQuery;
 pub use metric::{MetricQuery, look};
 pub use pods::{DEFAULT_METRICS, PodsQuery};
 pub use proxy::{Proxy, ProxyQuery};
+pub use restarts::RestartsQuery;
 pub use traefik::TraefikQuery;
 
 /// Where to count requests.
@@ -44,6 +47,8 @@ pub enum RatioQuery {
     Linkerd(LinkerdQuery),
     /// Histograms that the pods export.
     Latency(LatencyQuery),
+    /// Restarts of the pods' containers.
+    Restarts(RestartsQuery),
 }
 
 /// Whose requests are told apart.
@@ -198,6 +203,9 @@ impl RatioQuery {
                 pods: pods(&latency.metric, None, &latency.matchers),
                 slo_seconds: f64::from(latency.slo_milliseconds) / 1000.0,
             }),
+            Counted::Restarts(restarts) => {
+                Self::Restarts(RestartsQuery { pods: pods(&None, None, &restarts.matchers) })
+            }
             Counted::Errors(ratio) => match ratio.source {
                 RatioSource::Pods => {
                     Self::Pods(pods(&ratio.metric, ratio.code_label.clone(), &ratio.matchers))
@@ -224,6 +232,7 @@ impl RatioQuery {
             Self::Proxy(query) => query.promql(),
             Self::Linkerd(query) => query.promql(),
             Self::Latency(query) => query.promql(),
+            Self::Restarts(query) => query.promql(),
         }
     }
 
@@ -235,6 +244,7 @@ impl RatioQuery {
             Self::Proxy(query) => query.counters(series),
             Self::Linkerd(query) => query.counters(series),
             Self::Latency(query) => query.counters(series),
+            Self::Restarts(query) => query.counters(series),
         }
     }
 }

@@ -480,3 +480,43 @@ fn linkerd_is_read_beside_the_pods() {
     let counters = ask(None).counters(&answer).expect("counters");
     assert_eq!((counters[0].total, counters[0].bad), (9.0, Some(2.0)));
 }
+
+#[test]
+fn restarts_come_with_the_age_of_pods_and_the_reason_of_the_last() {
+    let matchers = Some(r#"container!="proxy""#.to_owned());
+    let query = RatioQuery::Restarts(RestartsQuery { pods: PodsQuery { matchers, ..pods() } });
+    let of = r#"namespace="shop",pod=~"(web-6d4b75cb6d-|web-7f9c8d5b4a-)[a-z0-9]{5}""#;
+    let promql = query.promql().expect("a query");
+    for part in [
+        format!(
+            r#"sum by (pod, container) (kube_pod_container_status_restarts_total{{{of},container!="proxy"}})"#
+        ),
+        format!(
+            r#"max by (pod) (kube_pod_container_status_last_terminated_reason{{reason="OOMKilled",{of},container!="proxy"}})"#
+        ),
+        format!("time() - max by (pod) (kube_pod_created{{{of}}})"),
+    ] {
+        assert!(promql.contains(&part), "{promql}");
+    }
+    let part = |part: &str, pod: &str, value| series(&[(PART, part), ("pod", pod)], value);
+    let restarts =
+        |pod, container, value| series(&[(PART, "count"), ("pod", pod), ("container", container)], value);
+    let mut answer = vec![
+        restarts(STABLE, "app", 1.0),
+        restarts(STABLE, "log", 2.0),
+        pod_newest(STABLE, "ksm", 1_700_000_000.0),
+        part("age", STABLE, 5000.0),
+        restarts(CANARY, "app", 4.0),
+        pod_newest(CANARY, "ksm", 1_700_000_000.0),
+        part("age", CANARY, 60.0),
+        part("killed", CANARY, 1.0),
+    ];
+    let counters = query.counters(&answer).expect("counters");
+    let seen: Vec<_> = counters.iter().map(|pod| (pod.arm, pod.total, pod.bad, pod.out_of_memory)).collect();
+    assert_eq!(seen, [(Arm::Stable, 5000.0, Some(3.0), false), (Arm::Canary, 60.0, Some(4.0), true)]);
+    // Two of them would count each restart twice.
+    answer.push(pod_newest(CANARY, "other", 1_700_000_000.0));
+    let trouble = query.counters(&answer).expect_err("two targets");
+    assert_eq!(trouble.state, DataState::MultipleSeries);
+    assert!(trouble.message.contains("add a matcher such as job=\"ksm\""), "{}", trouble.message);
+}

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use serde_json::json;
-use sluice_core::api::{AlertGuard, Guard, GuardAction, MetricGuard, Plan};
+use sluice_core::api::{AlertGuard, AlertSource, Counted as Counts, Guard, GuardAction, MetricGuard, Plan};
 use sluice_core::evidence::{
     Alert, DataState, GuardState, Outcome, Trouble, first_firing, known_alerts, last_five_minutes, observe,
     path_is_alive,
@@ -73,6 +73,8 @@ struct Counted {
     series: usize,
     /// Pods, or routers, of stable and of the canary; the canary's is none at rest.
     pods: (usize, Option<usize>),
+    /// Whether it counts restarts in the seconds of pods, and not requests.
+    restarts: bool,
     /// Requests and failures of the last five minutes: the canary's, and stable's.
     recent: ((i64, i64), (i64, i64)),
 }
@@ -115,7 +117,10 @@ pub async fn run(context: &Context, args: GuardTest) -> Result<Code, Failure> {
     let live = live.and_then(|weight| weight.settled_at.map(|at| (weight.percent, at)));
     let mut tests = Vec::new();
     let weighed = weighed(&plan);
-    let asks = |guard: &&Guard| guard.counted().is_some() || guard.metric.is_some();
+    let rules = |alert: &AlertGuard| alert.source == AlertSource::Prometheus;
+    let asks = |guard: &&Guard| {
+        guard.counted().is_some() || guard.metric.is_some() || guard.alert.as_ref().is_some_and(rules)
+    };
     let prometheus = match guards.iter().any(asks) {
         true => Some(sources.prometheus().await?),
         false => None,
@@ -123,12 +128,17 @@ pub async fn run(context: &Context, args: GuardTest) -> Result<Code, Failure> {
     for guard in guards {
         let test = match (weighed.iter().find(|weighed| weighed.guard == guard), &prometheus, &guard.alert) {
             (Some(weighed), Some(prometheus), _) => counted(prometheus, &arms, weighed, interval, live).await,
+            (_, Some(prometheus), Some(alert)) if rules(alert) => {
+                let begin = Instant::now();
+                let poll = prometheus.alerts(std::time::Duration::ZERO).await;
+                alerts(guard, alert, &poll.answer, &hint(prometheus.address()), begin.elapsed().as_millis())
+            }
             (_, _, Some(alert)) => {
                 let source = sources.alertmanager(args.alertmanager.as_deref()).await?;
                 let begin = Instant::now();
                 let poll = source.poll(std::time::Duration::ZERO).await;
                 let address = source.peers().first().map_or("", String::as_str);
-                alerts(guard, alert, &poll.answer, address, begin.elapsed().as_millis())
+                alerts(guard, alert, &poll.answer, &alertmanager_hint(address), begin.elapsed().as_millis())
             }
             (None, Some(prometheus), None) => match &guard.metric {
                 Some(metric) => valued(prometheus, &arms, guard, metric).await,
@@ -206,7 +216,9 @@ async fn counted(
         let hint = if down { hint(prometheus.address()) } else { String::new() };
         test.trouble = Some((state.data.as_str().to_owned(), format!("{}{hint}", state.data_message)));
     }
-    test.seen = Seen::Counted(Counted { query: promql, series, pods, recent: last_five_minutes(&state) });
+    let restarts = matches!(weighed.counted, Counts::Restarts(_));
+    let recent = last_five_minutes(&state);
+    test.seen = Seen::Counted(Counted { query: promql, series, pods, restarts, recent });
     test
 }
 
@@ -246,12 +258,12 @@ async fn valued(prometheus: &Prometheus, arms: &Arms<'_>, guard: &Guard, metric:
     test
 }
 
-/// Looks at a guard that watches alerts.
+/// Looks at a guard that watches alerts. `hint`: what to try when its source is not reached.
 fn alerts(
     guard: &Guard,
     alert: &AlertGuard,
     answer: &Result<Vec<Alert>, String>,
-    address: &str,
+    hint: &str,
     millis: u128,
 ) -> Test {
     let mut test = Test::new(guard, Seen::Alerts(Alerts::default()));
@@ -274,7 +286,7 @@ fn alerts(
             test.seen = Seen::Alerts(seen);
         }
         Err(why) => {
-            test.trouble = Some(("AlertSourceMissing".to_owned(), why + &alertmanager_hint(address)));
+            test.trouble = Some(("AlertSourceMissing".to_owned(), why + hint));
         }
     }
     test
@@ -282,7 +294,10 @@ fn alerts(
 
 /// The tests for programs.
 fn document(name: &str, namespace: &str, tests: &[Test], settings: &Settings) -> serde_json::Value {
-    let arm = |pods: usize, (requests, failed): (i64, i64)| json!({ "pods": pods, "requests": requests, "failed": failed });
+    let arm = |restarts: bool, pods: usize, (all, bad): (i64, i64)| match restarts {
+        true => json!({ "pods": pods, "podSeconds": all, "restarts": bad }),
+        false => json!({ "pods": pods, "requests": all, "failed": bad }),
+    };
     let test = |test: &Test| {
         let mut value = json!({
             "name": test.name,
@@ -296,8 +311,8 @@ fn document(name: &str, namespace: &str, tests: &[Test], settings: &Settings) ->
                 value["query"] = json!(seen.query);
                 value["series"] = json!(seen.series);
                 value["lastFiveMinutes"] = json!({
-                    "stable": arm(seen.pods.0, seen.recent.1),
-                    "canary": seen.pods.1.map(|pods| arm(pods, seen.recent.0)),
+                    "stable": arm(seen.restarts, seen.pods.0, seen.recent.1),
+                    "canary": seen.pods.1.map(|pods| arm(seen.restarts, pods, seen.recent.0)),
                 });
             }
             Seen::Value(seen) => {

@@ -57,6 +57,9 @@ fn counted(seen: &Counted, width: usize) -> Vec<Line> {
     let arm = |label: &str, pods: Option<usize>, (requests, failed): (i64, i64)| {
         let text = match pods {
             None => "none now".to_owned(),
+            Some(pods) if seen.restarts => {
+                format!("{pods} series, {failed} restarts in {} pod-minutes", words::count(requests / 60))
+            }
             Some(pods) => format!(
                 "{pods} series, {} requests in 5m, {} bad ({})",
                 words::count(requests),

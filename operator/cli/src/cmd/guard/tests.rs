@@ -12,6 +12,7 @@ fn counted(canary: Option<usize>) -> Seen {
         query: "sum by (pod, code) (http_requests_total{namespace=\"shop\"})".to_owned(),
         series: 8,
         pods: (4, canary),
+        restarts: false,
         recent: ((240, 2), (22_310, 21)),
     })
 }
@@ -47,16 +48,25 @@ fn what_guards_see() {
         test("during-a-run", counted(Some(1))),
         bad,
         test(
+            "restarts",
+            Seen::Counted(Counted {
+                pods: (4, Some(1)),
+                restarts: true,
+                recent: ((295, 2), (1180, 0)),
+                ..Counted::default()
+            }),
+        ),
+        test(
             "queue",
             Seen::Value(Value { query: "max(queue)".to_owned(), values: (Some(12.5), Some(11.0)) }),
         ),
-        alerts(&guard(), &alert(), &fires, "http://alertmanager:9093", 12),
-        alerts(&guard(), &alert(), &Ok(vec![firing("Other")]), "http://alertmanager:9093", 12),
+        alerts(&guard(), &alert(), &fires, "", 12),
+        alerts(&guard(), &alert(), &Ok(vec![firing("Other")]), "", 12),
         alerts(
             &guard(),
             &alert(),
             &Err("http://alertmanager:9093: can't connect".to_owned()),
-            "http://alertmanager:9093",
+            &alertmanager_hint("http://alertmanager:9093"),
             3,
         ),
     ];
@@ -68,7 +78,7 @@ fn what_guards_see() {
         document["guards"].as_array().unwrap().iter().map(|g| g["state"].as_str().unwrap()).collect();
     assert_eq!(
         states,
-        ["Ok", "Ok", "NoCommonBuckets", "Ok", "Ok", "AlertSourceMissing", "AlertSourceMissing"]
+        ["Ok", "Ok", "NoCommonBuckets", "Ok", "Ok", "Ok", "AlertSourceMissing", "AlertSourceMissing"]
     );
     assert_eq!(
         document["guards"][1]["lastFiveMinutes"]["canary"],

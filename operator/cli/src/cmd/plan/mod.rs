@@ -156,7 +156,7 @@ async fn records(
     interval: i32,
 ) -> Result<Vec<(String, Vec<Sample>)>, Failure> {
     let mut records = Vec::new();
-    for weighed in weighed(plan) {
+    for weighed in weighed(plan).into_iter().filter(|weighed| weighed.judged.needs_evidence) {
         let query = RatioQuery::new(arms, weighed.counted, &BTreeMap::new());
         let samples = match history(prometheus, &query, end, interval).await {
             Ok(samples) if samples.is_empty() => {

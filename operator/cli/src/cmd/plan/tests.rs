@@ -35,6 +35,7 @@ fn planned(per_second: f64) -> Planned {
             maybe_bad: None,
             newest_sample: at,
             created: None,
+            out_of_memory: false,
         };
         Sample { at, outcome: Outcome::Counters((0..4).map(pod).collect()) }
     };

@@ -1,7 +1,7 @@
 //! Onset, flapping, silences and a source that goes away.
 
 use super::support::{combine, t};
-use crate::api::{AlertMatcher, GuardAction, MatchOp};
+use crate::api::{AlertMatcher, AlertSource, GuardAction, MatchOp};
 use crate::evidence::*;
 use jiff::Timestamp;
 
@@ -10,6 +10,7 @@ fn plan() -> AlertPlan {
     AlertPlan {
         name: "alerts".into(),
         action: GuardAction::Abort,
+        source: AlertSource::Alertmanager,
         matchers: vec![AlertMatcher {
             label: "service".into(),
             op: MatchOp::Matches,

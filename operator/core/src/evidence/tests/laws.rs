@@ -173,6 +173,7 @@ proptest! {
                 maybe_bad: None,
                 newest_sample: time(*newest),
                 created: created.map(time),
+                out_of_memory: false,
             });
             let sample = Sample { at: time(at), outcome: Outcome::Counters(pods.collect()) };
             observe(&mut state, &sample, &plan, watch, time(now));

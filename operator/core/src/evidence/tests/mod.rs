@@ -8,6 +8,7 @@ mod gauges;
 mod laws;
 mod outages;
 mod reports;
+mod restarts;
 mod status;
 mod support;
 mod warmup;

@@ -66,6 +66,7 @@ impl Story {
                 maybe_bad: None,
                 newest_sample,
                 created: Some(t(-1000)),
+                out_of_memory: false,
             })
         });
         let sample = Sample { at: self.now, outcome: Outcome::Counters(pods.collect()) };

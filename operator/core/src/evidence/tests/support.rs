@@ -95,6 +95,7 @@ impl Source {
             maybe_bad: None,
             newest_sample: self.scraped.get(id).copied().unwrap_or(at),
             created: self.created.get(id).copied(),
+            out_of_memory: false,
         });
         Sample { at, outcome: Outcome::Counters(pods.collect()) }
     }

@@ -133,6 +133,7 @@ fn a_missing_error_series_is_zero_and_then_keeps_its_value() {
             maybe_bad: None,
             newest_sample: at,
             created: None,
+            out_of_memory: false,
         };
         let pods = vec![pod(Arm::Canary, total, bad), pod(Arm::Stable, total, None)];
         Sample { at, outcome: Outcome::Counters(pods) }

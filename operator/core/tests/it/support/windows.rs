@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sluice_core::api::Run;
 use sluice_core::evidence::{Arm, EvidenceState, Outcome, PodCounters, Sample};
-use sluice_core::judge::{Evaluation, judge};
+use sluice_core::judge::{Evaluation, Polls, judge};
 use sluice_core::verdict::Verdict;
 
 /// Cumulative counters of a pod: all requests, and failed ones.
@@ -16,6 +16,7 @@ pub fn pod(arm: Arm, id: impl Into<String>, (total, bad): (f64, f64), now: Times
         maybe_bad: None,
         newest_sample: now,
         created: None,
+        out_of_memory: false,
     }
 }
 
@@ -36,7 +37,7 @@ pub fn evaluate(
         history: &history,
         samples: &samples,
         gauges: &[],
-        poll: None,
+        polls: Polls::default(),
         quiet: None,
         interval_seconds: 15,
         now,
