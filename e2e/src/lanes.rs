@@ -1,8 +1,9 @@
-//! The whole test in two lanes, each on a cluster of its own: the demo and the scenarios that share an installation in
-//! one, those that touch the installation itself in the other. Both mostly wait, so side by side they take little longer
-//! than the longer one.
+//! The whole test in three parts, each on a cluster of its own: the demo, whose six loads at once are all that two processors
+//! have room for; then the scenarios that share an installation beside those that touch the installation itself. Both
+//! mostly wait, so side by side they take little longer than the longer one.
 
 use std::process::{ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -11,10 +12,15 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// What lines begin with that say what failed.
+const FAILURES: [&str; 2] = ["FAILED", "error:"];
+
 /// Which part of the test a process plays.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Lane {
-    /// The demo, then the scenarios that share an installation.
+    /// The demo.
+    Demo,
+    /// The scenarios that share an installation.
     Shared,
     /// The scenarios that need the installation for themselves.
     Alone,
@@ -24,32 +30,43 @@ impl Lane {
     /// As on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Demo => "demo",
             Self::Shared => "shared",
             Self::Alone => "alone",
         }
     }
 }
 
-/// Plays both lanes, each in a process of its own.
+/// Plays all lanes, each in a process of its own.
 pub fn run() -> Result<ExitCode> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let begin = Instant::now();
         let mut terminate = signal(SignalKind::terminate()).context("signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
-        let (shared, alone) = tokio::select! {
+        let failures = Mutex::new(Vec::new());
+        let lanes = async {
+            let demo = play(Lane::Demo, &failures).await;
+            let (shared, alone) = tokio::join!(play(Lane::Shared, &failures), play(Lane::Alone, &failures));
+            Ok::<_, anyhow::Error>(demo? & shared? & alone?)
+        };
+        let all = tokio::select! {
             // A dropped lane is killed with everything in it.
-            both = async { tokio::join!(play(Lane::Shared), play(Lane::Alone)) } => both,
+            all = lanes => all?,
             _ = terminate.recv() => bail!("terminated"),
             _ = interrupt.recv() => bail!("interrupted"),
         };
-        let all = shared? && alone?;
+        // Once more, where they are found.
+        println!();
+        for line in failures.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            println!("{line}");
+        }
         let word = if all { "passed" } else { "FAILED, see above" };
-        println!("\nend-to-end tests {word} in {:.0} s", begin.elapsed().as_secs_f64());
+        println!("end-to-end tests {word} in {:.0} s", begin.elapsed().as_secs_f64());
         Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }
 
-async fn play(lane: Lane) -> Result<bool> {
+async fn play(lane: Lane, failures: &Mutex<Vec<String>>) -> Result<bool> {
     let name = lane.name();
     let mut child: Child = Command::new(std::env::current_exe().context("own path")?)
         .args(std::env::args_os().skip(1))
@@ -61,15 +78,19 @@ async fn play(lane: Lane) -> Result<bool> {
         .spawn()
         .with_context(|| format!("lane {name}"))?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let (_, _, status) = tokio::join!(tell(name, out), tell(name, err), child.wait());
+    let (_, _, status) = tokio::join!(tell(name, out, failures), tell(name, err, failures), child.wait());
     Ok(status.with_context(|| format!("lane {name}"))?.success())
 }
 
-/// Passes lines on, each with the name of its lane.
-async fn tell(lane: &str, from: Option<impl AsyncRead + Unpin>) {
+/// Passes lines on, each with the name of its lane, and keeps those that say what failed.
+async fn tell(lane: &str, from: Option<impl AsyncRead + Unpin>, failures: &Mutex<Vec<String>>) {
     let Some(from) = from else { return };
     let mut lines = BufReader::new(from).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        println!("{lane:6} | {line}");
+        let line = format!("{lane:6} | {line}");
+        println!("{line}");
+        if FAILURES.iter().any(|begins| line[lane.len().max(6) + 3..].starts_with(begins)) {
+            failures.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
     }
 }

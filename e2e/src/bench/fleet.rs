@@ -1,5 +1,5 @@
 //! Many rollouts at once: how long until every canary is available, until every one of them is aborted, and what
-//! that costs, next to as many plain ReplicaSets of one pod in the same run.
+//! that costs, next to as many plain ReplicaSets of one pod in the same run; and what it costs to watch them all in a step.
 //!
 //! The applications are spread over ten namespaces, each with a Deployment of two pods, a Service, a route and a
 //! rollout of its own. They have no clients: what is measured ends at the first step, which needs no evidence. Scrape
@@ -19,8 +19,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::cluster::Cluster;
 use crate::cluster::process::{Usage, usage};
+use crate::cluster::{ADDRESSES, Cluster};
+use crate::http;
 use crate::world::{SLUICE, World};
 
 /// Namespaces that the applications are spread over.
@@ -39,6 +40,11 @@ const LIMIT: Duration = Duration::from_secs(240);
 const ABORT_LIMIT: Duration = Duration::from_secs(60);
 /// How long the idle controller is watched.
 const IDLE: Duration = Duration::from_secs(30);
+/// How long the controller is watched while every run is in its first step.
+const ACTIVE: Duration = Duration::from_secs(90);
+/// The most of one processor that it may take to evaluate so many runs; more of them may take more.
+const ACTIVE_CORE: f64 = 0.10;
+const ACTIVE_RUNS: f64 = 500.0;
 /// Largest ratio to the reference.
 const RATIO: f64 = 3.0;
 const OLD: &str = "shop:1";
@@ -69,6 +75,11 @@ struct Report {
     resident_mb: f64,
     /// CPU time of the leading controller in 30 s in which nothing happens.
     idle_cpu_seconds_per_30s: f64,
+    /// Share of one processor that the leading controller takes while all runs are in their first step.
+    active_core: f64,
+    /// Queries to Prometheus in each second of that time, and the mean time in which it answered them.
+    queries_per_second: f64,
+    query_milliseconds: f64,
     /// Requests of the controllers by verb, from the first patch until the canaries are gone, by the audit log.
     api_requests: BTreeMap<String, u64>,
     /// Runs whose weight was not 0 within a minute of the request.
@@ -237,6 +248,13 @@ pub async fn run(cluster: &Cluster, n: usize, unthrottled: bool) -> Result<()> {
     let report = fleet.measure(&world, unthrottled).await?;
     super::report("fleet", &report)?;
     ensure!(report.lost_aborts == 0, "{} aborts were lost", report.lost_aborts);
+    let most = ACTIVE_CORE * (n as f64 / ACTIVE_RUNS).max(1.0);
+    ensure!(
+        report.active_core <= most,
+        "{n} runs take {:.1} % of a processor, more than {:.1} %",
+        report.active_core * 100.0,
+        most * 100.0
+    );
     ensure!(
         report.ratio <= RATIO,
         "the canaries took {:.2} times as long as plain ReplicaSets, more than {RATIO}",
@@ -333,6 +351,7 @@ impl Fleet<'_> {
         })
         .await?;
         say(begin, "all weights of the first step are set");
+        let (active_core, queries_per_second, query_milliseconds) = self.active(&leader).await?;
 
         let begin = Instant::now();
         let rollouts = self.rollouts.by_key();
@@ -386,9 +405,36 @@ impl Fleet<'_> {
             cpu_seconds: rounded(after.cpu_seconds - before.cpu_seconds),
             resident_mb: rounded(most.max(after.resident_bytes) as f64 / f64::from(1 << 20)),
             idle_cpu_seconds_per_30s: rounded(idle_cpu),
+            active_core: (active_core * 10_000.0).round() / 10_000.0,
+            queries_per_second: rounded(queries_per_second),
+            query_milliseconds: rounded(query_milliseconds),
             api_requests: audit.count()?,
             lost_aborts,
         })
+    }
+
+    /// What the runs cost while they are in their first step: share of a processor, queries per second, and milliseconds that
+    /// Prometheus takes for one.
+    async fn active(&self, leader: &str) -> Result<(f64, f64, f64)> {
+        // The counters are read for the first time, with the hour before.
+        tokio::time::sleep(2 * INTERVAL).await;
+        let spent = self.spent(leader)?;
+        let (cpu, (asked, seconds)) = (self.usage(leader)?.cpu_seconds, queries().await?);
+        let begin = Instant::now();
+        tokio::time::sleep(ACTIVE).await;
+        let took = begin.elapsed().as_secs_f64();
+        let core = (self.usage(leader)?.cpu_seconds - cpu) / took;
+        let (more, longer) = queries().await?;
+        let (count, millis) = (more - asked, (longer - seconds) * 1000.0 / (more - asked).max(1.0));
+        println!(
+            "            all runs in their first step: the controller takes {:.1} % of a processor; Prometheus is asked {:.1} \
+             times a second, {millis:.1} ms each",
+            core * 100.0,
+            count / took
+        );
+        self.tell_spent(&spent, leader)?;
+        ensure!(count > 0.0, "Prometheus was asked nothing");
+        Ok((core, count / took, millis))
     }
 
     /// As many ReplicaSets of one pod, without any controller of ours; deleted afterwards.
@@ -546,6 +592,17 @@ impl Fleet<'_> {
         let found = running.iter().find(|r| r.pod == pod).with_context(|| format!("pod {pod}"))?;
         self.cluster.kubelet.usage(found)
     }
+}
+
+/// Instant queries that Prometheus has answered, and the seconds that they took.
+async fn queries() -> Result<(f64, f64)> {
+    let text = http::get(&format!("{}/metrics", ADDRESSES.prometheus)).await?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let value = |name: &str| {
+        let series = format!("prometheus_http_request_duration_seconds_{name}{{handler=\"/api/v1/query\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&series)).and_then(|value| value.parse::<f64>().ok())
+    };
+    Ok((value("count").unwrap_or(0.0), value("sum").unwrap_or(0.0)))
 }
 
 /// What the API server wrote down since a moment.

@@ -27,9 +27,10 @@ pub const SOON: Duration = Duration::from_secs(40);
 /// How often objects are looked at.
 pub const LOOK: Duration = Duration::from_millis(200);
 
-/// An application none of whose requests fails by itself, so that every failure has a cause.
+/// An application none of whose requests fails by itself, so that every failure has a cause. Its clients send what two
+/// processors can answer for several such at once.
 pub fn clean(namespace: &str) -> AppSpec {
-    AppSpec { baseline_permille: 0, ..AppSpec::new(namespace) }
+    AppSpec { baseline_permille: 0, rps: 60, ..AppSpec::new(namespace) }
 }
 
 /// An application that the router has known for a while: from here on every failure is somebody's.

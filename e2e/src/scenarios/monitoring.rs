@@ -242,7 +242,7 @@ async fn hanging_alertmanager_delays_no_abort(world: &World<'_>) -> Result<()> {
         {"name": "error-rate", "errorRatio": {}},
         {"name": "pages", "alert": {"matchers": [{"label": "namespace", "value": namespace}]}},
     ]});
-    let app = serving(world, AppSpec { rollout, ..clean(namespace) }).await?;
+    let app = serving(world, AppSpec { rollout, rps: 100, ..clean(namespace) }).await?;
     let second = app.spec.image("2");
     app.ship(&second, Provenance::Human).await?;
     app.wait_weight(10, RUN).await?;

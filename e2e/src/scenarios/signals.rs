@@ -82,7 +82,6 @@ async fn rules_of_prometheus_reject_without_an_alertmanager(world: &World<'_>) -
     let matchers = json!([{"label": "alertname", "value": "SomebodyElses"}]);
     let of_rule = json!([{"label": "alertname", "value": "CanaryTooSlow"}]);
     let rollout = json!({
-        "alertmanager": {"url": "http://127.0.0.1:9"},
         "guards": [
             {"name": "error-rate", "errorRatio": {}},
             {"name": "rules", "alert": {"source": "Prometheus", "matchers": of_rule}},

@@ -91,6 +91,18 @@ fn person(name: &str) -> Value {
     json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name})
 }
 
+/// The Deployment's version once its controller has answered the last change.
+async fn settled(app: &App<'_>) -> Result<Option<String>> {
+    until("the Deployment's controller has seen the change", SOON, LOOK, || async {
+        let deployment = app.deployment().await?;
+        let seen = deployment.status.and_then(|status| status.observed_generation);
+        ensure!(seen == deployment.metadata.generation, "it has seen generation {seen:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(app.deployment().await?.metadata.resource_version)
+}
+
 async fn no_writer_releases_a_hold_and_re_applies_change_nothing(world: &World<'_>) -> Result<()> {
     let app = serving(world, AppSpec { rollout: json!({"suspend": true}), ..clean("writers") }).await?;
     let begin = app.load.snapshot();
@@ -114,9 +126,9 @@ async fn no_writer_releases_a_hold_and_re_applies_change_nothing(world: &World<'
         &["apply", "--server-side", "--force-conflicts", "--field-manager=git", "-f", &path];
     for apply in [client_side, server_side] {
         in_vain(&app, apply).await?;
-        let version = app.deployment().await?.metadata.resource_version;
+        let version = settled(&app).await?;
         in_vain(&app, apply).await?;
-        let again = app.deployment().await?.metadata.resource_version;
+        let again = settled(&app).await?;
         ensure!(version == again, "an identical `kubectl {}` wrote something", apply.join(" "));
     }
 

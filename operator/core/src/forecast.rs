@@ -4,8 +4,8 @@
 
 use jiff::Timestamp;
 
-use crate::api::{ApexCallers, GuardAction, Plan};
-use crate::evidence::{DataState, GuardPlan, GuardState, Outcome, Sample, observe};
+use crate::api::{ApexCallers, GuardAction, Plan, Run};
+use crate::evidence::{Arm, DataState, GuardPlan, GuardState, Outcome, Sample, observe};
 use crate::judge::{Weighed, weighed};
 use crate::limits::pods_for;
 use crate::statistics::planner::{self, Step, Traffic};
@@ -51,6 +51,76 @@ pub struct Forecast {
     pub action: GuardAction,
     /// The forecast, or the trouble with its data, in words.
     pub outcome: Result<GuardForecast, (DataState, String)>,
+}
+
+impl Forecast {
+    /// Steps whose bake can't show in time that a good change is good: index and forecast.
+    pub fn steps_too_low(&self) -> Vec<(usize, &planner::Forecast)> {
+        let steps = self.outcome.iter().flat_map(|found| found.plan.steps.iter().enumerate());
+        steps.filter(|(_, step)| step.too_low()).collect()
+    }
+
+    /// Why steps of this plan would end as not proven, and what helps; none if the traffic is enough.
+    pub fn too_low(&self, plan: &Plan) -> Option<String> {
+        let steps = self.steps_too_low();
+        let (index, worst) = steps.iter().max_by(|a, b| a.1.stretch().total_cmp(&b.1.stretch()))?;
+        let names: Vec<String> = steps.iter().map(|(index, _)| (index + 1).to_string()).collect();
+        let needed = worst.gate.map_or(f64::INFINITY, |gate| gate.mean);
+        let head = format!(
+            "step {} would end as NotProven, after {} times its bake: for {}, step {} needs about {} canary requests to show \
+             that a good change is good, and its bake has {}",
+            names.join(", "),
+            planner::STRETCH,
+            self.guard,
+            index + 1,
+            amount(needed),
+            amount(worst.requests),
+        );
+        let bake = |index: usize| plan.steps.get(index).map_or(0, |step| step.bake_seconds);
+        let seconds = |(index, step): &(usize, &planner::Forecast)| f64::from(bake(*index)) * step.stretch();
+        let longest = steps.iter().map(seconds).fold(0.0, f64::max);
+        if !longest.is_finite() {
+            return Some(format!("{head}. No bake would do: send more traffic through the route first"));
+        }
+        let minutes = (longest / planner::STRETCH / 60.0).ceil();
+        Some(format!(
+            "{head}. What helps: limits.minBakeSeconds of {} ({minutes} min) or more, more traffic through the route, or a \
+             change of less risk",
+            minutes * 60.0
+        ))
+    }
+}
+
+/// A number of requests.
+fn amount(number: f64) -> String {
+    match number {
+        n if !n.is_finite() => "any number of".to_owned(),
+        n if n < 10.0 => format!("{n:.1}"),
+        n => format!("{n:.0}"),
+    }
+}
+
+/// What the time before a run says of its traffic, if that is too low for its plan, in words; none once the canary has some.
+/// `history` is that of the run's guards, by name, oldest first.
+pub fn traffic_too_low(run: &Run, history: &[(String, Sample)], interval: i32) -> Option<String> {
+    if run.exposed_since.is_some() {
+        return None;
+    }
+    let mut samples: Vec<(String, Vec<Sample>)> = Vec::new();
+    for (name, sample) in history {
+        match samples.iter_mut().find(|(guard, _)| guard == name) {
+            Some((_, of)) => of.push(sample.clone()),
+            None => samples.push((name.clone(), vec![sample.clone()])),
+        }
+    }
+    let pods = |sample: &Sample| match &sample.outcome {
+        Outcome::Counters(pods) => pods.iter().filter(|pod| pod.arm == Arm::Stable).count(),
+        Outcome::Trouble(_) => 0,
+    };
+    let replicas = samples.iter().filter_map(|(_, samples)| samples.last()).map(pods).max()?;
+    let replicas = i32::try_from(replicas).unwrap_or(i32::MAX);
+    let deciding = forecast(&run.plan, replicas, &samples, None, interval).into_iter();
+    deciding.filter(|guard| guard.action != GuardAction::Observe).find_map(|guard| guard.too_low(&run.plan))
 }
 
 /// Forecasts a plan for a workload of `replicas` pods. `samples` of each guard, by name, are those of the time before,
@@ -156,8 +226,8 @@ fn span(samples: &[Sample]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::RiskClass;
-    use crate::evidence::{Arm, PodCounters, Trouble};
+    use crate::api::{Revision, RiskClass, RunKind};
+    use crate::evidence::{PodCounters, Trouble};
     use crate::statistics::planner::Need;
 
     const REPLICAS: i32 = 4;
@@ -252,6 +322,28 @@ mod tests {
     #[test]
     fn too_little_traffic_is_said() {
         let plan = plan(&[(2, 1200), (100, 3600)], RiskClass::R3);
+        let revision = |hash: &str| -> Revision {
+            serde_json::from_value(
+                serde_json::json!({"digest": hash, "restartDigest": hash, "hash": hash, "replicaSet": hash}),
+            )
+            .unwrap()
+        };
+        let at = Timestamp::from_second(1_767_225_600).unwrap();
+        let mut run =
+            Run::new("1-a".to_owned(), RunKind::Canary, revision("c"), revision("s"), plan.clone(), at);
+        let history = |per_second| -> Vec<(String, Sample)> {
+            let (guard, samples) = hour(per_second, 1000.0).remove(0);
+            samples.into_iter().map(|sample| (guard.clone(), sample)).collect()
+        };
+        let said = traffic_too_low(&run, &history(1.0), INTERVAL).unwrap();
+        assert!(said.starts_with(
+            "step 1 would end as NotProven, after 5 times its bake: for errors, step 1 needs about "
+        ));
+        assert!(said.contains(" and its bake has 24. What helps: limits.minBakeSeconds of "), "{said}");
+        assert_eq!(traffic_too_low(&run, &history(5000.0), INTERVAL), None);
+        assert_eq!(traffic_too_low(&run, &[], INTERVAL), None, "what is not known is not said");
+        run.exposed_since = Some(at);
+        assert_eq!(traffic_too_low(&run, &history(1.0), INTERVAL), None, "it is under way");
         assert!(told(&plan, &hour(1.0, 1000.0), None).plan.steps[0].too_low());
         assert!(!told(&plan, &hour(5000.0, 1000.0), None).plan.steps[0].too_low());
     }

@@ -97,6 +97,8 @@ fn left(look: &Look<'_>) -> Vec<Line> {
         lines.extend(parts::traffic(look, &status, run));
         lines.extend(parts::arms(look, &status, run));
         lines.extend(parts::guards(look, &status));
+        let low = run.low_traffic.iter().filter(|_| run.going_back.is_none());
+        lines.extend(low.flat_map(|why| labelled("too low", Role::Attention, why, look.width)));
     } else {
         lines.extend(last(look, &status));
     }

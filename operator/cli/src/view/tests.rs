@@ -272,6 +272,19 @@ pub mod scene {
         step_with(wait, healthy(), |_| {})
     }
 
+    pub fn too_little_traffic() -> Seen {
+        let why = "step 3 would end as NotProven, after 5 times its bake: for error-rate, step 3 needs about 9000 canary requests to \
+                   show that a good change is good, and its bake has 1200. What helps: limits.minBakeSeconds of 1800 (30 min) or \
+                   more, more traffic through the route, or a change of less risk";
+        let wait = waiting(
+            "NotEnoughEvidence",
+            "error-rate: 6120 of 10000 canary requests",
+            "11:57:00",
+            Some("14:15:06"),
+        );
+        step_with(wait, healthy(), |run| run["lowTraffic"] = json!(why))
+    }
+
     pub fn alert_firing() -> Seen {
         let guards = json!([
             ratio(
@@ -542,6 +555,11 @@ fn a_wait_that_should_have_ended_asks_for_the_controller() {
     let look = Look { seen: &seen, now: late, width: 100, wide: false, call: &call() };
     let text: String = screen(&look).iter().map(|line| line.paint(false) + "\n").collect();
     assert!(text.contains("due 4m02s ago: is the"), "{text}");
+}
+
+#[test]
+fn too_little_traffic_is_said_with_what_helps() {
+    insta::assert_snapshot!("too_little_traffic", drawn(&scene::too_little_traffic(), 80).join("\n"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use kube::ResourceExt;
 use sluice_core::api::{AlertSource, Guard, ProgressiveRollout, Run};
 use sluice_core::config::Config;
 use sluice_core::evidence::{GaugeLook, Poll};
+use sluice_core::forecast::traffic_too_low;
 use sluice_core::judge::{Evaluation, Quiet, at_rest, firing, judge};
 use sluice_providers::Providers;
 use tracing::debug;
@@ -221,6 +222,9 @@ fn judged(config: &Config, run: &Run, mut entry: Entry, answers: &[(Underway<'_>
         interval_seconds: config.evaluation_interval_seconds,
         now: Timestamp::now(),
     };
+    if let Some(why) = traffic_too_low(run, &history, config.evaluation_interval_seconds) {
+        entry.state.low_traffic = Some(why);
+    }
     let before = std::mem::take(&mut entry.verdict);
     entry.verdict = judge(&evaluation, &mut entry.state);
     // Once is enough: a score that fell again before the abort could be written is no acquittal.

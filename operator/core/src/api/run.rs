@@ -252,8 +252,14 @@ pub struct Run {
     /// Alerts that were firing before the revision was exposed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub known_alerts: Vec<KnownAlert>,
-    /// State of the evidence, so that a restart neither forgets nor refreshes it.
+    /// Why the traffic of the hour before the run is too low for its plan, so that a good change would end as NotProven, and what
+    /// helps. Absent while it is enough, or not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low_traffic: Option<String>,
+    /// What the guards have seen so far, so that a restart of the controller neither forgets nor refreshes it. Packed, and no
+    /// API: base64 of zlib of JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::evidence::packed")]
+    #[schemars(with = "Option<String>")]
     pub evidence: Option<EvidenceState>,
 }
 
@@ -299,6 +305,7 @@ impl Run {
             attended_at: Some(at),
             absent_seconds: 0,
             known_alerts: Vec::new(),
+            low_traffic: None,
             evidence: None,
         }
     }

@@ -1,7 +1,10 @@
 //! A held template: is it stable's own, a recorded good one, a rejected one, or new?
 
 use crate::action::Lane;
-use crate::api::{EndedRun, Guard, GuardAction, HeldRevision, Outcome, Phase, Plan, Revision, Run, RunKind};
+use crate::api::{
+    AlertGuard, AlertSource, EndedRun, Guard, GuardAction, HeldRevision, Outcome, Phase, Plan, Revision, Run,
+    RunKind,
+};
 use crate::digest;
 use crate::limits;
 use crate::render;
@@ -171,9 +174,10 @@ fn ready_to_judge(d: &mut Draft<'_>, declared: bool) -> bool {
         return false;
     }
     let guards = if d.spec.guards.is_empty() { &d.input.config.default_guards } else { &d.spec.guards };
-    let alerts = guards.iter().any(|guard| guard.alert.is_some());
+    let by_alertmanager = |alert: &AlertGuard| alert.source == AlertSource::Alertmanager;
+    let alerts = guards.iter().filter_map(|guard| guard.alert.as_ref()).any(by_alertmanager);
     if alerts && d.spec.alertmanager.is_none() && d.input.config.alertmanager.is_none() {
-        d.stall("NoAlertmanager", "a guard watches alerts, but no Alertmanager is configured: set spec.alertmanager.url here or alertmanager.url in the chart");
+        d.stall("NoAlertmanager", "a guard watches alerts, but no Alertmanager is configured: set spec.alertmanager.url here or alertmanager.url in the chart, or source: Prometheus in the guard");
         return false;
     }
     true

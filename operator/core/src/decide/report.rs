@@ -73,6 +73,11 @@ fn evidence(d: &mut Draft<'_>) {
     };
     run.evidence.clone_from(&verdict.state);
     d.status.guards.clone_from(&verdict.guards);
+    let low = verdict.state.as_ref().and_then(|state| state.low_traffic.clone());
+    if let (None, Some(why)) = (&run.low_traffic, low) {
+        run.low_traffic = Some(why.clone());
+        d.warn("TrafficTooLow", why);
+    }
 }
 
 fn waiting(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Option<Waiting> {

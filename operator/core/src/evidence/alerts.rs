@@ -69,7 +69,7 @@ pub struct AlertPlan {
 }
 
 /// State of an alert guard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AlertState {
     /// Nothing that matches fires.
     Clear,
@@ -98,7 +98,7 @@ impl AlertState {
 }
 
 /// What is remembered of an alert guard in one run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AlertGuardState {
     /// Name of the guard.
@@ -108,7 +108,6 @@ pub struct AlertGuardState {
     pub state: AlertState,
     /// Since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub since: Option<Timestamp>,
     /// A sentence for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -118,18 +117,15 @@ pub struct AlertGuardState {
     pub tripped: bool,
     /// The last look, successful or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub last_seen: Option<Timestamp>,
     /// The last successful look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub last_answer: Option<Timestamp>,
     /// Failed looks in a row.
     #[serde(default)]
     pub failed_polls: i32,
     /// When a counted alert was last seen firing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub tainted_at: Option<Timestamp>,
     /// Counted alerts that were seen firing, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -22,13 +22,12 @@
 use super::state::{ColdCounts, DataState, PodStart};
 use crate::statistics::{Cell, Counts, is_warm};
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Which revision a counter belongs to. The arms stay those of the run, after promotion too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Arm {
     /// The revision that served when the run began.
     #[default]
@@ -213,24 +212,32 @@ pub(super) fn advance(
     warmup: f64,
 ) -> Deltas {
     let mut deltas = Deltas::default();
-    let mut known: BTreeMap<(Arm, String), PodStart> =
-        std::mem::take(starts).into_iter().map(|s| ((s.arm, s.id.clone()), s)).collect();
-    let before: BTreeSet<(Arm, String)> =
-        known.iter().filter(|(_, s)| s.gone == 0).map(|(k, _)| k.clone()).collect();
-    let mut present = BTreeSet::new();
+    // As they are kept, unless somebody else wrote them.
+    starts.sort_by(|one, other| place(one).cmp(&place(other)));
+    let before: Vec<bool> = starts.iter().map(|start| start.gone == 0).collect();
+    let mut present = vec![false; starts.len()];
+    let mut new: Vec<PodStart> = Vec::new();
     let numbers =
-        known.values().filter(|start| start.arm == Arm::Canary).map(|start| start.pod.saturating_add(1));
+        starts.iter().filter(|start| start.arm == Arm::Canary).map(|start| start.pod.saturating_add(1));
     let mut next_canary = numbers.max().unwrap_or(0);
     let (mut cold_canaries, mut warm_canaries) = (0, 0);
     for p in pods {
-        let key = (p.arm, p.id.clone());
+        let own = find(starts, p.arm, &p.id);
         // A Service that leads to the other revision now keeps its counter: what it counted before is not the canary's.
-        let other = (if p.arm == Arm::Canary { Arm::Stable } else { Arm::Canary }, p.id.clone());
-        let start = known.get(&key).or_else(|| known.get(&other).filter(|_| !p.id.is_empty()));
+        let other = if p.arm == Arm::Canary { Arm::Stable } else { Arm::Canary };
+        let other = if own.is_none() && !p.id.is_empty() { find(starts, other, &p.id) } else { None };
+        let start = own.or(other).map(|at| &starts[at]);
+        let known = own.map(|at| &starts[at]);
+        let seen_before = |router: &str| {
+            starts
+                .iter()
+                .zip(&before)
+                .any(|(start, before)| *before && router_instance(&start.id) == Some(router))
+        };
         // All that the counter has added since this time is in `counts`.
         let (counts, since) = match start {
             Some(start) => (delta(start, p), Some(start.at)),
-            None if from_zero(p, last, &before) => {
+            None if from_zero(p, last, seen_before) => {
                 (Counts::new(p.total, p.bad.unwrap_or(0.0)), p.created.or(last))
             }
             None => (Counts::default(), None),
@@ -240,10 +247,10 @@ pub(super) fn advance(
             now - was.filter(|was| now >= *was).unwrap_or(0.0)
         });
         let next = if p.arm == Arm::Canary { &mut next_canary } else { &mut *next_pod };
-        let pod = known.get(&key).map_or(*next, |start| start.pod);
+        let pod = known.map_or(*next, |start| start.pod);
         *next = (*next).max(pod.saturating_add(1));
         // How many requests it has answered before the window and by now; none of a pod that is warm for good.
-        let answered = match known.get(&key) {
+        let answered = match known {
             Some(start) => start.cold.map(|before| (before, before + counts.n)),
             None => Some((p.total - counts.n, p.total)),
         };
@@ -271,9 +278,10 @@ pub(super) fn advance(
             }
         }
         // A missing error series keeps its value, unless the whole pod was reset.
-        let kept = known.get(&key).filter(|s| p.total >= s.total).and_then(|s| s.bad);
+        let kept = known.filter(|s| p.total >= s.total).and_then(|s| s.bad);
+        let id = own.map_or_else(|| p.id.clone(), |at| std::mem::take(&mut starts[at].id));
         let start = PodStart {
-            id: p.id.clone(),
+            id,
             arm: p.arm,
             pod,
             at: p.newest_sample,
@@ -283,21 +291,29 @@ pub(super) fn advance(
             gone: 0,
             cold: answered.map(|(_, now)| now).filter(|now| !is_warm(*now, warmup)),
         };
-        known.insert(key.clone(), start);
-        present.insert(key);
+        match own {
+            Some(at) => (starts[at], present[at]) = (start, true),
+            None => new.push(start),
+        }
     }
-    deltas.pods_changed = before != present;
+    deltas.pods_changed = before != present || !new.is_empty();
     deltas.canary_cold = cold_canaries > 0 && warm_canaries == 0;
-    *starts = known
-        .into_iter()
-        .filter_map(|(key, mut s)| {
-            if !present.contains(&key) {
-                s.gone = s.gone.saturating_add(1);
-            }
-            (s.gone <= KEEP_GONE || s.arm == Arm::Canary).then_some(s)
-        })
-        .collect();
+    for (start, present) in starts.iter_mut().zip(present) {
+        start.gone = if present { 0 } else { start.gone.saturating_add(1) };
+    }
+    starts.retain(|start| start.gone <= KEEP_GONE || start.arm == Arm::Canary);
+    starts.append(&mut new);
+    starts.sort_by(|one, other| place(one).cmp(&place(other)));
     deltas
+}
+
+/// Where a pod stands among starting counters.
+fn place(start: &PodStart) -> (Arm, &str) {
+    (start.arm, &start.id)
+}
+
+fn find(starts: &[PodStart], arm: Arm, id: &str) -> Option<usize> {
+    starts.binary_search_by(|start| place(start).cmp(&(arm, id))).ok()
 }
 
 fn delta(start: &PodStart, p: &PodCounters) -> Counts {
@@ -315,10 +331,10 @@ fn delta(start: &PodStart, p: &PodCounters) -> Counts {
 
 /// Whether the first sample of a series holds only requests since the last evaluation. A canary series that
 /// was there before anything was read may be the router's counter of an earlier run.
-fn from_zero(p: &PodCounters, last: Option<Timestamp>, before: &BTreeSet<(Arm, String)>) -> bool {
+fn from_zero(p: &PodCounters, last: Option<Timestamp>, seen_before: impl Fn(&str) -> bool) -> bool {
     match (p.arm, router_instance(&p.id)) {
         // One target shows all its series at once: had there been this one, it would have been seen.
-        (Arm::Canary, Some(router)) => before.iter().any(|(_, id)| router_instance(id) == Some(router)),
+        (Arm::Canary, Some(router)) => seen_before(router),
         (Arm::Canary, None) => last.is_some(),
         (Arm::Stable, _) => matches!((last, p.created), (Some(t), Some(c)) if c > t),
     }

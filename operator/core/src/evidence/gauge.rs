@@ -15,7 +15,6 @@ use super::report::{Evidence, Hold, HoldReason, Reason, severity};
 use super::state::{DataState, StepKey, is_ahead, millis};
 use crate::api::{Guard, GuardAction, MetricGuard, Quantity, Run, Stage};
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Looks in a row outside the range without which no guard trips.
@@ -159,7 +158,7 @@ fn one(values: &[f64], whose: &str) -> Result<f64, Trouble> {
 }
 
 /// What is remembered of a guard on a value in one run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GaugeState {
     /// Name of the guard.
@@ -169,14 +168,12 @@ pub struct GaugeState {
     pub data: DataState,
     /// Since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub data_since: Option<Timestamp>,
     /// The trouble with the data, for people; empty when there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub data_message: String,
     /// Time of the last look that was taken in, good or not: it is not taken in twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub last_seen: Option<Timestamp>,
     /// Milliseconds without a usable value; reset by three good looks in a row.
     #[serde(default)]
@@ -205,10 +202,9 @@ pub struct GaugeState {
 }
 
 /// A value out of range.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outside {
     /// The first look that showed it.
-    #[schemars(with = "String", extend("format" = "date-time"))]
     pub since: Timestamp,
     /// Looks that showed it, in a row.
     pub looks: i32,

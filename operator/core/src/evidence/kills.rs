@@ -2,7 +2,6 @@
 
 use super::state::millis;
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How long a kill is remembered, in milliseconds.
@@ -11,10 +10,9 @@ const MEMORY_MILLIS: i64 = 600_000;
 const ENOUGH: f64 = 2.0;
 
 /// Containers that were killed in one window.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kills {
     /// End of the window.
-    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: Timestamp,
     /// The canary's.
     pub canary: f64,

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod gauge;
 pub mod kills;
 pub mod matcher;
+pub mod packed;
 pub mod report;
 pub mod source;
 pub mod state;

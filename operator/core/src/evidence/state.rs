@@ -7,11 +7,10 @@ use super::gauge::GaugeState;
 use super::kills::Kills;
 use crate::statistics::{self, Counts};
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is known about a guard's data.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DataState {
     /// Fresh counters of every arm that is needed.
     Ok,
@@ -49,7 +48,7 @@ impl DataState {
 }
 
 /// Evidence of one run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EvidenceState {
     /// Guards that count requests.
@@ -60,8 +59,10 @@ pub struct EvidenceState {
     pub alerts: Vec<AlertGuardState>,
     /// Since when stable itself fails, by any guard that decides, without a break.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub incident_since: Option<Timestamp>,
+    /// Why the traffic before the run is too low for its plan, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low_traffic: Option<String>,
     /// Guards that watch a value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gauges: Vec<GaugeState>,
@@ -116,7 +117,7 @@ impl EvidenceState {
 }
 
 /// Evidence of one guard that counts requests.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GuardState {
     /// Name of the guard.
@@ -126,14 +127,12 @@ pub struct GuardState {
     pub data: DataState,
     /// Since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub data_since: Option<Timestamp>,
     /// The trouble with the data, for people; empty when there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub data_message: String,
     /// Time of the last sample that was taken in, good or not: it is not taken in twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub last_seen: Option<Timestamp>,
     /// Milliseconds without usable data; reset by three good windows in a row.
     #[serde(default)]
@@ -167,18 +166,15 @@ pub struct GuardState {
     pub start: Option<Start>,
     /// When counting began anew, after a gap that ended with other pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub anew: Option<Timestamp>,
     /// When the source was last in trouble, while the end of a gap waits for pods that are not back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub returning: Option<Timestamp>,
     /// Scrapes between which no request reached the canary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet: Option<Quiet>,
     /// What the counts prove so far.
     #[serde(default, skip_serializing_if = "is_new")]
-    #[schemars(schema_with = "opaque")]
     pub weighed: statistics::GuardState,
 }
 
@@ -190,13 +186,8 @@ fn is_new(state: &statistics::GuardState) -> bool {
     *state == statistics::GuardState::default()
 }
 
-/// A state that only the engine reads: its fields are no API.
-fn opaque(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-}
-
 /// Which step, in which window, at which weight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StepKey {
     /// Index of the step, from 0.
@@ -208,7 +199,6 @@ pub struct StepKey {
     pub watch: bool,
     /// When the weight was live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub window_start: Option<Timestamp>,
 }
 
@@ -239,7 +229,7 @@ pub(crate) fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
 }
 
 /// Requests of one arm.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmCounts {
     /// Requests.
     #[serde(default)]
@@ -265,7 +255,7 @@ impl ArmCounts {
 }
 
 /// Requests of both arms.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PairCounts {
     /// Requests that met the canary.
     #[serde(default)]
@@ -276,7 +266,7 @@ pub struct PairCounts {
 }
 
 /// Requests that met cold pods.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ColdCounts {
     /// Of the canary.
     #[serde(default)]
@@ -300,16 +290,14 @@ impl ColdCounts {
 }
 
 /// Starting counters of a window.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Start {
     /// When they were read.
-    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: Timestamp,
     /// The step in force then.
     pub step: StepKey,
     /// The number of the next new pod: none is used twice.
     #[serde(default)]
-    #[schemars(with = "i32")]
     pub next_pod: u32,
     /// Counters per pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -317,18 +305,16 @@ pub struct Start {
 }
 
 /// Scrapes of the canary between which its counters did not move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quiet {
     /// The first of them.
-    #[schemars(with = "String", extend("format" = "date-time"))]
     pub since: Timestamp,
     /// The last of them.
-    #[schemars(with = "String", extend("format" = "date-time"))]
     pub until: Timestamp,
 }
 
 /// Starting counters of one pod or router instance.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodStart {
     /// Pod or router instance; empty for a source without them.
     #[serde(default)]
@@ -337,11 +323,9 @@ pub struct PodStart {
     pub arm: Arm,
     /// Its number in the run.
     #[serde(default)]
-    #[schemars(with = "i32")]
     pub pod: u32,
     /// When the source took the sample.
     #[serde(default = "long_ago")]
-    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: Timestamp,
     /// All counted requests.
     pub total: f64,

@@ -2,7 +2,7 @@
 
 use crate::support::{Scene, events, left, lines, stalled, template};
 use serde_json::json;
-use sluice_core::api::{GuardAction, Outcome, Provenance};
+use sluice_core::api::{AlertSource, GuardAction, Outcome, Provenance};
 use sluice_core::decide::Decision;
 use sluice_core::verdict::{AlertsAtRest, Verdict};
 
@@ -64,6 +64,20 @@ fn an_alert_that_fires_before_the_run_holds_its_start() {
     scene.later(10);
     look(&mut scene, None);
     assert_eq!(events(&scene.pass()), ["RunStarted"]);
+}
+
+#[test]
+fn alerts_of_prometheus_need_no_alertmanager() {
+    let mut scene = watched();
+    scene.config.alertmanager = None;
+    look(&mut scene, None);
+    let decision = scene.pass();
+    assert_eq!(stalled(&decision).map(|(reason, _)| reason).as_deref(), Some("NoAlertmanager"));
+    let mut scene = watched();
+    scene.config.alertmanager = None;
+    scene.rollout.spec.guards[1].alert.as_mut().unwrap().source = AlertSource::Prometheus;
+    look(&mut scene, Some(FIRING));
+    assert_eq!(waits(&scene.pass()).0, "PreExistingAlert", "it is watched all the same");
 }
 
 #[test]

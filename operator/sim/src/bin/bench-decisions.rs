@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use sluice_sim::decisions::report::Report;
-use sluice_sim::decisions::{rollout, rollouts, run, scenario, scenarios, work};
+use sluice_sim::decisions::{cost, rollout, rollouts, run, scenario, scenarios, work};
 
 /// False aborts, missed faults, delay and harm of Sluice's decisions and its peers', on simulated traffic.
 #[derive(Parser)]
@@ -30,6 +30,7 @@ struct Arguments {
 }
 
 const ROLLOUTS: &str = "Whole rollouts by each class's schedule";
+const COST: &str = "Cost of a window, and of what is kept";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -41,6 +42,13 @@ fn main() -> ExitCode {
     let runs = |runs: usize| arguments.runs.map_or(runs, |most| runs.min(most.max(1)));
     println!("bench-decisions, seed {seed}, {threads} threads; in brackets: published figures");
     let mut report = Report::default();
+    // First, while nothing else takes the processors.
+    if wanted("", COST) {
+        println!("\n== {COST}\n");
+        for cost in cost::all() {
+            println!("{}", report.cost(&cost));
+        }
+    }
     let mut title = "";
     for mut scenario in scenarios::all() {
         if !wanted(&scenario.name, scenario.kind.title()) {

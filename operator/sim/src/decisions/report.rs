@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::cost::Cost;
 use super::interval::Share;
 use super::judges::CLASSES;
 use super::rollout::{Ending, Played, Rollout, planned};
@@ -22,6 +23,7 @@ const BOUND: usize = 4;
 pub struct Report {
     scenarios: Vec<Value>,
     rollouts: Vec<Value>,
+    costs: Vec<Value>,
     /// False aborts of all covered scenarios, by class R0 to R3.
     together: [Share; BOUND],
     good_rollouts: Share,
@@ -123,6 +125,13 @@ impl Report {
         )
     }
 
+    /// Takes in what a window costs; its line for the table.
+    pub fn cost(&mut self, cost: &Cost) -> String {
+        self.costs.push(cost.value());
+        self.broken.extend(cost.problems());
+        cost.line()
+    }
+
     fn limit(&mut self, name: &str, judge: &str, share: Share, limit: f64) {
         let upper = share.interval().1;
         if upper > limit {
@@ -171,6 +180,7 @@ impl Report {
             "wholeRollouts": interval(self.good_rollouts),
             "scenarios": self.scenarios,
             "rollouts": self.rollouts,
+            "costs": self.costs,
             "broken": self.broken,
         });
         (lines, report)

@@ -27,8 +27,8 @@ pub fn lines(planned: &Planned, width: usize) -> Vec<Line> {
     if !told.is_empty() {
         lines.extend(notes(width));
     }
-    for (guard, steps) in planned.too_low() {
-        lines.extend(labelled("too low", Role::Attention, &too_low(planned, guard, &steps), width));
+    for sentence in planned.too_low() {
+        lines.extend(labelled("too low", Role::Attention, &sentence, width));
     }
     for caution in &planned.cautions {
         lines.extend(labelled("note", Role::Attention, caution, width));
@@ -37,13 +37,9 @@ pub fn lines(planned: &Planned, width: usize) -> Vec<Line> {
 }
 
 impl Planned {
-    /// Guards with the steps whose bake can't show in time that a good change is good: index and forecast.
-    pub fn too_low(&self) -> impl Iterator<Item = (&Forecast, Vec<(usize, &planner::Forecast)>)> {
-        self.forecasts.iter().filter_map(|guard| {
-            let steps = guard.outcome.iter().flat_map(|found| found.plan.steps.iter().enumerate());
-            let steps: Vec<_> = steps.filter(|(_, step)| step.too_low()).collect();
-            (!steps.is_empty()).then_some((guard, steps))
-        })
+    /// Of each guard whose traffic is too low, why that is and what helps.
+    pub fn too_low(&self) -> impl Iterator<Item = String> {
+        self.forecasts.iter().filter_map(|guard| guard.too_low(&self.plan))
     }
 }
 
@@ -163,37 +159,6 @@ fn notes(width: usize) -> Vec<Line> {
     .into_iter()
     .flat_map(|(label, text)| labelled(label, Role::Dim, text, width))
     .collect()
-}
-
-/// Why steps end as not proven, and what helps.
-fn too_low(planned: &Planned, guard: &Forecast, steps: &[(usize, &planner::Forecast)]) -> String {
-    let names: Vec<String> = steps.iter().map(|(index, _)| (index + 1).to_string()).collect();
-    let needed = |step: &planner::Forecast| step.gate.map_or(f64::INFINITY, |gate| gate.mean);
-    let Some((index, worst)) = steps.iter().max_by(|a, b| a.1.stretch().total_cmp(&b.1.stretch())) else {
-        return String::new();
-    };
-    let head = format!(
-        "step {} would end as NotProven, after {} times its bake: for {}, step {} needs about {} canary requests to show that \
-         a good change is good, and its bake has {}",
-        names.join(", "),
-        planner::STRETCH,
-        guard.guard,
-        index + 1,
-        amount(needed(worst)),
-        amount(worst.requests),
-    );
-    let bake = |index: usize| planned.plan.steps.get(index).map_or(0, |step| step.bake_seconds);
-    let seconds = |(index, step): &(usize, &planner::Forecast)| f64::from(bake(*index)) * step.stretch();
-    let longest = steps.iter().map(seconds).fold(0.0, f64::max);
-    if !longest.is_finite() {
-        return format!("{head}. No bake would do: send more traffic through the route first");
-    }
-    let minutes = (longest / planner::STRETCH / 60.0).ceil() as i64 * 60;
-    format!(
-        "{head}. What helps: limits.minBakeSeconds of {minutes} ({}) or more, more traffic through the route, or a change of \
-         less risk",
-        words::span(minutes)
-    )
 }
 
 /// A number of requests.

@@ -1,0 +1,210 @@
+//! What the decisions cost: the time of one window of a run with many guards and pods, and the length of what is kept of it.
+
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use sluice_core::api::{
+    Guard, ProgressiveRolloutSpec, Provenance, Revision, Run, RunKind, Stage, WeightIntent,
+};
+use sluice_core::config::Config;
+use sluice_core::evidence::{Arm, EvidenceState, Outcome, PodCounters, Sample};
+use sluice_core::judge::{Evaluation, Polls, judge};
+use sluice_core::limits;
+use sluice_core::view::Workload;
+
+/// The largest rollout that the limits are for.
+const STABLE_PODS: usize = 16;
+const CANARY_PODS: usize = 4;
+/// An hour before the start, and an hour and a quarter of the run.
+const BEFORE: i64 = 240;
+const WINDOWS: i64 = 300;
+const INTERVAL: i32 = 15;
+/// So much may a window take, half of all windows.
+const WINDOW_LIMIT: Duration = Duration::from_micros(100);
+/// So long may the state be, in bytes.
+const STATE_LIMIT: usize = 24 << 10;
+/// Rollouts at once that the share of a core is told for.
+const FLEET: f64 = 500.0;
+
+/// What one kind of run costs.
+#[derive(Clone, Debug)]
+pub struct Cost {
+    name: &'static str,
+    /// Half of the windows took no longer.
+    window: Duration,
+    /// Bytes of the state as it stands in status, after each window the most.
+    kept: usize,
+    /// The same as JSON.
+    json: usize,
+    /// Packing it once.
+    pack: Duration,
+}
+
+impl Cost {
+    /// A line of the table.
+    pub fn line(&self) -> String {
+        let core = FLEET * self.window.as_secs_f64() / f64::from(INTERVAL);
+        format!(
+            "{:<46} {:5.0} us a window, {:.2} % of a core for {FLEET:.0} rollouts; kept {:.1} KiB, {:.2} of its JSON, packed in {:.0} us",
+            self.name,
+            self.window.as_secs_f64() * 1e6,
+            core * 100.0,
+            self.kept as f64 / 1024.0,
+            self.kept as f64 / self.json as f64,
+            self.pack.as_secs_f64() * 1e6,
+        )
+    }
+
+    /// For programs.
+    pub fn value(&self) -> Value {
+        json!({
+            "name": self.name,
+            "windowMicroseconds": self.window.as_secs_f64() * 1e6,
+            "keptBytes": self.kept,
+            "jsonBytes": self.json,
+            "packMicroseconds": self.pack.as_secs_f64() * 1e6,
+        })
+    }
+
+    /// What is more than it may be, in words.
+    pub fn problems(&self) -> Vec<String> {
+        let slow = (self.window > WINDOW_LIMIT)
+            .then(|| format!("{}: a window takes {:?}, more than {WINDOW_LIMIT:?}", self.name, self.window));
+        let long = (self.kept > STATE_LIMIT)
+            .then(|| format!("{}: {} bytes are kept, more than {STATE_LIMIT}", self.name, self.kept));
+        slow.into_iter().chain(long).collect()
+    }
+}
+
+/// Five guards and twenty pods: of a usual change, and of one that a machine wrote alone and of which no pod may decide alone.
+pub fn all() -> Vec<Cost> {
+    vec![
+        measure("5 guards, 20 pods, class R2", Provenance::Unknown, false),
+        measure("5 guards, 20 pods, class R3, two pods needed", Provenance::GenAIAutonomous, true),
+    ]
+}
+
+fn guards() -> Vec<Guard> {
+    let guards = json!([
+        {"name": "errors", "errorRatio": {"maxPpm": 20_000}},
+        {"name": "errors-at-the-edge", "errorRatio": {}},
+        {"name": "slow", "latency": {"sloMilliseconds": 500}},
+        {"name": "slower", "latency": {"sloMilliseconds": 2500}},
+        {"name": "restarts", "restarts": {}},
+    ]);
+    serde_json::from_value(guards).unwrap_or_default()
+}
+
+fn run(provenance: Provenance, two_pods: bool, start: Timestamp) -> Option<Run> {
+    let spec = json!({
+        "workloadRef": {"name": "web"}, "routing": {"service": "web", "routes": [{"name": "web"}]},
+        "guards": guards(), "limits": {"abortNeedsTwoPods": two_pods},
+    });
+    let spec: ProgressiveRolloutSpec = serde_json::from_value(spec).ok()?;
+    let workload = Workload::read(&json!({"metadata": {"name": "web"}, "spec": {"template": {}}}));
+    let plan = limits::make_plan(&spec, &Config::default(), &workload, provenance);
+    let revision = |hash: &str| -> Option<Revision> {
+        let set = format!("checkout-{hash}");
+        let revision =
+            json!({"digest": hash, "hash": hash, "restartDigest": hash, "replicaSet": set, "images": []});
+        serde_json::from_value(revision).ok()
+    };
+    let (canary, stable) = (revision("7d9f8b6c54")?, revision("5c6d7e8f90")?);
+    let mut run = Run::new("1-abcde".to_owned(), RunKind::Canary, canary, stable, plan, start);
+    run.stage = Stage::Stepping;
+    Some(run)
+}
+
+fn measure(name: &'static str, provenance: Provenance, two_pods: bool) -> Cost {
+    let mut cost = Cost { name, window: Duration::ZERO, kept: 0, json: 1, pack: Duration::ZERO };
+    let start = Timestamp::UNIX_EPOCH;
+    let Some(mut run) = run(provenance, two_pods, start) else {
+        return cost;
+    };
+    let mut state = EvidenceState::default();
+    let mut pods: Vec<PodCounters> = (0..STABLE_PODS + CANARY_PODS).map(pod).collect();
+    let mut times = Vec::new();
+    for window in -BEFORE..WINDOWS {
+        let now = start + SignedDuration::from_secs(i64::from(INTERVAL) * (window + BEFORE));
+        if window == 0 {
+            run.weight =
+                Some(WeightIntent { percent: 20, at: now, accepted_at: Some(now), settled_at: Some(now) });
+            run.exposed_since = Some(now);
+        }
+        for (number, pod) in pods.iter_mut().enumerate() {
+            // Some uneven numbers: 0.1 % fail, and none in step with another.
+            let requests = 37 + (number * 7 + usize::try_from(window + BEFORE).unwrap_or(0) * 13) % 11;
+            let failed = (number * 31 + usize::try_from(window + BEFORE).unwrap_or(0) * 17) % 25 == 0;
+            pod.total += requests as f64;
+            pod.bad = pod.bad.map(|bad| bad + f64::from(u8::from(failed)));
+            pod.maybe_bad = pod.bad;
+            pod.newest_sample = now;
+        }
+        let present = pods.iter().filter(|pod| pod.arm == Arm::Stable || window >= 0);
+        let sample = Sample { at: now, outcome: Outcome::Counters(present.cloned().collect()) };
+        let all: Vec<(String, Sample)> =
+            run.plan.guards.iter().map(|guard| (guard.name.clone(), sample.clone())).collect();
+        let (history, samples) = if window < 0 { (all, Vec::new()) } else { (Vec::new(), all) };
+        let evaluation = Evaluation {
+            run: &run,
+            history: &history,
+            samples: &samples,
+            gauges: &[],
+            polls: Polls::default(),
+            quiet: None,
+            interval_seconds: INTERVAL,
+            now,
+        };
+        let begin = Instant::now();
+        let verdict = std::hint::black_box(judge(&evaluation, &mut state));
+        if window >= 0 {
+            times.push(begin.elapsed());
+            run.evidence = verdict.state;
+            let begin = Instant::now();
+            let kept = packed(&run);
+            cost.pack = begin.elapsed();
+            cost.kept = cost.kept.max(kept);
+            cost.json = cost.json.max(serde_json::to_string(&state).map_or(0, |text| text.len()));
+        }
+    }
+    times.sort();
+    cost.window = times.get(times.len() / 2).copied().unwrap_or_default();
+    cost
+}
+
+/// Bytes of the evidence in a run's status.
+fn packed(run: &Run) -> usize {
+    let status = serde_json::to_value(run).unwrap_or_default();
+    status["evidence"].as_str().map_or(0, str::len)
+}
+
+fn pod(number: usize) -> PodCounters {
+    let (arm, set) = match number < STABLE_PODS {
+        true => (Arm::Stable, "checkout-5c6d7e8f90"),
+        false => (Arm::Canary, "checkout-7d9f8b6c54"),
+    };
+    PodCounters {
+        id: format!("{set}-{number:02}xyz"),
+        arm,
+        total: 0.0,
+        bad: Some(0.0),
+        maybe_bad: Some(0.0),
+        newest_sample: Timestamp::UNIX_EPOCH,
+        created: None,
+        out_of_memory: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_state_is_no_longer_than_it_may_be() {
+        for cost in all() {
+            // Times are not for a test: an optimized build is measured by `make bench-decisions`.
+            assert!((4 << 10..STATE_LIMIT).contains(&cost.kept), "{}: {} bytes", cost.name, cost.kept);
+        }
+    }
+}
