@@ -16,6 +16,9 @@ use crate::world::{App, AppSpec, NAME, World, named};
 
 /// No run of the demo takes longer.
 const RUN_LIMIT: Duration = Duration::from_secs(600);
+/// How long an application serves before its change: stable's pods are taken to differ until twenty windows have shown
+/// whether they do.
+const PAST: Duration = Duration::from_secs(25);
 /// How long Prometheus is away in the middle of a run.
 const OUTAGE: Duration = Duration::from_secs(60);
 /// Settings of the demo alone: a minute without data, and the time until it is back, end no run.
@@ -132,7 +135,7 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
     narrator.say("sluice", "installed by helm: two controllers, one leads");
     narrator.say(
         "demo",
-        "eleven scenarios: six side by side, then four one by one beside the longest; 7 minutes in all",
+        "eleven scenarios: six side by side, then four one by one; what is hard to see takes longest, beside them; 8 minutes in all",
     );
 
     let (good_human, good_genai, bad_human, bad_genai, slow_genai, alert) = tokio::try_join!(
@@ -145,9 +148,9 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
     )?;
     narrator.say(
         "applications",
-        "six Deployments of 4 pods, 100 requests per second each; 0.2 % of them fail before any change, of good-human's 0.5 %",
+        "six Deployments of 4 pods, 100 requests per second each; 0.2 % of them fail before any change, of good-human's 0.5 %; for 25 s they show what is normal",
     );
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(PAST).await;
 
     let n = &narrator;
     let good = good_genai.spec.image("2");
@@ -157,21 +160,26 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
     let little = format!("{NAME}:2-errors8");
     let world = &world;
     // An application whose part is over takes its clients along: what comes later has the machine for itself.
-    let mut scenarios = {
-        let played = tokio::try_join!(
+    let hard_to_see = async {
+        let slow =
+            named("slow-genai", ship(n, "slow-genai", &slow_genai, &slow, Provenance::GenAIAssisted)).await?;
+        drop(slow_genai);
+        let app = world.app(subtle()).await?;
+        n.say("subtle-genai", "a Deployment of which 0.1 % of the requests fail, for 25 s");
+        tokio::time::sleep(PAST).await;
+        let change = ship(n, "subtle-genai", &app, &little, Provenance::GenAIAssisted);
+        anyhow::Ok([slow, named("subtle-genai", change).await?])
+    };
+    let others = async {
+        let mut scenarios: Vec<Scenario> = tokio::try_join!(
             named("good-human", ship(n, "good-human", &good_human, &as_before, Provenance::Human)),
             named("good-genai", ship(n, "good-genai", &good_genai, &good, Provenance::GenAIAssisted)),
             named("bad-human", ship(n, "bad-human", &bad_human, &bad, Provenance::Human)),
             named("bad-genai", ship(n, "bad-genai", &bad_genai, &bad, Provenance::GenAIAssisted)),
-            named("slow-genai", ship(n, "slow-genai", &slow_genai, &slow, Provenance::GenAIAssisted)),
             named("alert", alerted(n, &alert, &good)),
-        )?;
-        let (a, b, c, d, e, f) = played;
-        vec![a, b, c, d, e, f]
-    };
-    drop((slow_genai, alert));
-    let one_by_one = async move {
-        let mut scenarios = Vec::new();
+        )
+        .map(|(a, b, c, d, e)| vec![a, b, c, d, e])?;
+        drop(alert);
         scenarios.push(named("quarantine", quarantine(n, &bad_genai, &bad)).await?);
         drop(bad_genai);
         scenarios.push(named("revert", revert(n, &bad_human)).await?);
@@ -181,14 +189,8 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
         scenarios.push(named("outage", outage(n, world, &good_genai)).await?);
         anyhow::Ok(scenarios)
     };
-    // What is hard to see takes longest to find.
-    let longest = async {
-        let app = world.app(subtle()).await?;
-        named("subtle-genai", ship(n, "subtle-genai", &app, &little, Provenance::GenAIAssisted)).await
-    };
-    let (others, subtle) = tokio::try_join!(one_by_one, longest)?;
-    scenarios.push(subtle);
-    scenarios.extend(others);
+    let (mut scenarios, hard_to_see) = tokio::try_join!(others, hard_to_see)?;
+    scenarios.splice(4..4, hard_to_see);
 
     table(&scenarios);
     let text = serde_json::to_string_pretty(&json!({ "scenarios": scenarios }))?;
@@ -264,7 +266,7 @@ fn check(scenarios: &[Scenario]) -> Result<()> {
 /// An application whose change fails a little more often than before: eight requests of a thousand for one. Its bakes are
 /// long enough for 100 requests a second to show that.
 fn subtle() -> AppSpec {
-    let rollout = json!({"limits": {"minBakeSeconds": 40}});
+    let rollout = json!({"limits": {"minBakeSeconds": 50}});
     AppSpec { baseline_permille: 1, rollout, ..AppSpec::new("subtle-genai") }
 }
 

@@ -14,6 +14,9 @@ use crate::statistics::{Counts, Joined, Row, STOP, SUSPICION};
 use jiff::Timestamp;
 use serde::Serialize;
 
+/// From this factor on the tolerated ratio, people are told of it.
+const WIDENED: f64 = 1.5;
+
 /// Why a guard keeps the weight where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum HoldReason {
@@ -193,8 +196,8 @@ pub fn report(state: &GuardState, plan: &GuardPlan, score: f64, now: Timestamp) 
     } else if score >= SUSPICION {
         hold(HoldReason::Suspicion, format!("{against}, score {} of 1, passes below 0.1", short(score)))
     } else {
-        lacks(state, plan, canary.n, this_step)
-            .and_then(|lacks| hold(HoldReason::NotEnoughEvidence, format!("{}: {lacks}", plan.name)))
+        lacks(state, plan, canary.n, this_step, &against)
+            .and_then(|lacks| hold(HoldReason::NotEnoughEvidence, lacks))
     };
     let phi = state.weighed.phi(&plan.judged);
     let bursts = match phi > OVERDISPERSED {
@@ -246,7 +249,7 @@ pub fn report(state: &GuardState, plan: &GuardPlan, score: f64, now: Timestamp) 
 }
 
 /// What is missing for the next weight, in words.
-fn lacks(state: &GuardState, plan: &GuardPlan, n: f64, this_step: bool) -> Option<String> {
+fn lacks(state: &GuardState, plan: &GuardPlan, n: f64, this_step: bool, against: &str) -> Option<String> {
     if !plan.counts_requests() {
         return None;
     }
@@ -258,7 +261,7 @@ fn lacks(state: &GuardState, plan: &GuardPlan, n: f64, this_step: bool) -> Optio
         (true, false) => state.weighed.gate_requests(),
     };
     if counted < needed as f64 {
-        return Some(format!("{} of {needed} canary requests", int(counted)));
+        return Some(format!("{}: {} of {needed} canary requests", plan.name, int(counted)));
     }
     let rows = plan.judged.rows.len();
     if plan.alone() || state.weighed.gate_is_open(&plan.judged, rows, plan.next()) {
@@ -268,8 +271,16 @@ fn lacks(state: &GuardState, plan: &GuardPlan, n: f64, this_step: bool) -> Optio
     let short_of = |(odds, row): (&Odds, &Row)| (odds.gate + row.beta.ln(), odds.gate, *row);
     let rows = odds.iter().zip(&plan.judged.rows).map(short_of);
     let (_, gate, row) = rows.min_by(|one, other| one.0.total_cmp(&other.0))?;
+    let widen = state.weighed.frozen().map_or(1.0, |frozen| frozen.widen);
+    let widened = match widen >= WIDENED {
+        true => format!(
+            "; stable's pods differ, or were seen too briefly to tell, so only a rate of {:.1} times stable's counts as worse",
+            (1.0 + row.tolerance.relative) * widen
+        ),
+        false => String::new(),
+    };
     Some(format!(
-        "odds of {} that the canary is good enough for {}% of the traffic, {} to 1 are needed (row {})",
+        "{against}: odds of {} that the canary is good enough for {}% of the traffic, {} to 1 are needed (row {}){widened}",
         odds_of(gate),
         plan.next_weight,
         (1.0 / row.beta).round(),

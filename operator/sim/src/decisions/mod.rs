@@ -21,4 +21,6 @@ pub mod traffic;
 pub mod work;
 
 #[cfg(test)]
+mod demo;
+#[cfg(test)]
 mod tests;
