@@ -18,7 +18,7 @@ use crate::world::{App, AppSpec, NAME, World, named};
 const RUN_LIMIT: Duration = Duration::from_secs(600);
 /// How long an application serves before its change: stable's pods are taken to differ until twenty windows have shown
 /// whether they do.
-const PAST: Duration = Duration::from_secs(25);
+pub const PAST: Duration = Duration::from_secs(25);
 /// How long Prometheus is away in the middle of a run.
 const OUTAGE: Duration = Duration::from_secs(60);
 /// Settings of the demo alone: a minute without data, and the time until it is back, end no run.
@@ -206,7 +206,7 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
 /// A run that was recorded is decided on paper as it was live, if not to the second: the recorder's scrapes are not the
 /// controller's, and a trace ends with its run.
 async fn replayed(cluster: &Cluster) -> Result<()> {
-    if !record::wanted() {
+    if record::wanted() != Some(record::CLOSELY) {
         return Ok(());
     }
     for (names, opposite) in [

@@ -17,11 +17,21 @@ pub fn program() -> Option<String> {
     path.is_file().then(|| path.display().to_string())
 }
 
-/// Whether all runs are recorded: `E2E_RECORD` is set. A process beside each application asks as often as the controller
-/// does, which two clusters on two cores feel.
-pub fn wanted() -> bool {
-    std::env::var_os("E2E_RECORD").is_some_and(|value| !value.is_empty()) && program().is_some()
+/// How often runs are recorded, in seconds: every 5, as a process beside each application that asks as often as the
+/// controller is felt on two processors. With `E2E_RECORD=1` as often as the controller does, and the demo replays its own;
+/// with `E2E_RECORD=0` not at all.
+pub fn wanted() -> Option<u32> {
+    let asked = std::env::var("E2E_RECORD").unwrap_or_default();
+    match asked.as_str() {
+        "0" => None,
+        "" => Some(5),
+        _ => Some(CLOSELY),
+    }
+    .filter(|_| program().is_some())
 }
+
+/// As often as the controller evaluates here, in seconds.
+pub const CLOSELY: u32 = 1;
 
 /// Where the traces of a cluster's runs are.
 pub fn directory(cluster: &Cluster) -> PathBuf {
@@ -33,11 +43,12 @@ pub struct Recording(#[expect(dead_code, reason = "ends with this")] Child);
 
 impl Recording {
     /// Begins, if the program is there.
-    pub fn begin(cluster: &Cluster, namespace: &str) -> Result<Option<Self>> {
+    pub fn begin(cluster: &Cluster, namespace: &str, seconds: u32) -> Result<Option<Self>> {
         let Some(program) = program() else { return Ok(None) };
         let log = std::fs::File::create(cluster.paths.logs.join(format!("record-{namespace}.log")))?;
         let mut command = cluster.tool(&program);
-        command.args(["record", NAME, "-n", namespace, "--write"]).arg(directory(cluster));
+        command.args(["record", NAME, "-n", namespace, "--every", &seconds.to_string()]);
+        command.arg("--write").arg(directory(cluster));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         Ok(Some(Self(child.with_context(|| program.clone())?)))
     }

@@ -32,23 +32,24 @@ pub fn project() -> PathBuf {
 }
 
 /// A cluster with Sluice installed.
+#[derive(Clone)]
 pub struct World<'a> {
     /// The cluster.
     pub cluster: &'a Cluster,
-    /// Whether the runs of its applications are recorded.
-    records: bool,
+    /// How often the runs of its applications are recorded, in seconds; none: not at all.
+    records: Option<u32>,
 }
 
 impl<'a> World<'a> {
-    /// The same; what runs from now on leaves a trace, if that is wanted.
+    /// The same; what runs from now on leaves a trace, with a record every so many seconds, if that is wanted.
     #[must_use]
-    pub fn recording(self, records: bool) -> Self {
+    pub fn recording(self, records: Option<u32>) -> Self {
         Self { records, ..self }
     }
 
     /// Installs the chart with Helm and waits until a controller leads. `extra` are further arguments of Helm.
     pub async fn install(cluster: &'a Cluster, extra: &[&str]) -> Result<Self> {
-        let world = Self { cluster, records: false };
+        let world = Self { cluster, records: None };
         cluster.apply(GATEWAY).await?;
         world.helm_install(extra).await?;
         world.wait_leading().await?;
@@ -122,8 +123,8 @@ impl<'a> World<'a> {
         let load = Load::start(Target::gateway(&spec.host(), spec.rps));
         let mut app = App { cluster: self.cluster, load, spec, recording: None };
         self.cluster.apply(&app.spec.manifests()).await?;
-        if self.records {
-            app.recording = Recording::begin(self.cluster, &app.spec.namespace)?;
+        if let Some(seconds) = self.records {
+            app.recording = Recording::begin(self.cluster, &app.spec.namespace, seconds)?;
         }
         let deployments: Api<Deployment> = Api::namespaced(self.cluster.client.clone(), &app.spec.namespace);
         let wanted = app.spec.replicas;

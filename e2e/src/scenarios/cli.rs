@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::Scenario;
 use super::expect::{LOOK, RUN, SOON, at_rest, clean, ended, forget, no_failures, outcome, served, serving};
 use crate::cluster::Cluster;
-use crate::record::{self, Recording};
+use crate::record;
 use crate::shared;
 use crate::world::{App, AppSpec, NAME, SLUICE, World};
 
@@ -162,11 +162,11 @@ fn run_id(status: &ProgressiveRolloutStatus) -> Result<String> {
 async fn cli_follows_pauses_and_resumes_a_run_until_it_is_promoted(world: &World<'_>) -> Result<()> {
     let commit = "9f2c1ab4d0e15577aa00c3d2e1f09b8a7c6d5e4f";
     let rollout = json!({"watchSeconds": 1});
-    let app = serving(world, AppSpec { rollout, rps: 150, ..clean("cli-follows") }).await?;
+    let world = &world.clone().recording(Some(record::CLOSELY));
+    let mut app = serving(world, AppSpec { rollout, rps: 150, ..clean("cli-follows") }).await?;
     let begin = app.load.snapshot();
     cli(&app, &["status", NAME]).await?.with(0)?;
     foretold(&app).await?;
-    let recording = Recording::begin(world.cluster, &app.spec.namespace)?;
     // As a pipeline does: it asks for its commit before the change has arrived.
     let pipeline = Going::begin(&app, &["status", NAME, "--commit", &commit[..7], "--timeout", "4m"])?;
     let second = app.spec.image("2");
@@ -194,7 +194,7 @@ async fn cli_follows_pauses_and_resumes_a_run_until_it_is_promoted(world: &World
     cli(&app, &["status", NAME]).await?.with(0)?;
     no_failures(&app, &begin, "while a run was followed by the CLI")?;
     // What was recorded of it says the same on paper.
-    drop(recording);
+    app.recording = None;
     let replayed = record::replay(world.cluster, &app.spec.namespace).await?;
     let calm = replayed["score"].as_f64().is_some_and(|score| score < 0.1);
     ensure!(calm && matches!(replayed["decision"].as_str(), Some("Promote" | "Hold")), "{replayed}");

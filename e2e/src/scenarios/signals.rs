@@ -7,6 +7,7 @@ use sluice_core::api::{Outcome, Phase, Provenance};
 
 use super::Scenario;
 use super::expect::{RUN, SOON, at_rest, clean, ended, event, no_failures, outcome, served, serving};
+use crate::demo::PAST;
 use crate::shared;
 use crate::workload::{Fault, Select};
 use crate::world::{AppSpec, World};
@@ -17,6 +18,7 @@ pub fn scenarios() -> Vec<Scenario> {
         shared!(canary_killed_for_want_of_memory_is_rejected),
         shared!(a_value_out_of_range_holds_until_it_is_back),
         shared!(rules_of_prometheus_reject_without_an_alertmanager),
+        shared!(canary_slower_than_is_usual_is_rejected),
     ]
 }
 
@@ -104,4 +106,30 @@ async fn rules_of_prometheus_reject_without_an_alertmanager(world: &World<'_>) -
     ensure!(served(&app, &second) > 0, "nobody met it");
     at_rest(&app, Phase::Rejected).await?;
     no_failures(&app, &begin, "while a rule fired").map(drop)
+}
+
+async fn canary_slower_than_is_usual_is_rejected(world: &World<'_>) -> Result<()> {
+    // No limit is set: what half of stable's requests take is the measure.
+    let rollout = json!({"guards": [
+        {"name": "error-rate", "errorRatio": {}},
+        {"name": "usual-latency", "action": "Abort", "latency": {}},
+    ]});
+    let app = serving(world, AppSpec { rollout, ..clean("usual-latency") }).await?;
+    // Until it is known how stable's pods differ, half of all requests and what they may differ are all requests.
+    tokio::time::sleep(PAST).await;
+    let begin = app.load.snapshot();
+    let second = app.spec.image("2");
+    app.ship(&second, Provenance::Human).await?;
+    app.wait_weight(10, RUN).await?;
+    let counted = |guard: &sluice_core::api::GuardStatus| {
+        guard.name == "usual-latency" && guard.state == "Ok" && guard.canary_requests > Some(0)
+    };
+    app.wait("slow requests are counted", SOON, |s| s.guards.iter().any(counted)).await?;
+    world.cluster.workload.inject(Select::image("usual-latency", &second), Fault::latency(100));
+    let record = ended(&app, 0, RUN).await?;
+    outcome(&record, Outcome::Rejected, "GuardTripped")?;
+    let says = |what| record.message.contains(what);
+    ensure!(says("usual-latency ") && says(" ms against "), "the record says {:?}", record.message);
+    at_rest(&app, Phase::Rejected).await?;
+    no_failures(&app, &begin, "while the canary was slow").map(drop)
 }

@@ -219,6 +219,9 @@ pub struct Record {
     /// standard output
     #[arg(long, value_name = "DIR")]
     pub write: Option<PathBuf>,
+    /// Seconds between two records, 1 to 300; default: as often as the controller evaluates
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i32).range(1..=300))]
+    pub every: Option<i32>,
     /// Where the metrics are
     #[command(flatten)]
     pub reach: Reach,

@@ -263,7 +263,7 @@ mod tests {
                 created: None,
                 out_of_memory: false,
             };
-            Sample { at, outcome: Outcome::Counters((0..REPLICAS).map(pod).collect()) }
+            Sample { bound: None, at, outcome: Outcome::Counters((0..REPLICAS).map(pod).collect()) }
         };
         vec![("errors".to_owned(), (0..=240).map(sample).collect())]
     }
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(silent.outcome.unwrap_err().0, DataState::NoData);
         let at = Timestamp::from_second(1_767_225_600).unwrap();
         let refused = Outcome::Trouble(Trouble::new(DataState::QueryError, "parse error".to_owned()));
-        let refused = vec![("errors".to_owned(), vec![Sample { at, outcome: refused }])];
+        let refused = vec![("errors".to_owned(), vec![Sample { bound: None, at, outcome: refused }])];
         let found = forecast(&plan, REPLICAS, &refused, None, INTERVAL).remove(0);
         assert_eq!(found.outcome.unwrap_err(), (DataState::QueryError, "parse error".to_owned()));
         let none = forecast(&plan, REPLICAS, &[], None, INTERVAL).remove(0);

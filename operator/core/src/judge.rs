@@ -309,7 +309,8 @@ pub fn weighed(plan: &Plan) -> Vec<Weighed<'_>> {
         .map(|(guard, counted)| {
             let (signal, max_ppm) = match counted {
                 Counted::Errors(ratio) => (Signal::Errors, ratio.max_ppm),
-                Counted::Latency(_) => (Signal::Latency, None),
+                Counted::Latency(latency) if latency.slo_milliseconds.is_some() => (Signal::Latency, None),
+                Counted::Latency(_) => (Signal::Body, None),
                 Counted::Restarts(_) => (Signal::Events, None),
             };
             Asked {
@@ -608,7 +609,7 @@ mod tests {
             out_of_memory: false,
         };
         let pods = vec![pod(Arm::Stable, 100.0, 0.1), pod(Arm::Canary, 10.0, 0.0)];
-        Sample { at: at(second), outcome: Outcome::Counters(pods) }
+        Sample { bound: None, at: at(second), outcome: Outcome::Counters(pods) }
     }
 
     #[test]
@@ -632,7 +633,7 @@ mod tests {
             state.guard("errors").unwrap().weighed.frozen()
         };
         let down = Outcome::Trouble(Trouble::new(DataState::ProviderDown, "down".to_owned()));
-        assert_eq!(look(&[], 3600, Sample { at: at(3600), outcome: down }), None);
+        assert_eq!(look(&[], 3600, Sample { bound: None, at: at(3600), outcome: down }), None);
         let history: Vec<(String, Sample)> =
             (0..=241).map(|window| ("errors".to_owned(), counters(15 * window))).collect();
         let frozen = look(&history, 3630, counters(3630)).unwrap();

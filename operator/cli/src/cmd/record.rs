@@ -1,6 +1,6 @@
 //! `record`: writes the trace of a run while it goes on, for `simulate`.
 //!
-//! It asks what the guards ask, as often as the controller does, and reads the weights off the rollout. Changes nothing.
+//! It asks what the guards ask, as often as the controller does unless told otherwise, and reads the weights off the rollout. Changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -62,7 +62,7 @@ pub async fn run(context: &Context, args: Record) -> Result<Code, Failure> {
     if let Some(caution) = &settings.caution {
         eprintln!("note: {caution}");
     }
-    let seconds = settings.config.evaluation_interval_seconds.max(1);
+    let seconds = args.every.unwrap_or(settings.config.evaluation_interval_seconds).max(1);
     let prometheus = Sources::new(&cluster, &rollout, &settings, &args.reach).prometheus().await?;
     let mut tick = interval(Duration::from_secs(u64::from(seconds.unsigned_abs())));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

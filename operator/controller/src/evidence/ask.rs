@@ -53,6 +53,15 @@ pub(super) fn in_use<'a>(ctx: &Context, keys: impl Iterator<Item = &'a Key>) -> 
     used
 }
 
+/// What is known of a guard before it is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    /// Nothing was counted yet, by this process or one before it.
+    pub from_scratch: bool,
+    /// The bound that follows from what was usual for stable, in seconds.
+    pub bound: Option<f64>,
+}
+
 /// The counters of a guard.
 pub(super) struct Counters {
     /// Of the time before, oldest first; empty unless nothing was known yet.
@@ -100,25 +109,26 @@ impl Asker<'_> {
         }
     }
 
-    /// The counters of a guard; with `from_scratch`, those of the hour before as well.
+    /// The counters of a guard; of one from scratch, those of the hour before as well.
     pub async fn samples(
         &self,
         run: &Run,
         counted: Counted<'_>,
         created: &BTreeMap<String, Timestamp>,
-        from_scratch: bool,
+        known: Known,
     ) -> Counters {
         let trouble = |trouble: Trouble| Counters {
             history: Vec::new(),
-            now: Sample { at: Timestamp::now(), outcome: Outcome::Trouble(trouble) },
+            now: Sample { bound: None, at: Timestamp::now(), outcome: Outcome::Trouble(trouble) },
         };
         let prometheus = match self.prometheus().await {
             Ok(prometheus) => prometheus,
             Err(error) => return trouble(error),
         };
         let query = RatioQuery::new(&Arms::of(&self.key.namespace, run), counted, created);
+        let query = query.with_bound(known.bound);
         let seconds = self.ctx.config.evaluation_interval_seconds;
-        let history = match from_scratch {
+        let history = match known.from_scratch {
             true => match history(&prometheus, &query, Timestamp::now(), seconds).await {
                 Ok(history) => history,
                 // The next look begins from scratch again.
@@ -126,6 +136,7 @@ impl Asker<'_> {
             },
             false => Vec::new(),
         };
+        let query = query.with_bound(history.last().and_then(|sample| sample.bound));
         Counters { history, now: ask(&prometheus, &query, Timestamp::now()).await }
     }
 

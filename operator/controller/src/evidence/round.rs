@@ -130,9 +130,9 @@ pub(super) async fn look(
         let counted = guard.counted()?;
         let underway = asking.begin(&subject, Source::Counters(guard.name.clone()))?;
         let created = created.clone();
-        let from_scratch = !ctx.evidence.has_counted(key, &subject.uid, run, &guard.name);
+        let known = ctx.evidence.known(key, &subject.uid, run, &guard.name);
         let question = async move {
-            let counters = asker.samples(run, counted, &created.await, from_scratch).await;
+            let counters = asker.samples(run, counted, &created.await, known).await;
             (underway, Answer::Counters(guard.name.clone(), counters))
         };
         Some(question.boxed())

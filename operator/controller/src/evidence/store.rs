@@ -8,6 +8,7 @@ use sluice_core::evidence::{EvidenceState, Poll};
 use sluice_core::judge::{Polls, Quiet};
 use sluice_core::verdict::Verdict;
 
+use super::ask::Known;
 use crate::watch::Key;
 
 /// Verdicts by rollout.
@@ -91,12 +92,15 @@ impl EvidenceStore {
         self.lock().get(key).map(|entry| entry.verdict.clone()).unwrap_or_default()
     }
 
-    /// Whether counters were ever taken in for a guard of this run, by this process or one before it.
-    pub(super) fn has_counted(&self, key: &Key, uid: &str, run: &Run, guard: &str) -> bool {
+    /// What is known of a guard of this run, by this process or one before it.
+    pub(super) fn known(&self, key: &Key, uid: &str, run: &Run, guard: &str) -> Known {
         let entries = self.lock();
         let known = entries.get(key).filter(|entry| entry.is_about(uid, run)).map(|entry| &entry.state);
         let guard = known.or(run.evidence.as_ref()).and_then(|state| state.guard(guard));
-        guard.is_some_and(|state| state.start.is_some())
+        Known {
+            from_scratch: guard.is_none_or(|state| state.start.is_none()),
+            bound: guard.and_then(|state| state.bound),
+        }
     }
 
     /// Whether the run must go back.

@@ -50,8 +50,9 @@ struct Written {
     #[schemars(length(min = 1, max = 63))]
     name: String,
     /// What to do when the guard trips. Abort: return all traffic to stable and reject the revision. Hold: keep the
-    /// weight where it is until the guard is clear again. Observe: report it only. Default Abort, and for metric Hold:
-    /// nothing bounds how often a value leaves its range by chance.
+    /// weight where it is until the guard is clear again. Observe: report it only. Default Abort, and Hold for metric and
+    /// for latency without sloMilliseconds: nothing bounds how often a value leaves its range by chance, and slower is not
+    /// yet broken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "GuardAction")]
     action: Option<GuardAction>,
@@ -78,7 +79,8 @@ impl From<Written> for Guard {
     /// What is not written depends on the kind.
     fn from(written: Written) -> Self {
         let Written { name, action, error_ratio, latency, restarts, alert, metric } = written;
-        let default = if metric.is_some() { GuardAction::Hold } else { GuardAction::Abort };
+        let usual = latency.as_ref().is_some_and(|latency| latency.slo_milliseconds.is_none());
+        let default = if metric.is_some() || usual { GuardAction::Hold } else { GuardAction::Abort };
         Self { name, action: action.unwrap_or(default), error_ratio, latency, restarts, alert, metric }
     }
 }
@@ -150,14 +152,16 @@ fn is_zero(value: &i32) -> bool {
 
 /// Requests that take longer than a bound, as a share of all requests, from a histogram that the pods export themselves.
 /// Between two bounds of the histogram what is surely slow counts against the canary, and what may be slow against its
-/// promotion.
+/// promotion. Without a limit of one's own the bound is the one that about half of stable's requests met before the run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LatencyGuard {
     /// Requests that take longer are slow, in milliseconds, 1 to 3600000. Best one of the histogram's bounds; one of them
-    /// must be at or above it, and one at or below.
+    /// must be at or above it, and one at or below. Default: the bound of the histogram that is nearest to what half of
+    /// stable's requests took before the run, and 5 % more of the canary's may take longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3_600_000))]
-    pub slo_milliseconds: i32,
+    pub slo_milliseconds: Option<i32>,
     /// Name of the histogram in seconds, without `_bucket`, at most 200 characters. Default whichever the pods have of
     /// `http_request_duration_seconds`, `http_server_requests_seconds` and `http_server_request_duration_seconds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

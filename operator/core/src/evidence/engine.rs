@@ -18,6 +18,8 @@ use std::collections::BTreeSet;
 pub struct Sample {
     /// The one time at which all counters were read.
     pub at: Timestamp,
+    /// For a guard that compares with what is usual for stable: how long a request takes that counts, in seconds.
+    pub bound: Option<f64>,
     /// What the provider answered.
     pub outcome: Outcome,
 }
@@ -151,6 +153,7 @@ pub fn observe(state: &mut GuardState, sample: &Sample, plan: &GuardPlan, incide
     if pods.is_err() {
         state.returning = None;
     }
+    let pods = pods.and_then(|pods| same_measure(state, sample.bound).map(|()| pods));
     match pods.and_then(|pods| whole(state, pods, plan, at, seen).map(|()| pods)) {
         Ok(pods) => take_in(state, pods, plan, incident, at),
         Err(trouble) => {
@@ -162,6 +165,17 @@ pub fn observe(state: &mut GuardState, sample: &Sample, plan: &GuardPlan, incide
             state.step_no_data_millis = state.step_no_data_millis.saturating_add(since_seen);
         }
     }
+}
+
+/// The first bound is kept: counts above different ones can't be subtracted.
+fn same_measure(state: &mut GuardState, bound: Option<f64>) -> Result<(), Trouble> {
+    let Some(bound) = bound else { return Ok(()) };
+    let known = *state.bound.get_or_insert(bound);
+    if bound == known {
+        return Ok(());
+    }
+    let message = format!("requests over {bound} s were counted, and those over {known} s before");
+    Err(Trouble::new(DataState::QueryError, message))
 }
 
 fn set_data(state: &mut GuardState, data: DataState, message: String, at: Timestamp) {

@@ -177,7 +177,8 @@ pub fn report(state: &GuardState, plan: &GuardPlan, score: f64, now: Timestamp) 
     let (data, since, trouble) = data(state, plan, now);
     let against = match plan.counts_requests() {
         true => {
-            let ratio = format!("{} {}/{}", plan.name, int(canary.x), int(canary.n));
+            let over = state.bound.map(|bound| format!(" over {} ms", bound * 1000.0)).unwrap_or_default();
+            let ratio = format!("{} {}/{}{over}", plan.name, int(canary.x), int(canary.n));
             against(state, plan, &ratio, (stable.x, stable.n), score)
         }
         false => events(plan, canary, stable),

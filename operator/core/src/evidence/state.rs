@@ -122,6 +122,9 @@ impl EvidenceState {
 pub struct GuardState {
     /// Name of the guard.
     pub name: String,
+    /// How long a request takes that counts, in seconds, where that follows from what was usual for stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<f64>,
     /// What is known about its data.
     #[serde(default)]
     pub data: DataState,

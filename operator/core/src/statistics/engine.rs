@@ -11,10 +11,20 @@ use serde::{Deserialize, Serialize};
 pub enum Signal {
     /// Failed requests.
     Errors,
-    /// Slow requests.
+    /// Requests slower than a limit, of which stable has few.
     Latency,
+    /// Requests slower than half of stable's.
+    Body,
     /// Restarts, out-of-memory kills.
     Events,
+}
+
+impl Signal {
+    /// Whether guards of both share a budget.
+    fn shares_with(self, other: Self) -> bool {
+        let latency = |signal| matches!(signal, Self::Latency | Self::Body);
+        self == other || latency(self) && latency(other)
+    }
 }
 
 /// A guard as it is asked for.
@@ -36,7 +46,7 @@ pub struct Asked {
 fn pool(signal: Signal) -> (f64, f64) {
     match signal {
         Signal::Errors => (0.40, 0.20),
-        Signal::Latency => (0.20, 0.10),
+        Signal::Latency | Signal::Body => (0.20, 0.10),
         Signal::Events => (0.10, 0.0),
     }
 }
@@ -47,7 +57,7 @@ pub fn guards(asked: &[Asked], rows: &[Row], two_pods: bool) -> Vec<Guard> {
     let count = |is: &dyn Fn(&Asked) -> usize| asked.iter().filter(|a| a.stops).map(is).sum::<usize>();
     let guard = |asked: &Asked| {
         let alike = match asked.stops {
-            true => count(&|other| usize::from(other.signal == asked.signal)),
+            true => count(&|other| usize::from(other.signal.shares_with(asked.signal))),
             false => 1,
         };
         // A limit of one's own comes out of the pool of events.
@@ -61,12 +71,13 @@ pub fn guards(asked: &[Asked], rows: &[Row], two_pods: bool) -> Vec<Guard> {
             limit: if asked.limit.is_some() { event } else { 0.0 },
             watch: if asked.signal == Signal::Errors { WATCH_SHARE / alike as f64 } else { 0.0 },
         };
-        let latency = asked.signal == Signal::Latency;
-        let mut rows: Vec<Row> =
-            rows.iter().map(|row| if latency { row.for_latency() } else { *row }).collect();
-        if asked.signal == Signal::Events {
-            rows.iter_mut().for_each(|row| row.tolerance.absolute = EVENTS_PER_POD_SECOND);
-        }
+        let of_signal = |row: &Row| match asked.signal {
+            Signal::Errors => *row,
+            Signal::Latency => row.for_latency(),
+            Signal::Body => row.for_latency().with_slack(BODY_SLACK),
+            Signal::Events => row.with_slack(EVENTS_PER_POD_SECOND),
+        };
+        let rows = rows.iter().map(of_signal).collect();
         Guard {
             name: asked.name.clone(),
             rows,
@@ -83,6 +94,8 @@ pub fn guards(asked: &[Asked], rows: &[Row], two_pods: bool) -> Vec<Guard> {
 
 /// The watch's capital, a second budget, as a share of the row's.
 pub(super) const WATCH_SHARE: f64 = 0.4;
+/// So much more of the canary's requests may be slower than half of stable's.
+const BODY_SLACK: f64 = 0.05;
 /// One restart per pod and day is tolerated beyond stable's.
 const EVENTS_PER_POD_SECOND: f64 = 1.0 / 86_400.0;
 

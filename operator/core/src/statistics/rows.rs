@@ -93,6 +93,13 @@ impl Row {
         self
     }
 
+    /// The row with another absolute tolerance.
+    #[must_use]
+    pub fn with_slack(mut self, absolute: f64) -> Self {
+        self.tolerance.absolute = absolute;
+        self
+    }
+
     /// The margin that the gate to `next`, a fraction of the traffic, has to rule out.
     pub fn margin_at(&self, next: f64) -> Tolerance {
         let next = if next.is_nan() { 1.0 } else { next.clamp(1e-4, 1.0) };

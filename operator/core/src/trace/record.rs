@@ -26,11 +26,9 @@ impl Recorder {
             plan.guards.iter().find(|guard| guard.action == GuardAction::Abort && of(guard))
         };
         let errors = first(&|guard| matches!(guard.counted(), Some(Counted::Errors(_))));
-        let latency = first(&|guard| matches!(guard.counted(), Some(Counted::Latency(_))));
-        let slo = |guard: &Guard| {
-            let slo = guard.latency.as_ref()?.slo_milliseconds;
-            Some((guard.name.clone(), f64::from(slo) / 1000.0))
-        };
+        let milliseconds = |guard: &Guard| guard.latency.as_ref()?.slo_milliseconds;
+        let latency = first(&|guard| milliseconds(guard).is_some());
+        let slo = |guard: &Guard| Some((guard.name.clone(), f64::from(milliseconds(guard)?) / 1000.0));
         Self {
             errors: errors.map(|guard| guard.name.clone()),
             latency: latency.and_then(slo),
@@ -181,7 +179,7 @@ mod tests {
         };
         let sample = |bad| {
             let pods = vec![pod(Arm::Stable, 0.0), pod(Arm::Canary, bad)];
-            Sample { at: at(second), outcome: Outcome::Counters(pods) }
+            Sample { bound: None, at: at(second), outcome: Outcome::Counters(pods) }
         };
         vec![("errors".to_owned(), sample(bad)), ("slow".to_owned(), sample(slow))]
     }
@@ -214,7 +212,10 @@ mod tests {
             .collect();
         let down = Outcome::Trouble(Trouble::new(DataState::ProviderDown, "down".to_owned()));
         records.extend(
-            recorder.record(Some(&run), &[("errors".to_owned(), Sample { at: at(60), outcome: down })]),
+            recorder.record(
+                Some(&run),
+                &[("errors".to_owned(), Sample { bound: None, at: at(60), outcome: down })],
+            ),
         );
         let trace = Trace { header, records };
         let text: Vec<String> = trace.lines().collect();

@@ -18,6 +18,7 @@ mod proxy;
 mod restarts;
 mod traefik;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
@@ -26,7 +27,7 @@ use sluice_core::evidence::{DataState, Outcome, PodCounters, Sample, Trouble};
 use tracing::warn;
 
 use crate::prometheus::{Prometheus, Series};
-pub use latency::{DEFAULT_HISTOGRAMS, LatencyQuery};
+pub use latency::{DEFAULT_HISTOGRAMS, LatencyQuery, Slow};
 pub use linkerd::LinkerdQuery;
 pub use metric::{MetricQuery, look};
 pub use pods::{DEFAULT_METRICS, PodsQuery};
@@ -103,9 +104,15 @@ impl<'a> Arms<'a> {
 pub async fn ask(prometheus: &Prometheus, query: &RatioQuery, at: Timestamp) -> Sample {
     // Prometheus counts milliseconds: the sample carries the very time that was asked for.
     let at = Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
-    let counters = async { query.counters(&prometheus.instant(&query.promql()?, at).await?) };
-    let outcome = counters.await.map_or_else(Outcome::Trouble, Outcome::Counters);
-    Sample { at, outcome }
+    let answer = async {
+        let series = prometheus.instant(&query.promql()?, at).await?;
+        let query = query.settled(&series)?;
+        Ok((query.bound(), query.counters(&series)?))
+    };
+    match answer.await {
+        Ok((bound, pods)) => Sample { at, bound, outcome: Outcome::Counters(pods) },
+        Err(trouble) => Sample { at, bound: query.bound(), outcome: Outcome::Trouble(trouble) },
+    }
 }
 
 /// Windows of the hour before the start at a scrape interval of 15 s, asked for in parts: an answer for many pods is large.
@@ -127,6 +134,11 @@ pub async fn history(
 ) -> Result<Vec<Sample>, Trouble> {
     let windows = HISTORY_WINDOWS / HISTORY_PARTS;
     let mut parts = VecDeque::new();
+    let query = &match settled_at(prometheus, query, end).await {
+        Ok(query) => query,
+        Err(trouble) if trouble.state == DataState::ProviderDown => return Err(trouble),
+        Err(_) => return Ok(Vec::new()),
+    };
     for part in 0..HISTORY_PARTS {
         // Both ends are asked for.
         match samples(prometheus, query, end, interval, (part + 1) * windows - 1, part * windows).await {
@@ -140,6 +152,18 @@ pub async fn history(
         }
     }
     Ok(parts.into_iter().flatten().collect())
+}
+
+/// A query that lacks its bound gets it from the answer at one time.
+async fn settled_at<'a>(
+    prometheus: &Prometheus,
+    query: &'a RatioQuery,
+    at: Timestamp,
+) -> Result<Cow<'a, RatioQuery>, Trouble> {
+    match query.lacks_bound() {
+        true => query.settled(&prometheus.instant(&query.promql()?, at).await?),
+        false => Ok(Cow::Borrowed(query)),
+    }
 }
 
 /// What the counters were in the windows of the last five minutes, oldest first, up to one window before `end`.
@@ -167,12 +191,13 @@ async fn samples(
 ) -> Result<Vec<Sample>, Trouble> {
     let interval = i64::from(interval.max(1));
     let before = |windows: i64| end - SignedDuration::from_secs(windows.saturating_mul(interval));
+    let query = &settled_at(prometheus, query, end).await?;
     let range = (before(first), before(last));
     let times = prometheus.range(&query.promql()?, range, interval as f64).await?;
     // A time without a series is one before the workload: no trouble of a source that answers.
     let counted = |(at, series): (Timestamp, Vec<Series>)| {
         let pods = query.counters(&series).ok().filter(|pods| !pods.is_empty())?;
-        Some(Sample { at, outcome: Outcome::Counters(pods) })
+        Some(Sample { at, bound: query.bound(), outcome: Outcome::Counters(pods) })
     };
     Ok(times.into_iter().filter_map(counted).collect())
 }
@@ -201,7 +226,10 @@ impl RatioQuery {
         match counted {
             Counted::Latency(latency) => Self::Latency(LatencyQuery {
                 pods: pods(&latency.metric, None, &latency.matchers),
-                slo_seconds: f64::from(latency.slo_milliseconds) / 1000.0,
+                slow: match latency.slo_milliseconds {
+                    Some(milliseconds) => Slow::Over(f64::from(milliseconds) / 1000.0),
+                    None => Slow::OverUsual(None),
+                },
             }),
             Counted::Restarts(restarts) => {
                 Self::Restarts(RestartsQuery { pods: pods(&None, None, &restarts.matchers) })
@@ -221,6 +249,41 @@ impl RatioQuery {
                     canary_service: arms.canary_service.to_owned(),
                 }),
             },
+        }
+    }
+
+    /// The query with the bound that an earlier answer had, where it lacks one.
+    #[must_use]
+    pub fn with_bound(mut self, known: Option<f64>) -> Self {
+        if let Self::Latency(LatencyQuery { slow: Slow::OverUsual(bound), .. }) = &mut self {
+            *bound = bound.or(known);
+        }
+        self
+    }
+
+    /// The bound that follows from what is usual for stable, once it is known, in seconds.
+    pub fn bound(&self) -> Option<f64> {
+        match self {
+            Self::Latency(LatencyQuery { slow: Slow::OverUsual(bound), .. }) => *bound,
+            _ => None,
+        }
+    }
+
+    fn lacks_bound(&self) -> bool {
+        matches!(self, Self::Latency(LatencyQuery { slow: Slow::OverUsual(None), .. }))
+    }
+
+    /// The query with the bound that this answer yields, where it lacks one.
+    ///
+    /// # Errors
+    /// The answer yields none.
+    pub fn settled(&self, series: &[Series]) -> Result<Cow<'_, Self>, Trouble> {
+        match self {
+            Self::Latency(query) if self.lacks_bound() => {
+                let bound = query.usual_in(series)?;
+                Ok(Cow::Owned(self.clone().with_bound(Some(bound))))
+            }
+            _ => Ok(Cow::Borrowed(self)),
         }
     }
 

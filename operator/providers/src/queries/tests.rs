@@ -49,7 +49,7 @@ fn pods_are_asked_in_one_query() {
 }
 
 fn latency(slo_seconds: f64) -> LatencyQuery {
-    LatencyQuery { pods: pods(), slo_seconds }
+    LatencyQuery { pods: pods(), slow: Slow::Over(slo_seconds) }
 }
 
 fn bucket(pod: &str, le: &str, value: f64) -> Series {
@@ -70,7 +70,7 @@ fn histograms() -> Vec<Series> {
 #[test]
 fn slow_requests_are_asked_for_by_bound() {
     let metric = Some("http_request_duration_seconds".into());
-    let named = LatencyQuery { pods: PodsQuery { metric, ..pods() }, slo_seconds: 0.5 };
+    let named = LatencyQuery { pods: PodsQuery { metric, ..pods() }, slow: Slow::Over(0.5) };
     let promql = RatioQuery::Latency(named).promql().expect("a query");
     let selector = r#"http_request_duration_seconds_bucket{namespace="shop",pod=~"(web-6d4b75cb6d-|web-7f9c8d5b4a-)[a-z0-9]{5}"}"#;
     assert!(promql.starts_with(&format!("label_replace(sum by (pod, le) ({selector})")), "{promql}");
@@ -113,6 +113,57 @@ fn a_limit_that_the_bounds_do_not_enclose_is_named() {
         histograms().into_iter().filter(|series| series.label("le") != "+Inf").collect();
     let trouble = latency(0.5).counters(&endless).expect_err("no total");
     assert!(trouble.message.contains("has no bucket le=inf"), "{}", trouble.message);
+}
+
+/// One that compares with what is usual for stable.
+fn body(bound: Option<f64>) -> RatioQuery {
+    RatioQuery::Latency(LatencyQuery { pods: pods(), slow: Slow::OverUsual(bound) })
+}
+
+#[test]
+fn without_a_limit_the_bound_is_the_one_that_half_of_stables_requests_meet() {
+    let slow = |query: &RatioQuery, series: &[Series]| -> BTreeMap<Arm, Option<f64>> {
+        query.counters(series).expect("counters").iter().map(|pod| (pod.arm, pod.bad)).collect()
+    };
+    // Of stable's 100 requests 80 take 0.1 s at most, 98 take 0.5 s.
+    let query = body(None);
+    let settled = query.settled(&histograms()).expect("a bound");
+    assert_eq!((query.bound(), settled.bound()), (None, Some(0.1)));
+    assert_eq!(slow(&settled, &histograms()), [(Arm::Stable, Some(20.0)), (Arm::Canary, Some(5.0))].into());
+    // Later answers are counted by the bound that is known.
+    let known = query.with_bound(Some(0.5));
+    assert_eq!(known.settled(&[]).expect("known").bound(), Some(0.5));
+    assert_eq!(slow(&known, &histograms()), [(Arm::Stable, Some(2.0)), (Arm::Canary, Some(3.0))].into());
+    assert_eq!(known.clone().with_bound(Some(1.0)), known, "the first one is kept");
+    let limit = RatioQuery::Latency(latency(0.5));
+    assert_eq!(limit.clone().with_bound(Some(0.1)), limit, "a limit of one's own is no such bound");
+}
+
+#[test]
+fn what_is_usual_for_stable_may_not_be_known() {
+    let trouble = |series: &[Series]| body(None).settled(series).expect_err("no bound");
+    let canary: Vec<Series> =
+        histograms().into_iter().filter(|series| series.label("pod") == CANARY).collect();
+    assert_eq!(trouble(&canary).state, DataState::NoData);
+    assert_eq!(trouble(&[]).state, DataState::NoData);
+    let mut late = histograms();
+    late.iter_mut()
+        .filter(|s| s.label("pod") == STABLE && s.label("le") != "+Inf")
+        .for_each(|s| s.value = 0.0);
+    late.retain(|s| s.label(PART) == "count");
+    late.push(pod_newest(STABLE, "a", 1_700_000_000.0));
+    late.push(pod_newest(CANARY, "a", 1_700_000_000.0));
+    let late = trouble(&late);
+    assert_eq!(late.state, DataState::NoCommonBuckets);
+    assert!(
+        late.message.contains("that some of stable's requests meet: set sloMilliseconds"),
+        "{}",
+        late.message
+    );
+    // A canary whose histogram has other bounds than the one that is compared.
+    let gone = body(Some(0.25)).counters(&histograms()).expect_err("stable has no such bound");
+    assert_eq!(gone.state, DataState::NoCommonBuckets);
+    assert!(gone.message.contains("has no bucket le=0.25"), "{}", gone.message);
 }
 
 #[test]

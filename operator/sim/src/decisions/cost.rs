@@ -142,7 +142,7 @@ fn measure(name: &'static str, provenance: Provenance, two_pods: bool) -> Cost {
             pod.newest_sample = now;
         }
         let present = pods.iter().filter(|pod| pod.arm == Arm::Stable || window >= 0);
-        let sample = Sample { at: now, outcome: Outcome::Counters(present.cloned().collect()) };
+        let sample = Sample { bound: None, at: now, outcome: Outcome::Counters(present.cloned().collect()) };
         let all: Vec<(String, Sample)> =
             run.plan.guards.iter().map(|guard| (guard.name.clone(), sample.clone())).collect();
         let (history, samples) = if window < 0 { (all, Vec::new()) } else { (Vec::new(), all) };

@@ -75,6 +75,8 @@ struct Counted {
     pods: (usize, Option<usize>),
     /// Whether it counts restarts in the seconds of pods, and not requests.
     restarts: bool,
+    /// How long a request takes that counts, in seconds, where that is what is usual for stable.
+    over: Option<f64>,
     /// Requests and failures of the last five minutes: the canary's, and stable's.
     recent: ((i64, i64), (i64, i64)),
 }
@@ -218,7 +220,7 @@ async fn counted(
     }
     let restarts = matches!(weighed.counted, Counts::Restarts(_));
     let recent = last_five_minutes(&state);
-    test.seen = Seen::Counted(Counted { query: promql, series, pods, restarts, recent });
+    test.seen = Seen::Counted(Counted { query: promql, series, pods, restarts, over: state.bound, recent });
     test
 }
 
@@ -310,6 +312,9 @@ fn document(name: &str, namespace: &str, tests: &[Test], settings: &Settings) ->
             Seen::Counted(seen) => {
                 value["query"] = json!(seen.query);
                 value["series"] = json!(seen.series);
+                if let Some(over) = seen.over {
+                    value["overSeconds"] = json!(over);
+                }
                 value["lastFiveMinutes"] = json!({
                     "stable": arm(seen.restarts, seen.pods.0, seen.recent.1),
                     "canary": seen.pods.1.map(|pods| arm(seen.restarts, pods, seen.recent.0)),

@@ -71,6 +71,10 @@ fn counted(seen: &Counted, width: usize) -> Vec<Line> {
     };
     let mut lines = arm("stable", Some(seen.pods.0), seen.recent.1);
     lines.extend(arm("canary", seen.pods.1, seen.recent.0));
+    if let Some(over) = seen.over {
+        let text = format!("over {} ms, about what half of stable's requests take", over * 1000.0);
+        lines.extend(labelled("bad", Role::Plain, &text, width));
+    }
     lines.extend(query(&seen.query));
     lines
 }

@@ -13,6 +13,7 @@ fn counted(canary: Option<usize>) -> Seen {
         series: 8,
         pods: (4, canary),
         restarts: false,
+        over: canary.map(|_| 0.025),
         recent: ((240, 2), (22_310, 21)),
     })
 }

@@ -37,11 +37,11 @@ fn planned(per_second: f64) -> Planned {
             created: None,
             out_of_memory: false,
         };
-        Sample { at, outcome: Outcome::Counters((0..4).map(pod).collect()) }
+        Sample { bound: None, at, outcome: Outcome::Counters((0..4).map(pod).collect()) }
     };
     let refused =
         Trouble::new(DataState::NoData, "no request series of stable: check metric name".to_owned());
-    let refused = Sample { at: Timestamp::UNIX_EPOCH, outcome: Outcome::Trouble(refused) };
+    let refused = Sample { bound: None, at: Timestamp::UNIX_EPOCH, outcome: Outcome::Trouble(refused) };
     let samples =
         [("error-rate".to_owned(), (0..=240).map(sample).collect()), ("slow".to_owned(), vec![refused])];
     let plan = plan();

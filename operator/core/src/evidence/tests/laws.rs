@@ -175,7 +175,7 @@ proptest! {
                 created: created.map(time),
                 out_of_memory: false,
             });
-            let sample = Sample { at: time(at), outcome: Outcome::Counters(pods.collect()) };
+            let sample = Sample { bound: None, at: time(at), outcome: Outcome::Counters(pods.collect()) };
             observe(&mut state, &sample, &plan, watch, time(now));
             let r = report(&state, &plan, time(now));
             prop_assert!(r.score.is_finite() && r.score >= 0.0 && r.healthy_seconds >= 0.0);

@@ -69,7 +69,7 @@ impl Story {
                 out_of_memory: false,
             })
         });
-        let sample = Sample { at: self.now, outcome: Outcome::Counters(pods.collect()) };
+        let sample = Sample { bound: None, at: self.now, outcome: Outcome::Counters(pods.collect()) };
         observe(&mut self.state, &sample, &self.plan, false, self.now);
     }
 

@@ -97,12 +97,12 @@ impl Source {
             created: self.created.get(id).copied(),
             out_of_memory: false,
         });
-        Sample { at, outcome: Outcome::Counters(pods.collect()) }
+        Sample { bound: None, at, outcome: Outcome::Counters(pods.collect()) }
     }
 }
 
 pub fn trouble(at: Timestamp, state: DataState) -> Sample {
-    Sample { at, outcome: Outcome::Trouble(Trouble::new(state, "a test".into())) }
+    Sample { bound: None, at, outcome: Outcome::Trouble(Trouble::new(state, "a test".into())) }
 }
 
 /// A guard under observation, every 15 s.

@@ -136,7 +136,7 @@ fn a_missing_error_series_is_zero_and_then_keeps_its_value() {
             out_of_memory: false,
         };
         let pods = vec![pod(Arm::Canary, total, bad), pod(Arm::Stable, total, None)];
-        Sample { at, outcome: Outcome::Counters(pods) }
+        Sample { bound: None, at, outcome: Outcome::Counters(pods) }
     };
     let mut state = GuardState::default();
     let mut seen = Vec::new();
@@ -150,6 +150,27 @@ fn a_missing_error_series_is_zero_and_then_keeps_its_value() {
         seen.push(report(&state, &plan(), at).x_canary);
     }
     assert_eq!(seen, [0, 0, 8, 8, 9]);
+}
+
+#[test]
+fn counts_above_another_bound_are_not_subtracted() {
+    let mut b = Bench::new(plan());
+    let mut window = |bound: f64| {
+        b.source.serve(Arm::Canary, "c", 10.0, 4.0);
+        b.source.serve(Arm::Stable, "s", 90.0, 40.0);
+        b.now += jiff::SignedDuration::from_secs(15);
+        let sample = Sample { bound: Some(bound), ..b.source.sample(b.now) };
+        observe(&mut b.state, &sample, &b.plan, false, b.now);
+        (b.report().state, b.report().n_canary, b.report().message)
+    };
+    let (data, n, message) = window(0.025);
+    assert_eq!((data, n), (DataState::Ok, 10));
+    assert!(message.starts_with("error-rate 4/10 over 25 ms against 40/90"), "{message}");
+    let (data, n, message) = window(0.05);
+    assert_eq!((data, n), (DataState::QueryError, 10));
+    assert!(message.contains("over 0.05 s were counted, and those over 0.025 s before"), "{message}");
+    // The same pods again: the gap is one window.
+    assert_eq!(window(0.025).1, 30);
 }
 
 #[test]

@@ -88,3 +88,41 @@ fn a_guard_that_does_not_stop_the_canary_adds_nothing() {
     let joined = join(&parts, 3, BELOW);
     assert!(joined.parts[0] < 1.0 && joined.score < 0.1, "{joined:?}");
 }
+
+#[test]
+fn the_body_of_latency_has_slack_and_shares_a_budget_with_its_tail() {
+    let asked = [("errors", Signal::Errors), ("slow", Signal::Latency), ("usual", Signal::Body)];
+    let asked = asked.map(|(name, signal)| Asked {
+        name: name.into(),
+        signal,
+        stops: true,
+        limit: None,
+        phi_floor: 1.0,
+    });
+    let guards = guards(&asked, &chain(RiskClass::R2), false);
+    let shares =
+        guards.iter().map(|guard| (guard.shares.comparison, guard.shares.ceiling)).collect::<Vec<_>>();
+    assert_eq!(shares, [(0.4, 0.2), (0.1, 0.05), (0.1, 0.05)]);
+    assert!(guards[2].rows.iter().all(|row| row.tolerance.absolute == 0.05));
+    // Half of stable's requests are slower than the bound; of the canary's a few more, or all.
+    let score = |canary: f64| {
+        let mut state = GuardState::default();
+        let stand = Stand { weight: 0.2, next: 0.5, started: 1, watch: false, incident: false };
+        let cell = |pod, n, x| Cell { pod, n, x, x_gate: x };
+        for number in 0..260 {
+            let stable = [cell(0, 200.0, 100.0), cell(1, 200.0, 100.0)];
+            let canary = [cell(2, 100.0, canary)];
+            let end = f64::from(number) * 15.0;
+            let window =
+                Window { end, seconds: 15.0, canary: &canary, stable: &stable, by_pod: true, pods: (1, 2) };
+            // How stable's pods differ is known: widened by what can't be seen, the tolerance would be all requests.
+            match number {
+                0..20 => state.baseline(&window),
+                _ => state.window(&guards[2], &window, &stand),
+            }
+        }
+        state.score(&guards[2], 3, None)
+    };
+    assert!(score(54.0) < 0.1, "{}", score(54.0));
+    assert!(score(100.0) >= 1.0, "{}", score(100.0));
+}

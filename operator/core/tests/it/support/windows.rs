@@ -30,7 +30,8 @@ pub fn evaluate(
     state: &mut EvidenceState,
     stored: bool,
 ) -> Verdict {
-    let sample = vec![("error-rate".to_owned(), Sample { at: now, outcome: Outcome::Counters(pods) })];
+    let sample =
+        vec![("error-rate".to_owned(), Sample { bound: None, at: now, outcome: Outcome::Counters(pods) })];
     let (history, samples) = if before { (sample, vec![]) } else { (vec![], sample) };
     let evaluation = Evaluation {
         run,
