@@ -1,8 +1,9 @@
 //! One pass: observe, decide, and act.
 //!
-//! What only returns traffic acts on the stores at once. Everything else is decided a second time on live
-//! objects, of which a run that nobody meets yet needs the Deployment alone; its status is written first, by
-//! compare-and-swap, so that two controllers never both go forward and a crash leaves a record of what was intended.
+//! What only returns traffic acts on the stores at once. Numbers for people, and what the evidence remembers, are written
+//! as they are. Everything else is decided a second time on live objects, of which a run that nobody meets yet needs the
+//! Deployment alone; its status is written first, by compare-and-swap, so that two controllers never both go forward and a
+//! crash leaves a record of what was intended.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,6 +97,18 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
         return Ok(soon(ctx, go_back(ctx, key, &rollout, first).await));
     }
     let _place = ctx.forward.acquire().await;
+    // Nothing goes forward by numbers, which with many runs under way are nearly all that is written.
+    if first.actions.is_empty() && only_numbers(&rollout, &first) {
+        return match write_status(ctx, key, &rollout, &first, FORWARD_LIMIT).await {
+            Err(error) if error.is_conflict() => Ok(Some(CONFLICT_RETRY)),
+            Err(error) => Err(error),
+            Ok(()) => {
+                ctx.settled(key);
+                report::metrics(ctx, key, &first.status);
+                Ok(Some(first.wake))
+            }
+        };
+    }
     if first.only_prepares(rollout.status.as_ref()) {
         let seen = observe::for_preparing(ctx, key, &rollout, seen).await;
         let live = input(ctx, &rollout, &seen, &verdict);
@@ -246,11 +259,17 @@ fn needs_write(ctx: &Context, key: &Key, rollout: &ProgressiveRollout, decision:
     if before == decision.status && decision.events.is_empty() {
         return false;
     }
-    if !decision.events.is_empty() || essence(&before) != essence(&decision.status) {
+    if !only_numbers(rollout, decision) {
         return true;
     }
     let interval = if remembers_only(&before, &decision.status) { MEMORY_INTERVAL } else { DISPLAY_INTERVAL };
     ctx.written_at(key).is_none_or(|at| at.elapsed() >= interval)
+}
+
+/// Whether the status changes only in numbers for people and in what the evidence remembers, and nobody is told.
+fn only_numbers(rollout: &ProgressiveRollout, decision: &Decision) -> bool {
+    let before = rollout.status.clone().unwrap_or_default();
+    decision.events.is_empty() && essence(&before) == essence(&decision.status)
 }
 
 /// Whether two statuses differ only in what the evidence remembers.

@@ -30,6 +30,9 @@ use ask::in_use;
 use round::{Asking, look};
 pub use store::EvidenceStore;
 
+/// Whether a look is due is asked so often in an interval, but no more often and no more seldom than this.
+const TICKS: u32 = 30;
+const TICK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 /// Clients of providers that no rollout names any more are dropped this often.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
 /// Alerts for held revisions are looked at this often.
@@ -48,7 +51,7 @@ pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationTok
     let mut next: BTreeMap<Key, Due> = BTreeMap::new();
     let mut looks = JoinSet::new();
     let asking = Asking::default();
-    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    let mut tick = tokio::time::interval((interval / TICKS).clamp(TICK.0, TICK.1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut cleaned = Instant::now();
     loop {
@@ -64,7 +67,7 @@ pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationTok
             known.insert(key.clone(), object.uid().unwrap_or_default());
             let version = object.resource_version();
             let due = next.get(&key);
-            // Ten times a second: only what changed or is due is read.
+            // At every tick: only what changed or is due is read.
             if due.is_some_and(|due| due.version == version && due.at.is_none_or(|at| at > now)) {
                 continue;
             }

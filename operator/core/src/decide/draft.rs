@@ -47,6 +47,8 @@ pub struct Decision {
 const IDLE_WAKE: Duration = Duration::from_secs(300);
 /// Look again while something is under way.
 pub(super) const BUSY_WAKE: Duration = Duration::from_secs(1);
+/// After this long at the latest while the next step is somebody else's, who wakes the rollout.
+const CALM_WAKE: Duration = Duration::from_secs(10);
 
 /// Longest sentence in status, in characters.
 pub(super) const MESSAGE_LIMIT: usize = 600;
@@ -168,6 +170,17 @@ impl<'a> Draft<'a> {
     /// Notes what the pass waits for; the first wait of a pass is the one that counts.
     pub fn wait(&mut self, reason: &'static str, message: impl Into<String>, deadline: Option<Timestamp>) {
         self.wake_within(BUSY_WAKE);
+        self.wait_to_be_woken(reason, message, deadline);
+    }
+
+    /// The same for what only evidence or a person can end: a verdict wakes the rollout, as does a change of its object.
+    pub fn wait_to_be_woken(
+        &mut self,
+        reason: &'static str,
+        message: impl Into<String>,
+        deadline: Option<Timestamp>,
+    ) {
+        self.wake_within(CALM_WAKE);
         if self.wait.is_none() {
             let message = shorten(&message.into(), MESSAGE_LIMIT);
             self.wait = Some(Wait { reason, message, deadline });

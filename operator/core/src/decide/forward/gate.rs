@@ -74,7 +74,7 @@ fn holds_until(
         message.push_str("; returns to stable after 10 min of it without a break");
         deadline = deadline.min(incident);
     }
-    d.wait(reason, message, Some(deadline));
+    d.wait_to_be_woken(reason, message, Some(deadline));
 }
 
 /// The deadline of a wait for data, as it was said before: it is known to a second or so, and what moves to and fro would be
@@ -99,7 +99,7 @@ fn waits_for_person(d: &mut Draft<'_>, run: &mut Run, baked: bool) -> bool {
         let message = format!("{message}; nobody did for {} hours", PERSON_SECONDS / 3600);
         d.go_back(run, Outcome::NotProven, reason, message);
     } else {
-        d.wait(reason, message, Some(d.after(since, PERSON_SECONDS)));
+        d.wait_to_be_woken(reason, message, Some(d.after(since, PERSON_SECONDS)));
     }
     true
 }
