@@ -32,7 +32,9 @@ pub use gauge::{
 };
 pub use kills::Kills;
 pub use matcher::{Matchers, check_matchers};
-pub use report::{Evidence, GuardReport, Hold, HoldReason, Reason, combine, last_five_minutes, report};
+pub use report::{
+    Evidence, GuardReport, Hold, HoldReason, Reason, combine, last_five_minutes, milliseconds, report,
+};
 pub use source::{Alert, AlertStatus, Poll, Silence, SourceState};
 pub(crate) use state::is_ahead;
 pub use state::{DataState, EvidenceState, GuardState};

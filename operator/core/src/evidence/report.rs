@@ -177,7 +177,8 @@ pub fn report(state: &GuardState, plan: &GuardPlan, score: f64, now: Timestamp) 
     let (data, since, trouble) = data(state, plan, now);
     let against = match plan.counts_requests() {
         true => {
-            let over = state.bound.map(|bound| format!(" over {} ms", bound * 1000.0)).unwrap_or_default();
+            let over =
+                state.bound.map(|bound| format!(" over {} ms", milliseconds(bound))).unwrap_or_default();
             let ratio = format!("{} {}/{}{over}", plan.name, int(canary.x), int(canary.n));
             against(state, plan, &ratio, (stable.x, stable.n), score)
         }
@@ -379,6 +380,11 @@ fn share(canary: f64, stable: f64) -> Option<i32> {
 
 fn int(v: f64) -> i64 {
     v.round() as i64
+}
+
+/// Seconds in milliseconds, as people write them: 35, not 35.00000000000001.
+pub fn milliseconds(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e3
 }
 
 /// A score in words: two digits, never rounded up to a limit that it has not reached.

@@ -1,5 +1,7 @@
 //! What guards see, for people.
 
+use sluice_core::evidence::milliseconds;
+
 use super::{Alerts, Counted, Seen, Test};
 use crate::out::{Line, Role, labelled};
 use crate::view::words;
@@ -72,7 +74,7 @@ fn counted(seen: &Counted, width: usize) -> Vec<Line> {
     let mut lines = arm("stable", Some(seen.pods.0), seen.recent.1);
     lines.extend(arm("canary", seen.pods.1, seen.recent.0));
     if let Some(over) = seen.over {
-        let text = format!("over {} ms, about what half of stable's requests take", over * 1000.0);
+        let text = format!("over {} ms, about what half of stable's requests take", milliseconds(over));
         lines.extend(labelled("bad", Role::Plain, &text, width));
     }
     lines.extend(query(&seen.query));

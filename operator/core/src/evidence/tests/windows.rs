@@ -163,14 +163,14 @@ fn counts_above_another_bound_are_not_subtracted() {
         observe(&mut b.state, &sample, &b.plan, false, b.now);
         (b.report().state, b.report().n_canary, b.report().message)
     };
-    let (data, n, message) = window(0.025);
+    let (data, n, message) = window(0.035);
     assert_eq!((data, n), (DataState::Ok, 10));
-    assert!(message.starts_with("error-rate 4/10 over 25 ms against 40/90"), "{message}");
+    assert!(message.starts_with("error-rate 4/10 over 35 ms against 40/90"), "{message}");
     let (data, n, message) = window(0.05);
     assert_eq!((data, n), (DataState::QueryError, 10));
-    assert!(message.contains("over 0.05 s were counted, and those over 0.025 s before"), "{message}");
+    assert!(message.contains("over 0.05 s were counted, and those over 0.035 s before"), "{message}");
     // The same pods again: the gap is one window.
-    assert_eq!(window(0.025).1, 30);
+    assert_eq!(window(0.035).1, 30);
 }
 
 #[test]
