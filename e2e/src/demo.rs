@@ -148,7 +148,10 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
     )?;
     narrator.say(
         "applications",
-        "six Deployments of 4 pods, 100 requests per second each; 0.2 % of them fail before any change, of good-human's 0.5 %; for 25 s they show what is normal",
+        &format!(
+            "six Deployments of 4 pods, 100 requests per second each; 0.2 % of them fail before any change, of good-human's 0.5 %; for {} s they show what is normal",
+            PAST.as_secs()
+        ),
     );
     tokio::time::sleep(PAST).await;
 
@@ -165,7 +168,8 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
             named("slow-genai", ship(n, "slow-genai", &slow_genai, &slow, Provenance::GenAIAssisted)).await?;
         drop(slow_genai);
         let app = world.app(subtle()).await?;
-        n.say("subtle-genai", "a Deployment of which 0.1 % of the requests fail, for 25 s");
+        let past = PAST.as_secs();
+        n.say("subtle-genai", &format!("a Deployment of which 0.1 % of the requests fail, for {past} s"));
         tokio::time::sleep(PAST).await;
         let change = ship(n, "subtle-genai", &app, &little, Provenance::GenAIAssisted);
         anyhow::Ok([slow, named("subtle-genai", change).await?])

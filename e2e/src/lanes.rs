@@ -1,6 +1,6 @@
-//! The whole test in three parts, each on a cluster of its own: the demo, whose six loads at once are all that two processors
-//! have room for; then the scenarios that share an installation beside those that touch the installation itself. Both
-//! mostly wait, so side by side they take little longer than the longer one.
+//! The whole test in three parts, each on a cluster of its own: the demo, then the scenarios that share an installation;
+//! and beside both, one by one, the scenarios that touch the installation itself. All mostly wait, and two processors have
+//! room for two parts at once.
 
 use std::process::{ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -45,8 +45,9 @@ pub fn run() -> Result<ExitCode> {
         let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
         let failures = Mutex::new(Vec::new());
         let lanes = async {
-            let demo = play(Lane::Demo, &failures).await;
-            let (shared, alone) = tokio::join!(play(Lane::Shared, &failures), play(Lane::Alone, &failures));
+            let demo_then_shared =
+                async { (play(Lane::Demo, &failures).await, play(Lane::Shared, &failures).await) };
+            let ((demo, shared), alone) = tokio::join!(demo_then_shared, play(Lane::Alone, &failures));
             Ok::<_, anyhow::Error>(demo? & shared? & alone?)
         };
         let all = tokio::select! {

@@ -30,7 +30,7 @@ use futures::stream;
 use crate::world::World;
 
 /// Scenarios that run at the same time, beside the other lane.
-const SIDE_BY_SIDE: usize = 4;
+const SIDE_BY_SIDE: usize = 6;
 /// No scenario takes longer.
 const LIMIT: Duration = Duration::from_secs(420);
 

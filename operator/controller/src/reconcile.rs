@@ -88,8 +88,10 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
     let verdict = ctx.evidence.verdict(key);
     let seen = observe::cached(ctx, key, &rollout);
     pods::look(ctx, key, &rollout, &seen);
-    let first = decide(input(ctx, &rollout, &seen, &verdict));
-    if first.actions.is_empty() && !needs_write(ctx, key, &rollout, &first) {
+    let stored = input(ctx, &rollout, &seen, &verdict);
+    let first = decide(stored);
+    let change = Change::of(&rollout, &first);
+    if first.actions.is_empty() && !due(ctx, key, change) {
         report::metrics(ctx, key, &first.status);
         return Ok(Some(first.wake));
     }
@@ -98,16 +100,8 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
     }
     let _place = ctx.forward.acquire().await;
     // Nothing goes forward by numbers, which with many runs under way are nearly all that is written.
-    if first.actions.is_empty() && only_numbers(&rollout, &first) {
-        return match write_status(ctx, key, &rollout, &first, FORWARD_LIMIT).await {
-            Err(error) if error.is_conflict() => Ok(Some(CONFLICT_RETRY)),
-            Err(error) => Err(error),
-            Ok(()) => {
-                ctx.settled(key);
-                report::metrics(ctx, key, &first.status);
-                Ok(Some(first.wake))
-            }
-        };
+    if first.actions.is_empty() && change < Change::Matter {
+        return go_forward(ctx, key, &stored, first).await;
     }
     if first.only_prepares(rollout.status.as_ref()) {
         let seen = observe::for_preparing(ctx, key, &rollout, seen).await;
@@ -145,7 +139,7 @@ async fn go_forward(
     if !allowed(ctx, input, &decision) {
         return Ok(Some(VIOLATION_RETRY));
     }
-    if needs_write(ctx, key, input.rollout, &decision) {
+    if due(ctx, key, Change::of(input.rollout, &decision)) {
         match write_status(ctx, key, input.rollout, &decision, FORWARD_LIMIT).await {
             // Somebody wrote meanwhile: decide again on the newer object, once it is here.
             Err(error) if error.is_conflict() => return Ok(Some(CONFLICT_RETRY)),
@@ -204,7 +198,7 @@ async fn go_back(
     decision: Decision,
 ) -> Result<Option<Duration>, CallError> {
     let executed = actuate::execute(ctx, key, &decision.actions).await;
-    if needs_write(ctx, key, rollout, &decision) {
+    if due(ctx, key, Change::of(rollout, &decision)) {
         match write_status(ctx, key, rollout, &decision, ABORT_LIMIT).await {
             Err(error) if error.is_conflict() => {
                 // Somebody wrote meanwhile: decide again on the newer object, once it is here.
@@ -253,48 +247,65 @@ fn again(ctx: &Context, key: &Key, moved: Moved, wake: Duration) -> Duration {
     }
 }
 
-/// Whether the status has to be written now.
-fn needs_write(ctx: &Context, key: &Key, rollout: &ProgressiveRollout, decision: &Decision) -> bool {
-    let before = rollout.status.clone().unwrap_or_default();
-    if before == decision.status && decision.events.is_empty() {
-        return false;
+/// What a decision changes in the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Change {
+    /// Nothing.
+    Nothing,
+    /// What the evidence remembers.
+    Memory,
+    /// Numbers for people.
+    Numbers,
+    /// What is decided on, or of which people are told.
+    Matter,
+}
+
+impl Change {
+    fn of(rollout: &ProgressiveRollout, decision: &Decision) -> Self {
+        let before = rollout.status.clone().unwrap_or_default();
+        let after = &decision.status;
+        if !decision.events.is_empty() {
+            Self::Matter
+        } else if before == *after {
+            Self::Nothing
+        } else if essence(&before) != essence(after) {
+            Self::Matter
+        } else if forgetful(&before) == forgetful(after) {
+            Self::Memory
+        } else {
+            Self::Numbers
+        }
     }
-    if !only_numbers(rollout, decision) {
-        return true;
-    }
-    let interval = if remembers_only(&before, &decision.status) { MEMORY_INTERVAL } else { DISPLAY_INTERVAL };
+}
+
+/// Whether a status that changes so has to be written now.
+fn due(ctx: &Context, key: &Key, change: Change) -> bool {
+    let interval = match change {
+        Change::Nothing => return false,
+        Change::Memory => MEMORY_INTERVAL,
+        Change::Numbers => DISPLAY_INTERVAL,
+        Change::Matter => return true,
+    };
     ctx.written_at(key).is_none_or(|at| at.elapsed() >= interval)
 }
 
-/// Whether the status changes only in numbers for people and in what the evidence remembers, and nobody is told.
-fn only_numbers(rollout: &ProgressiveRollout, decision: &Decision) -> bool {
-    let before = rollout.status.clone().unwrap_or_default();
-    decision.events.is_empty() && essence(&before) == essence(&decision.status)
-}
-
-/// Whether two statuses differ only in what the evidence remembers.
-fn remembers_only(before: &ProgressiveRolloutStatus, after: &ProgressiveRolloutStatus) -> bool {
-    let shown = |status: &ProgressiveRolloutStatus| {
-        let mut status = status.clone();
-        if let Some(run) = &mut status.run {
-            run.evidence = None;
-        }
-        status
-    };
-    shown(before) == shown(after)
+/// A status without what the evidence remembers.
+fn forgetful(status: &ProgressiveRolloutStatus) -> ProgressiveRolloutStatus {
+    let mut status = status.clone();
+    if let Some(run) = &mut status.run {
+        run.evidence = None;
+    }
+    status
 }
 
 /// A status without the numbers that move on every pass.
 fn essence(status: &ProgressiveRolloutStatus) -> ProgressiveRolloutStatus {
-    let mut status = status.clone();
+    let mut status = forgetful(status);
     if let Some(waiting) = &mut status.waiting {
         waiting.message.clear();
     }
     for condition in &mut status.conditions {
         condition.message.clear();
-    }
-    if let Some(run) = &mut status.run {
-        run.evidence = None;
     }
     if let Some(traffic) = &mut status.traffic {
         traffic.observed_permille = None;
@@ -353,8 +364,20 @@ mod tests {
         if let Some(run) = &mut after.run {
             run.evidence = Some(sluice_core::evidence::EvidenceState::default());
         }
-        assert!(before != after && remembers_only(&before, &after));
+        let rollout = serde_json::json!({"metadata": {"name": "web"}, "spec": {"workloadRef": {"name": "web"},
+            "routing": {"service": "web", "routes": []}}, "apiVersion": "sluice.dev/v1alpha1", "kind": "ProgressiveRollout"});
+        let mut rollout: ProgressiveRollout = serde_json::from_value(rollout).unwrap();
+        rollout.status = Some(before.clone());
+        let change = |status: &ProgressiveRolloutStatus| {
+            let status = status.clone();
+            let decision = Decision { status, actions: Vec::new(), events: Vec::new(), wake: Duration::ZERO };
+            Change::of(&rollout, &decision)
+        };
+        assert_eq!(change(&before), Change::Nothing);
+        assert_eq!(change(&after), Change::Memory);
         after.summary.observed = "10.0%".to_owned();
-        assert!(!remembers_only(&before, &after));
+        assert_eq!(change(&after), Change::Numbers);
+        after.phase = sluice_core::api::Phase::Rejected;
+        assert_eq!(change(&after), Change::Matter);
     }
 }

@@ -12,7 +12,7 @@ use crate::verdict::AlertsAtRest;
 use crate::view::{HeldMark, Workload};
 
 use super::draft::{BUSY_WAKE, Draft};
-use super::{forward, ground, promote, rest};
+use super::{ground, promote, rest};
 
 /// Characters of the revision hash in a run's name.
 const RUN_HASH_LEN: usize = 5;
@@ -214,7 +214,7 @@ fn alerts_hold(d: &mut Draft<'_>, run: &Run) -> Start {
         _ => (READING, "the alerts are read once more before the run starts".to_owned()),
     };
     // As long as the first step would wait for them.
-    let seconds = forward::step_seconds(run.plan.steps.first().map_or(0, |step| step.bake_seconds));
+    let seconds = limits::step_seconds(run.plan.steps.first().map_or(0, |step| step.bake_seconds));
     let since = match d.status.held.as_mut() {
         Some(held) => *held.alerts_since.get_or_insert(d.now),
         None => d.now,

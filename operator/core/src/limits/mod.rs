@@ -14,6 +14,6 @@ pub use plan::{
     ChangeView, canary_service, default_guards, describe, make_plan, plan_of_class, return_plan,
     stable_service,
 };
-pub use schedule::{join, pods_for, problem as schedule_problem};
+pub use schedule::{hold_seconds, join, pods_for, problem as schedule_problem, step_seconds};
 pub use tighten::{Progress, count_more, loosened, tighten};
 pub use validate::{config_problem, problems};

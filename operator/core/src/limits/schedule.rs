@@ -6,6 +6,10 @@
 
 use crate::api::StepSpec;
 
+/// A hold for lack of evidence lasts this many bakes, and at least [`SHORTEST_HOLD_SECONDS`].
+const HOLD_BAKES: i32 = 4;
+const SHORTEST_HOLD_SECONDS: i32 = 60;
+
 /// What is wrong with a list of steps, in words.
 pub fn problem(steps: &[StepSpec]) -> Option<String> {
     let Some(last) = steps.last() else {
@@ -56,6 +60,16 @@ pub fn join(one: &[StepSpec], other: &[StepSpec]) -> Vec<StepSpec> {
             (bake_seconds > 0 || pair[0] == 100).then_some(StepSpec { weight_percent: pair[0], bake_seconds })
         })
         .collect()
+}
+
+/// How long a hold may last that nobody but time ends, in seconds.
+pub fn hold_seconds(bake_seconds: i32) -> i32 {
+    bake_seconds.saturating_mul(HOLD_BAKES).max(SHORTEST_HOLD_SECONDS)
+}
+
+/// How long a step may take until it is passed, in seconds.
+pub fn step_seconds(bake_seconds: i32) -> i32 {
+    bake_seconds.saturating_add(hold_seconds(bake_seconds))
 }
 
 /// Pods that a weight needs: no more than it needs, at least one.

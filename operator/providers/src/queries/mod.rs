@@ -177,10 +177,11 @@ pub async fn recent(
     interval: i32,
 ) -> Result<Vec<Sample>, Trouble> {
     let windows = RECENT_SECONDS / i64::from(interval.max(1));
+    let query = &settled_at(prometheus, query, end).await?;
     samples(prometheus, query, end, interval, windows.max(1), 1).await
 }
 
-/// The counters `first` windows before `end`, and so on up to `last` windows before it.
+/// The counters of a query that lacks nothing `first` windows before `end`, and so on up to `last` windows before it.
 async fn samples(
     prometheus: &Prometheus,
     query: &RatioQuery,
@@ -191,7 +192,6 @@ async fn samples(
 ) -> Result<Vec<Sample>, Trouble> {
     let interval = i64::from(interval.max(1));
     let before = |windows: i64| end - SignedDuration::from_secs(windows.saturating_mul(interval));
-    let query = &settled_at(prometheus, query, end).await?;
     let range = (before(first), before(last));
     let times = prometheus.range(&query.promql()?, range, interval as f64).await?;
     // A time without a series is one before the workload: no trouble of a source that answers.

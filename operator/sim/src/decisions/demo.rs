@@ -72,8 +72,6 @@ fn play(change: &Change, config: &Config, run: u64) -> (Ending, i32) {
         let (weight, last) = (fraction(step.weight_percent), next.is_none());
         engine.begin_step(weight, next.map_or(1.0, |next| fraction(next.weight_percent)), last);
         let bake = step.bake_seconds.max(change.min_bake_seconds);
-        // As the controller has it: four bakes more, and at least a minute.
-        let limit = bake + (4 * bake).max(60);
         let mut seconds = 0;
         loop {
             window(&mut engine, (weight * f64::from(PODS)).ceil() as u32, weight);
@@ -86,7 +84,7 @@ fn play(change: &Change, config: &Config, run: u64) -> (Ending, i32) {
             if seconds >= bake && open && !verdict.incident && verdict.score < SUSPICION {
                 break;
             }
-            if seconds >= limit {
+            if seconds >= limits::step_seconds(bake) {
                 return (Ending::NotProven, step.weight_percent);
             }
         }

@@ -12,9 +12,6 @@ use super::judges::engine;
 use super::run::{ACTION, BASELINE};
 use super::traffic::{Fault, Stream, Traffic, WINDOW};
 
-/// Bakes that a step may stretch to beyond its own, for lack of evidence.
-const HOLD_BAKES: f64 = 4.0;
-
 /// How a rollout ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -122,7 +119,7 @@ pub fn play(rollout: &Rollout, seed: u64, run: usize) -> Played {
     let nexts = weights.clone().skip(1).map(Some).chain([None]);
     let mut ending = Ending::Promoted;
     for ((weight, next), step) in weights.zip(nexts).zip(&steps) {
-        if let Some(other) = run.step(weight, next, f64::from(step.bake_seconds)) {
+        if let Some(other) = run.step(weight, next, step.bake_seconds) {
             ending = other;
             break;
         }
@@ -160,11 +157,12 @@ fn bound(run: &Run<'_>, steps: &[StepSpec]) -> f64 {
 
 impl Run<'_> {
     /// One step; how the rollout ends there, if it does.
-    fn step(&mut self, weight: f64, next: Option<f64>, bake: f64) -> Option<Ending> {
+    fn step(&mut self, weight: f64, next: Option<f64>, bake_seconds: i32) -> Option<Ending> {
         self.engine.begin_step(weight, next.unwrap_or(1.0), next.is_none());
         self.stream.scale_canary(weight, self.now);
         // The window in which the weight changed is not judged.
         self.window(weight, false);
+        let (bake, limit) = (f64::from(bake_seconds), f64::from(limits::step_seconds(bake_seconds)));
         let mut healthy = 0.0;
         loop {
             let seen = self.window(weight, true);
@@ -187,7 +185,7 @@ impl Run<'_> {
                 return None;
             }
             // Time without data has a clock of its own.
-            if healthy >= (1.0 + HOLD_BAKES) * bake {
+            if healthy >= limit {
                 return Some(self.stopped(weight, Ending::NotProven));
             }
         }

@@ -1,14 +1,12 @@
 //! May the weight rise, and is a step over? People first, then evidence; each wait ends by itself.
 
 use crate::api::{ApexCallers, Outcome, Run, RunKind, Stage};
+use crate::limits::step_seconds;
 
 use super::super::draft::Draft;
 use super::super::stop::{self, SHARED_INCIDENT};
 use super::canary::exposure_by_pods;
 
-/// A hold for lack of evidence lasts this many bakes, and at least [`SHORTEST_HOLD_SECONDS`].
-const HOLD_BAKES: i32 = 4;
-const SHORTEST_HOLD_SECONDS: i32 = 60;
 /// Reasons of holds that are told apart here.
 const NO_DATA: &str = "NoData";
 const NOT_ENOUGH: &str = "NotEnoughEvidence";
@@ -36,16 +34,6 @@ pub(super) fn may_rise(d: &mut Draft<'_>, run: &mut Run, bake_seconds: i32) -> b
     let since = run.resumed_at.map_or(run.stage_since, |resumed| resumed.max(run.stage_since));
     holds_until(d, run, since, step_seconds(bake_seconds), reason, message);
     false
-}
-
-/// How long a hold may last that nobody but time ends, in seconds.
-pub(super) fn hold_seconds(bake_seconds: i32) -> i32 {
-    bake_seconds.saturating_mul(HOLD_BAKES).max(SHORTEST_HOLD_SECONDS)
-}
-
-/// How long a step may take until it is passed, in seconds.
-pub(in crate::decide) fn step_seconds(bake_seconds: i32) -> i32 {
-    bake_seconds.saturating_add(hold_seconds(bake_seconds))
 }
 
 /// Waits for the evidence, and goes back when the step's own deadline has passed.

@@ -17,7 +17,7 @@ use super::draft::Draft;
 use super::stop;
 
 pub(super) use canary::{canary_set, changed_set, exposure_by_pods};
-pub(super) use gate::{AT_GATE, step_seconds};
+pub(super) use gate::AT_GATE;
 pub(super) use wiring::apex_selector;
 
 use canary::{capacity, changed, overloaded, ready_or_back};

@@ -2,11 +2,11 @@
 
 use crate::action::Lane;
 use crate::api::{Outcome, Run, WeightIntent};
+use crate::limits::hold_seconds;
 
 use super::super::draft::Draft;
 use super::super::traffic::{self, Weights};
 use super::finish_pass;
-use super::gate::hold_seconds;
 
 /// How long a route may take to show and accept a weight, in seconds.
 const ACCEPT_SECONDS: i32 = 60;
