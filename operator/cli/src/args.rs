@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
-use sluice_core::api::RiskClass;
+use sluice_core::api::{Provenance, RiskClass};
 
 use crate::follow::SHORTEST_COMMIT;
 
@@ -14,7 +14,7 @@ use crate::follow::SHORTEST_COMMIT;
     name = "kubectl-sluice",
     version,
     about,
-    after_help = "Exit codes: 0 promoted or idle, 1 error, 2 usage, 3 rejected, aborted, not proven or reverted, 4 waits for a person, 5 timeout, 7 superseded. They describe the run for `status`; any other command that did its work returns 0.",
+    after_help = "Exit codes: 0 promoted or idle, 1 error, 2 usage, 3 rejected, aborted, not proven or reverted, 4 waits for a person, 5 timeout, 6 gate failed, 7 superseded. They describe the run for `status`; any other command that did its work returns 0.",
     propagate_version = true,
     subcommand_required = true
 )]
@@ -104,6 +104,8 @@ pub enum Command {
     Record(Record),
     /// Replay recorded or past rollouts: what would have been stopped, when, and what promoted. Changes nothing
     Simulate(Box<Simulate>),
+    /// Say what git knows about who wrote a change, as a change block for the rollout. Changes nothing
+    Scan(Box<Scan>),
     /// Show the version of this program and of the controller
     Version(Version),
     /// Print a completion script
@@ -314,6 +316,72 @@ pub struct Past {
     /// Keep the traces in this directory, for --trace
     #[arg(long, value_name = "DIR", requires = "from_prometheus")]
     pub write: Option<PathBuf>,
+}
+
+/// `scan`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code 6 when more was found than --declared says, or at least what --fail-at says; 0 otherwise, whatever \
+                  was found. A shallow clone is an error: what is not there can't be scanned."
+)]
+pub struct Scan {
+    /// The commits of the change, BASE..HEAD; BASE alone: up to HEAD. Default: from the remote's default branch
+    #[arg(value_name = "BASE..HEAD")]
+    pub range: Option<String>,
+    /// The repository
+    #[arg(short = 'C', long, value_name = "DIR", default_value = ".")]
+    pub repository: PathBuf,
+    /// What the change is declared to be. What is found can only raise it
+    #[arg(long, value_name = "PROVENANCE", ignore_case = true)]
+    pub declared: Option<Level>,
+    /// Exit with code 6 when the change is at least this, in the order Human, GenAIAssisted, Unknown, GenAIAutonomous
+    #[arg(long, value_name = "PROVENANCE", ignore_case = true)]
+    pub fail_at: Option<Level>,
+    /// An image of the change, as the pod template has it; may be repeated
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Vec<String>,
+    /// Print a merge patch: kubectl patch progressiverollout NAME --type merge -p "$(kubectl sluice scan --patch)"
+    #[arg(long, conflicts_with = "output")]
+    pub patch: bool,
+    /// Branch of the pull request
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
+    /// Label of the pull request; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub label: Vec<String>,
+    /// A clone of the source, when the commits are of manifests that a program rendered from it
+    #[arg(long, value_name = "DIR")]
+    pub source: Option<PathBuf>,
+    /// An Agent Trace record, JSON, about a commit of the change; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub agent_trace: Vec<PathBuf>,
+    /// An in-toto statement, JSON, plain or in an envelope, about a commit of the change; may be repeated. Its signature is
+    /// not checked here
+    #[arg(long, value_name = "FILE")]
+    pub attestation: Vec<PathBuf>,
+    /// Rules instead of the built-in ones, YAML
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<PathBuf>,
+}
+
+/// A provenance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level(pub Provenance);
+
+impl ValueEnum for Level {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [Level; 4] = [
+            Level(Provenance::Human),
+            Level(Provenance::GenAIAssisted),
+            Level(Provenance::Unknown),
+            Level(Provenance::GenAIAutonomous),
+        ];
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.0.as_str()))
+    }
 }
 
 /// A risk class, or all of them.

@@ -15,6 +15,8 @@ pub enum Code {
     Person,
     /// `--timeout` passed.
     Timeout,
+    /// A gate of `scan` failed.
+    Gate,
     /// A newer template took the place of the change.
     Superseded,
 }
@@ -29,6 +31,7 @@ impl Code {
             Self::Rejected => 3,
             Self::Person => 4,
             Self::Timeout => 5,
+            Self::Gate => 6,
             Self::Superseded => 7,
         }
     }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{LONG, ends, last_run, reach, shipping, stable};
 use serde_json::json;
-use sluice_core::api::{Outcome, Phase, Stage};
+use sluice_core::api::{Outcome, Phase, Stage, StepSpec};
 use sluice_sim::admission::Actor;
 use sluice_sim::api::Res;
 use sluice_sim::event::{Event, Verb};
@@ -19,6 +19,23 @@ fn a_good_canary_is_promoted() {
     ends(&mut world, Phase::Idle);
     last_run(&world, Outcome::Promoted, "Proven");
     assert_eq!(stable(&world), "web:good-2");
+}
+
+#[test]
+fn a_good_canary_that_is_compared_to_its_end_is_promoted() {
+    let mut world = World::enrolled();
+    let own = [(95, 13), (100, 0)];
+    let step = |(weight_percent, bake_seconds)| StepSpec { weight_percent, bake_seconds };
+    let _ = world.api.edit_rollout(|rollout| rollout.spec.limits.steps = own.map(step).to_vec());
+    world.apply("web:good-2", None, Some(false));
+    let at = |world: &World, percent| {
+        world.run().is_some_and(|run| run.weight.is_some_and(|weight| weight.percent == percent))
+    };
+    for percent in [10, 50, 95, 100] {
+        assert!(world.tick_until(120, |world| at(world, percent)), "{percent} %\n{}", world.story());
+    }
+    ends(&mut world, Phase::Idle);
+    last_run(&world, Outcome::Promoted, "Proven");
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub mod list;
 pub mod plan;
 pub mod record;
 pub mod request;
+pub mod scan;
 pub mod simulate;
 pub mod status;
 pub mod version;
@@ -56,6 +57,7 @@ pub async fn run(cli: Cli, program: String) -> Result<Code, Failure> {
         Command::Guard(Guard::Test(args)) => guard::run(&context, args).await,
         Command::Record(args) => record::run(&context, args).await,
         Command::Simulate(args) => simulate::run(&context, *args).await,
+        Command::Scan(args) => scan::run(&context, &args),
         Command::Version(args) => version::run(&context, args).await,
         Command::Completion(args) => complete::script(&context, args.shell),
     }

@@ -251,7 +251,7 @@ fn ending(code: Code, text: &str) -> Line {
     let role = match code {
         Code::Fine => Role::Ok,
         Code::Person | Code::Superseded | Code::Timeout => Role::Attention,
-        Code::Error | Code::Usage | Code::Rejected => Role::Bad,
+        Code::Error | Code::Usage | Code::Rejected | Code::Gate => Role::Bad,
     };
     Line::default().mark(role).plain(" ").add(role, text)
 }

@@ -66,7 +66,7 @@ pub struct ProgressiveRolloutSpec {
     #[serde(default)]
     pub suspend: bool,
     /// How long the old revision stays warm after promotion, ready to take everything back without a restart, in
-    /// seconds, 0 to 3600. Default: as long as the last bake of the plan, at most 3600.
+    /// seconds, 0 to 3600. Default: the last bake of the class or of the plan, whichever is longer, at most 3600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 3600))]
     pub watch_seconds: Option<i32>,

@@ -76,7 +76,7 @@ pub fn plan_of_class(
     class: RiskClass,
 ) -> Plan {
     let row = row(config, class);
-    let mut steps = row.steps;
+    let mut steps = row.steps.clone();
     if !spec.limits.steps.is_empty() {
         steps = join(&steps, &spec.limits.steps);
     }
@@ -90,7 +90,9 @@ pub fn plan_of_class(
             step.bake_seconds = step.bake_seconds.max(least);
         }
     }
-    let last_bake = steps.last().map_or(0, |step| step.bake_seconds);
+    // A last bake that is spent below 100 % shortens nothing.
+    let last_bake = |steps: &[StepSpec]| steps.last().map_or(0, |step| step.bake_seconds);
+    let watched = last_bake(&steps).max(last_bake(&row.steps));
     let guards = if !spec.guards.is_empty() {
         spec.guards.clone()
     } else if !config.default_guards.is_empty() {
@@ -107,7 +109,7 @@ pub fn plan_of_class(
         min_samples: row.min_samples,
         rows: evidence_rows(config, class),
         no_data_seconds: row.no_data_seconds,
-        watch_seconds: spec.watch_seconds.unwrap_or(last_bake).clamp(0, LONGEST_WATCH_SECONDS),
+        watch_seconds: spec.watch_seconds.unwrap_or(watched).clamp(0, LONGEST_WATCH_SECONDS),
         progress_deadline_seconds: workload.progress_deadline_seconds,
         pause_before_percent: spec.limits.pause_before_percent,
         abort_needs_two_pods: spec.limits.abort_needs_two_pods,

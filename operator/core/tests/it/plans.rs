@@ -67,6 +67,23 @@ fn own_limits_only_tighten() {
 }
 
 #[test]
+fn the_last_bake_may_be_spent_beside_a_stable() {
+    let class = plan_of(Scene::held("app:2").declared(Provenance::Human));
+    let mut scene = Scene::held("app:2").declared(Provenance::Human);
+    let bakes = class.steps.iter().map(|step| step.bake_seconds).sum();
+    let own = [(95, bakes), (100, 0)];
+    scene.rollout.spec.limits.steps =
+        own.map(|(weight_percent, bake_seconds)| StepSpec { weight_percent, bake_seconds }).to_vec();
+    let plan = plan_of(scene);
+    let mut wanted = class.steps.clone();
+    let last = wanted.last_mut().unwrap();
+    last.weight_percent = 95;
+    wanted.push(StepSpec { weight_percent: 100, bake_seconds: 0 });
+    assert_eq!(plan.steps, wanted);
+    assert_eq!(plan.watch_seconds, class.watch_seconds);
+}
+
+#[test]
 fn images_that_differ_from_stable_must_all_be_declared() {
     let two = || {
         let mut template = template("app:2");

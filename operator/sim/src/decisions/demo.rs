@@ -46,7 +46,7 @@ struct Change {
 fn play(change: &Change, config: &Config, run: u64) -> (Ending, i32) {
     let rows: Vec<Row> = limits::evidence_rows(config, change.class).iter().map(Row::from).collect();
     let steps = limits::row(config, change.class).steps;
-    let mut engine = engine(&rows, false);
+    let mut engine = engine(&rows, false, 1);
     let mut draw = Draw::new(1, change.name, run);
     let mut now = 0.0;
     let mut window = |engine: &mut sluice_core::statistics::Engine, canaries: u32, weight: f64| {

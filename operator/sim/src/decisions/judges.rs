@@ -11,11 +11,14 @@ use super::peers::{Argo, Flagger, Minute};
 /// Names of Sluice's judges, loosest class first.
 pub const CLASSES: [&str; 5] = ["R0", "R1", "R2", "R3", "R4"];
 
-/// An engine with one guard, of failed requests.
-pub fn engine(rows: &[Row], two_pods: bool) -> Engine {
-    let asked =
-        Asked { name: "errors".into(), signal: Signal::Errors, stops: true, limit: None, phi_floor: 1.0 };
-    Engine::new(guards(&[asked], rows, two_pods), EngineState::default())
+/// An engine with guards of failed requests, one for each kind of request.
+pub fn engine(rows: &[Row], two_pods: bool, kinds: usize) -> Engine {
+    let asked = |kind| {
+        let name = format!("errors-{kind}");
+        Asked { name, signal: Signal::Errors, stops: true, limit: None, phi_floor: 1.0 }
+    };
+    let asked: Vec<Asked> = (0..kinds).map(asked).collect();
+    Engine::new(guards(&asked, rows, two_pods), EngineState::default())
 }
 
 /// Rows of all classes for a run of one step of this length: capital doesn't wait for further steps, and its part in
@@ -41,6 +44,9 @@ pub fn halves(cells: &[Cell]) -> [Cell; 2] {
     [0, 1].map(|pod| Cell { pod, n: n / 2.0, x: x / 2.0, x_gate: x / 2.0 })
 }
 
+/// Counts of the canary and of stable, by pod.
+pub type Arms<'a> = (&'a [Cell], &'a [Cell]);
+
 /// What series tell of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -62,8 +68,8 @@ pub struct Sluice {
 
 impl Sluice {
     /// Before the start of a run of one step.
-    pub fn new(seen: Seen, two_pods: bool, planned: f64) -> Self {
-        Self { engine: engine(&rows_of_one_step(planned), two_pods), seen, stopped: [None; 5] }
+    pub fn new(seen: Seen, two_pods: bool, kinds: usize, planned: f64) -> Self {
+        Self { engine: engine(&rows_of_one_step(planned), two_pods, kinds), seen, stopped: [None; 5] }
     }
 
     /// The canary gets its traffic.
@@ -76,22 +82,26 @@ impl Sluice {
         self.stopped.iter().all(Option::is_some)
     }
 
-    /// Takes in a window; no counts while Prometheus is down.
-    pub fn window(&mut self, end: f64, counts: Option<(f64, &[Cell], &[Cell])>) {
+    /// Takes in a window of so many seconds with the counts of both arms, by kind; none while Prometheus is down.
+    pub fn window(&mut self, end: f64, seconds: f64, counts: &[Option<Arms<'_>>]) {
         if self.is_done() {
             return;
         }
-        let by_pod = self.seen != Seen::Arms;
-        let mut play = |canary: &[Cell], stable: &[Cell], seconds| {
-            let pods = (canary.len(), stable.len());
-            self.engine.window(&[Some(Window { end, seconds, canary, stable, by_pod, pods })]);
+        let shown = |(canary, stable): Arms<'_>| match self.seen {
+            Seen::Pods => (canary.to_vec(), stable.to_vec()),
+            Seen::Arms => (merged(canary).to_vec(), merged(stable).to_vec()),
+            Seen::Alike => (canary.to_vec(), halves(stable).to_vec()),
         };
-        match (counts, self.seen) {
-            (Some((seconds, canary, stable)), Seen::Pods) => play(canary, stable, seconds),
-            (Some((seconds, canary, stable)), Seen::Arms) => play(&merged(canary), &merged(stable), seconds),
-            (Some((seconds, canary, stable)), Seen::Alike) => play(canary, &halves(stable), seconds),
-            (None, _) => self.engine.window(&[None]),
+        let shown: Vec<_> = counts.iter().map(|arms| arms.map(shown)).collect();
+        let by_pod = self.seen != Seen::Arms;
+        let mut windows = Vec::new();
+        for arms in &shown {
+            windows.push(arms.as_ref().map(|(canary, stable)| {
+                let pods = (canary.len(), stable.len());
+                Window { end, seconds, canary, stable, by_pod, pods }
+            }));
         }
+        self.engine.window(&windows);
         for (rows, stopped) in (1..).zip(&mut self.stopped) {
             if stopped.is_none() && self.engine.score(rows) >= STOP {
                 *stopped = Some(end);

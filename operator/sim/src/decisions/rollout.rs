@@ -101,7 +101,7 @@ pub fn play(rollout: &Rollout, seed: u64, run: usize) -> Played {
     let mut run = Run {
         rollout,
         rows: rows.len(),
-        engine: engine(&rows, false),
+        engine: engine(&rows, false, 1),
         stream: Stream::new(rollout.traffic, draw, -BASELINE, f64::INFINITY),
         no_data_seconds,
         outage,

@@ -3,7 +3,7 @@
 use sluice_core::statistics::Cell;
 
 use super::draw::Draw;
-use super::judges::{CLASSES, Known, Oracles, Peers, Sluice, total};
+use super::judges::{Arms, CLASSES, Known, Oracles, Peers, Sluice, total};
 use super::oracle::Cusum;
 use super::scenario::Scenario;
 use super::traffic::{Fault, Stream, WINDOW};
@@ -80,6 +80,16 @@ impl Gap {
     }
 }
 
+fn play_all(stream: &mut Stream, other: &mut Option<Stream>, from: f64, share: f64) {
+    [Some(stream), other.as_mut()].into_iter().flatten().for_each(|stream| stream.play(from, share));
+}
+
+/// What the window that was played last counts of each kind.
+fn counts<'a>(stream: &'a Stream, other: &'a Option<Stream>) -> Vec<Option<Arms<'a>>> {
+    let arms = |stream: &'a Stream| Some((stream.canary.as_slice(), stream.stable.as_slice()));
+    [Some(stream), other.as_ref()].into_iter().flatten().map(arms).collect()
+}
+
 /// Plays one run. Ends early when all judges have decided.
 pub fn play(scenario: &Scenario, known: Option<Known>, seed: u64, run: usize) -> Decided {
     let mut draw = Draw::new(seed, &scenario.name, run as u64);
@@ -88,13 +98,19 @@ pub fn play(scenario: &Scenario, known: Option<Known>, seed: u64, run: usize) ->
         (start, start + seconds)
     });
     let mut stream = Stream::new(scenario.traffic, draw, -BASELINE, scenario.seconds);
-    let mut sluice = Sluice::new(scenario.seen, scenario.two_pods, PLANNED);
+    let other = |traffic| {
+        let draw = Draw::new(seed, &format!("{}, others", scenario.name), run as u64);
+        Stream::new(traffic, draw, -BASELINE, scenario.seconds)
+    };
+    let mut other = scenario.other.map(other);
+    let kinds = 1 + usize::from(other.is_some());
+    let mut sluice = Sluice::new(scenario.seen, scenario.two_pods, kinds, PLANNED);
     let mut peers = scenario.peers.then(Peers::new);
     let mut oracles = known.map(Oracles::new);
     for window in 0..(BASELINE / WINDOW) as u32 {
         let from = f64::from(window) * WINDOW - BASELINE;
-        stream.play(from, 0.0);
-        sluice.window(from + WINDOW, Some((WINDOW, &stream.canary, &stream.stable)));
+        play_all(&mut stream, &mut other, from, 0.0);
+        sluice.window(from + WINDOW, WINDOW, &counts(&stream, &other));
     }
     sluice.start(scenario.share);
     let mut gap = Gap::default();
@@ -102,18 +118,18 @@ pub fn play(scenario: &Scenario, known: Option<Known>, seed: u64, run: usize) ->
     for window in 0..(scenario.seconds / WINDOW) as u32 {
         let from = f64::from(window) * WINDOW;
         let end = from + WINDOW;
-        stream.play(from, scenario.share);
+        play_all(&mut stream, &mut other, from, scenario.share);
         let seen = !outage.is_some_and(|(start, back)| start <= from && from < back);
         if !seen {
             gap.add(&stream);
-            sluice.window(end, None);
+            sluice.window(end, WINDOW, &vec![None; kinds]);
         } else if gap.seconds > 0.0 {
             // Same pods, same weight: the whole gap is one window.
             gap.add(&stream);
-            sluice.window(end, Some((gap.seconds, &gap.canary, &gap.stable)));
+            sluice.window(end, gap.seconds, &[Some((&gap.canary, &gap.stable))]);
             gap = Gap::default();
         } else {
-            sluice.window(end, Some((WINDOW, &stream.canary, &stream.stable)));
+            sluice.window(end, WINDOW, &counts(&stream, &other));
         }
         let closing = outage.is_some_and(|(_, back)| back == from);
         by_outage |= (!seen || closing) && sluice.stopped.contains(&Some(end));

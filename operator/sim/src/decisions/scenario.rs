@@ -45,6 +45,8 @@ pub struct Scenario {
     pub share: f64,
     /// The service.
     pub traffic: Traffic,
+    /// Its requests of another kind, counted by a guard of their own.
+    pub other: Option<Traffic>,
     /// What series tell of pods.
     pub seen: Seen,
     /// Option `abortNeedsTwoPods`.
@@ -70,6 +72,7 @@ impl Default for Scenario {
             seconds: 4.0 * 3600.0,
             share: 0.05,
             traffic: Traffic::default(),
+            other: None,
             seen: Seen::Pods,
             two_pods: false,
             outage: None,

@@ -234,6 +234,8 @@ struct Nuisance {
     name: &'static str,
     /// On the traffic of each setting.
     traffic: fn(Traffic) -> Traffic,
+    /// The same of requests of another kind, which have a guard of their own.
+    other: Option<fn(Traffic) -> Traffic>,
     two_pods: bool,
     /// The share is larger than the weight says, by this factor.
     share: f64,
@@ -247,6 +249,7 @@ fn nuisances() -> Vec<Scenario> {
     let plain = |name, traffic, published| Nuisance {
         name,
         traffic,
+        other: None,
         two_pods: false,
         share: 1.0,
         covered: false,
@@ -322,6 +325,10 @@ fn nuisances() -> Vec<Scenario> {
             |t| Traffic { fault: Fault::Times(1.5), ..t },
             ".1 %: 0 / 0 / 34; 1 %: 47 / 100 / 100",
         ),
+        Nuisance {
+            other: Some(|t| kind(t, 0.2, 0.425, 5.0 / 1.8)),
+            ..plain("the same, a guard for each of two kinds", |t| kind(t, 0.8, 0.575, 1.0 / 1.8), "")
+        },
     ];
     let settings = [(50.0, 0.001, 0.05), (500.0, 0.001, 0.05), (500.0, 0.01, 0.2)];
     let scenario = |nuisance: &Nuisance, (rps, rate, share): (f64, f64, f64)| Scenario {
@@ -329,6 +336,7 @@ fn nuisances() -> Vec<Scenario> {
         name: format!("{}, {rps} rps, {} %, share {} %", nuisance.name, rate * 100.0, share * 100.0),
         share: share * nuisance.share,
         traffic: (nuisance.traffic)(Traffic { rps, rate, ..Traffic::default() }),
+        other: nuisance.other.map(|other| other(Traffic { rps, rate, ..Traffic::default() })),
         two_pods: nuisance.two_pods,
         covered: nuisance.covered,
         published: nuisance.published,
@@ -338,6 +346,12 @@ fn nuisances() -> Vec<Scenario> {
 }
 
 const X50: Common = Common::Incidents { seconds: 120.0, factor: 50.0 };
+
+/// One kind of request: its part of what stable gets and of what the canary gets, and its rate of failures, of the mean.
+fn kind(all: Traffic, of_stable: f64, of_canary: f64, rate: f64) -> Traffic {
+    let (rps, canary_load) = (all.rps * of_stable, of_canary / of_stable);
+    Traffic { rps, canary_load, rate: all.rate * rate, ..all }
+}
 
 fn jump(at: f64, before: f64, after: f64) -> Common {
     Common::Jump { at, before, after }

@@ -84,6 +84,8 @@ pub struct Traffic {
     pub failures: Failures,
     /// Common fate.
     pub common: Common,
+    /// The canary gets so many times the requests that its share says.
+    pub canary_load: f64,
     /// Scrapes.
     pub scrape: Scrape,
     /// The canary.
@@ -105,6 +107,7 @@ impl Traffic {
         canary_pods: 1,
         failures: Failures::Independent,
         common: Common::Steady,
+        canary_load: 1.0,
         scrape: Scrape::Aligned,
         fault: Fault::Times(1.0),
         cold: 0.0,
@@ -150,7 +153,7 @@ impl Traffic {
             return self.excess(share, from, seconds) + self.excess(share, seconds, to);
         }
         let rate = self.canary_rate(self.rate, share, from, to);
-        self.rps * share * (rate - self.rate) * (to - from)
+        self.rps * self.canary_load * share * (rate - self.rate) * (to - from)
     }
 }
 
@@ -245,7 +248,8 @@ impl Stream {
             if pod.canary && from < 0.0 || !pod.canary && share >= 1.0 {
                 continue;
             }
-            let pods_share = if pod.canary { share / canaries } else { (1.0 - share) / stables };
+            let pods_share =
+                if pod.canary { traffic.canary_load * share / canaries } else { (1.0 - share) / stables };
             let (since, till) = ((from - pod.phase).max(pod.born), to - pod.phase);
             let span = (till - since).max(0.0);
             let n = self.draw.poisson(traffic.rps * load * pods_share * span);
