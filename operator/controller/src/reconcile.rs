@@ -139,8 +139,9 @@ async fn go_forward(
     if !allowed(ctx, input, &decision) {
         return Ok(Some(VIOLATION_RETRY));
     }
-    if due(ctx, key, Change::of(input.rollout, &decision)) {
-        match write_status(ctx, key, input.rollout, &decision, FORWARD_LIMIT).await {
+    let change = Change::of(input.rollout, &decision);
+    if due(ctx, key, change) {
+        match write_status(ctx, key, input.rollout, &decision, change, FORWARD_LIMIT).await {
             // Somebody wrote meanwhile: decide again on the newer object, once it is here.
             Err(error) if error.is_conflict() => return Ok(Some(CONFLICT_RETRY)),
             other => other?,
@@ -198,8 +199,9 @@ async fn go_back(
     decision: Decision,
 ) -> Result<Option<Duration>, CallError> {
     let executed = actuate::execute(ctx, key, &decision.actions).await;
-    if due(ctx, key, Change::of(rollout, &decision)) {
-        match write_status(ctx, key, rollout, &decision, ABORT_LIMIT).await {
+    let change = Change::of(rollout, &decision);
+    if due(ctx, key, change) {
+        match write_status(ctx, key, rollout, &decision, change, ABORT_LIMIT).await {
             Err(error) if error.is_conflict() => {
                 // Somebody wrote meanwhile: decide again on the newer object, once it is here.
                 return executed.map(|_| Some(CONFLICT_RETRY));
@@ -262,19 +264,21 @@ enum Change {
 
 impl Change {
     fn of(rollout: &ProgressiveRollout, decision: &Decision) -> Self {
-        let before = rollout.status.clone().unwrap_or_default();
-        let after = &decision.status;
+        let none = ProgressiveRolloutStatus::default();
+        let (before, after) = (rollout.status.as_ref().unwrap_or(&none), &decision.status);
         if !decision.events.is_empty() {
-            Self::Matter
-        } else if before == *after {
-            Self::Nothing
-        } else if essence(&before) != essence(after) {
-            Self::Matter
-        } else if forgetful(&before) == forgetful(after) {
-            Self::Memory
-        } else {
-            Self::Numbers
+            return Self::Matter;
         }
+        if before == after {
+            return Self::Nothing;
+        }
+        let [mut before, mut after] = [before, after].map(ProgressiveRolloutStatus::clone);
+        [&mut before, &mut after].into_iter().for_each(drop_memory);
+        if before == after {
+            return Self::Memory;
+        }
+        [&mut before, &mut after].into_iter().for_each(drop_numbers);
+        if before == after { Self::Numbers } else { Self::Matter }
     }
 }
 
@@ -289,18 +293,15 @@ fn due(ctx: &Context, key: &Key, change: Change) -> bool {
     ctx.written_at(key).is_none_or(|at| at.elapsed() >= interval)
 }
 
-/// A status without what the evidence remembers.
-fn forgetful(status: &ProgressiveRolloutStatus) -> ProgressiveRolloutStatus {
-    let mut status = status.clone();
+/// Drops what the evidence remembers.
+fn drop_memory(status: &mut ProgressiveRolloutStatus) {
     if let Some(run) = &mut status.run {
         run.evidence = None;
     }
-    status
 }
 
-/// A status without the numbers that move on every pass.
-fn essence(status: &ProgressiveRolloutStatus) -> ProgressiveRolloutStatus {
-    let mut status = forgetful(status);
+/// Drops the numbers that move on every pass.
+fn drop_numbers(status: &mut ProgressiveRolloutStatus) {
     if let Some(waiting) = &mut status.waiting {
         waiting.message.clear();
     }
@@ -312,7 +313,6 @@ fn essence(status: &ProgressiveRolloutStatus) -> ProgressiveRolloutStatus {
     }
     status.summary.observed.clear();
     status.guards.clear();
-    status
 }
 
 /// Compare-and-swap of the whole status, then its events.
@@ -321,23 +321,28 @@ async fn write_status(
     key: &Key,
     rollout: &ProgressiveRollout,
     decision: &Decision,
+    change: Change,
     limit: Duration,
 ) -> Result<(), CallError> {
-    let before = rollout.status.clone().unwrap_or_default();
-    let next = ProgressiveRollout { status: Some(decision.status.clone()), ..rollout.clone() };
-    let next = serde_json::to_value(next)
-        .and_then(Object::new)
-        .map_err(|error| CallError::from_kube("write status", kube::Error::SerdeError(error)))?;
+    let none = ProgressiveRolloutStatus::default();
+    let before = rollout.status.as_ref().unwrap_or(&none);
+    let next = ProgressiveRollout {
+        metadata: rollout.metadata.clone(),
+        spec: rollout.spec.clone(),
+        status: Some(decision.status.clone()),
+    };
     let client = if limit == ABORT_LIMIT { &ctx.clients.abort } else { &ctx.clients.normal };
     let api: Api<Object> = Api::namespaced_with(client.clone(), &key.namespace, &Watched::Rollout.resource());
     let params =
         PostParams { field_manager: Some(sluice_core::api::MANAGER.to_owned()), ..PostParams::default() };
     let began = Instant::now();
-    let written = bounded("write status", limit, api.replace_status(&key.name, &params, &next)).await;
+    let write = api.replace_subresource("status", &key.name, &params, &next);
+    let written = bounded("write status", limit, write).await;
     ctx.metrics.api_request("update", written.as_ref().map_or_else(|error| error.code, |_| 200));
-    let written = written?;
-    crash::after_status(&key.namespace, &before, &decision.status);
-    report::transitions(ctx, key, &before, &decision.status);
+    let mut written = written?;
+    written.quiet = change < Change::Matter;
+    crash::after_status(&key.namespace, before, &decision.status);
+    report::transitions(ctx, key, before, &decision.status);
     ctx.wrote(key, written, began);
     ctx.events.tell(rollout, &decision.events);
     Ok(())

@@ -28,6 +28,8 @@ pub struct Object {
     pub meta: ObjectMeta,
     /// The whole object, without `managedFields`: they are most of its bytes, and nothing here reads them.
     pub value: Value,
+    /// Whether nobody has to look when the watch tells of it: its writer knows it, and it changed numbers only.
+    pub quiet: bool,
     view: OnceLock<View>,
 }
 
@@ -51,7 +53,7 @@ impl Object {
     fn of_fields(fields: Map<String, Value>) -> Result<Self, serde_json::Error> {
         let value = Value::Object(fields);
         let meta = value.get("metadata").map(ObjectMeta::deserialize).transpose()?.unwrap_or_default();
-        Ok(Self { meta, value, view: OnceLock::new() })
+        Ok(Self { meta, value, quiet: false, view: OnceLock::new() })
     }
 
     /// As a number: versions of one kind can be compared (KEP-5504).
@@ -337,15 +339,21 @@ impl Store {
         inner.listed_at = Some(Instant::now());
     }
 
-    /// The watch told of an object.
-    pub fn changed(&self, object: Arc<Object>) {
+    /// The watch told of an object; whether that is news to anybody.
+    pub fn changed(&self, object: Arc<Object>) -> bool {
         let mut inner = self.write();
         inner.told = inner.told.max(object.version());
         let known = inner.objects.get(object.meta.namespace.as_deref().unwrap_or_default(), object.name());
-        // What this process wrote since may be newer, also under a name that was taken before.
-        if known.is_none_or(|known| known.version() <= object.version()) {
-            inner.objects.put(self.kind, object);
+        // What this process wrote since may be newer, also under a name that was taken before; and what it wrote last is
+        // there already, and read.
+        match known {
+            Some(known) if known.meta.resource_version == object.meta.resource_version => {
+                return !known.quiet;
+            }
+            Some(known) if known.version() > object.version() => {}
+            _ => inner.objects.put(self.kind, object),
         }
+        true
     }
 
     /// The watch told that an object is gone.
@@ -443,8 +451,22 @@ mod tests {
         // The watch is late: it tells an older state of what was written.
         store.changed(Arc::new(set("web-1", 7, "web")));
         assert_eq!(version(&store, "web-1"), Some(8));
+        let written = store.get("shop", "web-1").expect("it is there");
+        assert!(store.changed(Arc::new(set("web-1", 8, "web"))));
+        let known = store.get("shop", "web-1").expect("it is there");
+        assert!(Arc::ptr_eq(&known, &written), "what was read of it is not read again");
         store.changed(Arc::new(set("web-1", 10, "web")));
         assert_eq!(version(&store, "web-1"), Some(10));
+    }
+
+    #[test]
+    fn numbers_that_this_process_wrote_are_no_news() {
+        let store = listed(vec![set("web-1", 5, "web")]);
+        let began = Instant::now() + Duration::from_millis(1);
+        store.wrote(Object { quiet: true, ..set("web-1", 8, "web") }, began);
+        assert!(store.changed(Arc::new(set("web-1", 7, "web"))), "it is of somebody else");
+        assert!(!store.changed(Arc::new(set("web-1", 8, "web"))));
+        assert!(store.changed(Arc::new(set("web-1", 9, "web"))));
     }
 
     #[test]

@@ -310,7 +310,9 @@ async fn follow(
         let object = match event {
             Ok(watcher::Event::Apply(object)) => {
                 let object = Arc::new(object);
-                part.store.changed(object.clone());
+                if !part.store.changed(object.clone()) {
+                    continue;
+                }
                 object
             }
             Ok(watcher::Event::Delete(object)) => {

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::panics::contained;
+use crate::store::Object;
 use crate::watch::Key;
 use ask::in_use;
 use round::{Asking, look};
@@ -38,17 +39,20 @@ const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
 /// Alerts for held revisions are looked at this often.
 const HELD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// When a rollout is looked at next, if at all, and the version of it that says so.
+/// When a rollout is looked at next, if at all, the version of it that says so, and the tick at which it was last there.
 struct Due {
     version: Option<String>,
     at: Option<Instant>,
+    tick: u64,
 }
 
 /// Looks at every run once per interval, spread over it, until `stop`.
 pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationToken) {
     let interval =
         Duration::from_secs(u64::try_from(ctx.config.evaluation_interval_seconds).unwrap_or(15).max(1));
-    let mut next: BTreeMap<Key, Due> = BTreeMap::new();
+    // By UID: at most ticks nothing is due, and then nothing is made.
+    let mut next: BTreeMap<String, Due> = BTreeMap::new();
+    let mut number = 0;
     let mut looks = JoinSet::new();
     let asking = Asking::default();
     let mut tick = tokio::time::interval((interval / TICKS).clamp(TICK.0, TICK.1));
@@ -61,42 +65,52 @@ pub async fn poll(ctx: Arc<Context>, providers: Providers, stop: CancellationTok
             _ = tick.tick() => {}
         }
         let now = Instant::now();
-        let mut known = BTreeMap::new();
-        for object in ctx.stores.rollouts() {
-            let key = Key::of(&object);
-            known.insert(key.clone(), object.uid().unwrap_or_default());
-            let version = object.resource_version();
-            let due = next.get(&key);
-            // At every tick: only what changed or is due is read.
-            if due.is_some_and(|due| due.version == version && due.at.is_none_or(|at| at > now)) {
-                continue;
+        number += 1;
+        let tick = number;
+        let rollouts = ctx.stores.rollouts();
+        for object in &rollouts {
+            let (uid, version) =
+                (object.meta.uid.as_deref().unwrap_or_default(), &object.meta.resource_version);
+            let mut due = next.get_mut(uid);
+            if let Some(due) = &mut due {
+                due.tick = tick;
+                if due.version == *version && due.at.is_none_or(|at| at > now) {
+                    continue;
+                }
             }
+            let due = due.and_then(|due| due.at);
+            let (key, uid, version) = (Key::of(object), uid.to_owned(), version.clone());
             let Some(Ok(rollout)) = ctx.newest(&key) else {
                 continue;
             };
             let Some(every) = due_every(&ctx.config, &rollout, interval) else {
                 // An old run's verdict has nothing to say any more.
                 ctx.evidence.forget(&key);
-                next.insert(key, Due { version, at: None });
+                next.insert(uid, Due { version, at: None, tick });
                 continue;
             };
             // A run that starts is not kept waiting by the longer interval at rest.
-            let when = due
-                .and_then(|due| due.at)
-                .map_or_else(|| now + spread(&key, every), |when| when.min(now + every));
+            let when = due.map_or_else(|| now + spread(&key, every), |when| when.min(now + every));
             if when > now {
-                next.insert(key, Due { version, at: Some(when) });
+                next.insert(uid, Due { version, at: Some(when), tick });
                 continue;
             }
-            next.insert(key.clone(), Due { version, at: Some(now + every) });
+            next.insert(uid, Due { version, at: Some(now + every), tick });
             let (ctx, providers, asking) = (ctx.clone(), providers.clone(), asking.clone());
             looks.spawn(async move {
                 contained("evidence", look(&ctx, &providers, &asking, &key, &rollout)).await;
             });
         }
-        next.retain(|key, _| known.contains_key(key));
+        let before = next.len();
+        next.retain(|_, due| due.tick == tick);
+        let cleans = cleaned.elapsed() >= CLEANUP_INTERVAL;
+        if next.len() == before && !cleans {
+            continue;
+        }
+        let uid = |object: &Object| object.uid().unwrap_or_default();
+        let known = rollouts.iter().map(|object| (Key::of(object), uid(object))).collect();
         ctx.evidence.retain(&known);
-        if cleaned.elapsed() >= CLEANUP_INTERVAL {
+        if cleans {
             cleaned = now;
             let used = in_use(&ctx, known.keys());
             providers.retain(|provider| used.contains(provider));

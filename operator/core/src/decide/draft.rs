@@ -47,7 +47,8 @@ pub struct Decision {
 const IDLE_WAKE: Duration = Duration::from_secs(300);
 /// Look again while something is under way.
 pub(super) const BUSY_WAKE: Duration = Duration::from_secs(1);
-/// After this long at the latest while the next step is somebody else's, who wakes the rollout.
+/// After this long at the latest while the next step is somebody else's, who wakes the rollout; and not before two
+/// evaluations have passed, of which each does.
 const CALM_WAKE: Duration = Duration::from_secs(10);
 
 /// Longest sentence in status, in characters.
@@ -180,7 +181,8 @@ impl<'a> Draft<'a> {
         message: impl Into<String>,
         deadline: Option<Timestamp>,
     ) {
-        self.wake_within(CALM_WAKE);
+        let interval = u64::try_from(self.input.config.evaluation_interval_seconds).unwrap_or(0);
+        self.wake_within(CALM_WAKE.max(2 * Duration::from_secs(interval)));
         if self.wait.is_none() {
             let message = shorten(&message.into(), MESSAGE_LIMIT);
             self.wait = Some(Wait { reason, message, deadline });

@@ -91,7 +91,8 @@ impl Repository {
     /// How much `head` changes since it left `base`.
     pub fn size(&self, base: &str, head: &str) -> Result<Size, Failure> {
         let range = format!("{base}...{head}");
-        let text = self.ask(&["diff", "--shortstat", "--no-ext-diff", "--end-of-options", &range])?;
+        let text =
+            self.ask(&["diff", "--shortstat", "--no-ext-diff", "--no-textconv", "--end-of-options", &range])?;
         let mut size = Size::default();
         for part in text.split(',') {
             let number = part.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0);
@@ -130,9 +131,9 @@ impl Repository {
 
     fn ask(&self, args: &[&str]) -> Result<String, Failure> {
         let mut command = Command::new("git");
-        // What a person's configuration would change in the answers.
+        // What a configuration, or a replacement that stands in this clone only, would change in the answers.
         command.args(["-c", "i18n.logOutputEncoding=UTF-8", "-c", "trailer.separators=:", "-C"]);
-        command.arg(&self.folder).args(args).env("LC_ALL", "C").env("GIT_OPTIONAL_LOCKS", "0");
+        command.arg(&self.folder).args(args).env("LC_ALL", "C").env("GIT_NO_REPLACE_OBJECTS", "1");
         let output = command
             .output()
             .map_err(|error| Failure::new(format!("the program git can't be run: {error}. Install it.")))?;
