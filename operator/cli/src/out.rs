@@ -189,7 +189,9 @@ pub fn table(rows: Vec<Vec<Line>>) -> Vec<Line> {
 
 /// Text as people and programs may safely see it on a terminal.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    // Line and paragraph separators end a line for some readers; marks of direction and of byte order hide text from people.
+    let hides = |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    text.chars().map(|c| if c.is_control() || hides(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -198,8 +200,8 @@ mod tests {
 
     #[test]
     fn control_characters_never_reach_the_terminal() {
-        let line = Line::new("pod says \x1b[2J\nboo\u{9b}31m");
-        assert_eq!(line.paint(true), "pod says  [2J boo 31m");
+        let line = Line::new("pod says \x1b[2J\nboo\u{9b}31m\u{2028}\u{202e}!");
+        assert_eq!(line.paint(true), "pod says  [2J boo 31m  !");
     }
 
     #[test]

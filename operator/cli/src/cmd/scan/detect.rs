@@ -6,7 +6,7 @@
 use serde::{Serialize, Serializer};
 use sluice_core::api::Provenance;
 
-use super::rules::{LineRule, Rules, TrailerRule, person};
+use super::rules::{LineRule, Rules, people};
 
 /// Name and address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,12 +26,12 @@ pub struct Commit {
     pub author: Person,
     /// Who committed it.
     pub committer: Person,
-    /// The trailers of the last block.
-    pub trailers: Vec<(String, String)>,
+    /// The encoding that its header names.
+    pub encoding: Option<String>,
     /// The whole message.
     pub message: String,
     /// The note of git-ai, if it has one.
-    pub note: String,
+    pub note: Option<String>,
 }
 
 /// How much a finding says.
@@ -95,38 +95,76 @@ pub fn of_commit(rules: &Rules, commit: &Commit) -> Vec<Finding> {
     let mut found = Vec::new();
     let committer = Some(&commit.committer).filter(|committer| **committer != commit.author);
     let who = [("author", Some(&commit.author), true), ("committer", committer, false)];
-    for (role, Person { name, email }, is_author) in
-        who.into_iter().filter_map(|(role, who, is_author)| Some((role, who?, is_author)))
-    {
+    for (role, person, is_author) in who {
+        let Some(Person { name, email }) = person else { continue };
         let seen = || format!("{role} {name} <{email}>");
-        for rule in rules.people.iter().filter(|rule| is_author || !rule.authors_only) {
-            if rule.who.is(name, email) {
-                found.push(Finding::of(commit, &rule.id, rule.level, &rule.tool, seen()));
-            }
-        }
-        if is_author && rules.bots.is(name, email) {
-            found.push(Finding::of(commit, "BOT", Provenance::Unknown, "a program", seen()));
-        }
-    }
-    for (key, value) in &commit.trailers {
-        found.extend(of_trailer(rules, commit, key, value, |_| true));
-    }
-    let body: Vec<&str> = commit.message.lines().skip(1).map(str::trim_end).collect();
-    for line in &body {
-        for LineRule { id, tool, .. } in rules.lines.iter().filter(|rule| rule.is(line.trim_start())) {
-            found.push(Finding::of(commit, id, Provenance::GenAIAssisted, tool, (*line).to_owned()));
-        }
-        if let Some((key, value)) = line.split_once(": ").filter(|(key, _)| is_key(key)) {
-            let is_squashed = !commit.trailers.iter().any(|(k, v)| k == key && v == value.trim());
-            if is_squashed {
-                found.extend(of_trailer(rules, commit, key, value.trim(), TrailerRule::is_about_somebody));
-            }
+        let mut agents = rules.people.iter().filter(|rule| is_author || !rule.authors_only);
+        let agent = agents.find(|rule| rule.who.is(name, email));
+        if let Some(rule) = agent {
+            found.push(Finding::of(commit, &rule.id, Provenance::GenAIAutonomous, &rule.tool, seen()));
+        } else if is_author && rules.bots.is(name, email) {
+            found.push(Finding::of(commit, BOT, Provenance::Unknown, "a program", seen()));
+        } else if is_author && !email.contains('@') {
+            found.push(Finding::of(commit, "NOBODY", Provenance::Unknown, "nobody", seen()));
         }
     }
-    if let Some(branch) = merged_branch(&commit.message) {
-        found.extend(of_branch(rules, branch));
+    if let Some(encoding) = commit.encoding.as_deref().filter(|encoding| !is_read_as_ascii(encoding)) {
+        let seen = format!("the message is in {encoding}, which is not read here");
+        found.push(Finding::of(commit, "ENCODING", Provenance::Unknown, "git", seen));
     }
+    for (key, value) in keyed(&commit.message) {
+        let seen = || format!("{key}: {value}");
+        if let Some(rule) = rules.partner(key, &value) {
+            found.push(Finding::of(
+                commit,
+                &rule.as_partner(),
+                Provenance::GenAIAssisted,
+                &rule.tool,
+                seen(),
+            ));
+        } else if let Some(rule) = rules.trailers.iter().find(|rule| rule.is(key, &value, &rules.tools)) {
+            found.push(Finding::of(commit, &rule.id, rule.level, &rule.tool, seen()));
+        }
+    }
+    for line in commit.message.lines().skip(1).map(str::trim) {
+        for LineRule { id, tool, .. } in rules.lines.iter().filter(|rule| rule.is(line)) {
+            found.push(Finding::of(commit, id, Provenance::GenAIAssisted, tool, line.to_owned()));
+        }
+    }
+    found.extend(merged_branches(&commit.message).into_iter().filter_map(|branch| of_branch(rules, branch)));
     found.extend(super::evidence::of_note(commit));
+    found
+}
+
+/// What the author is when it is a program.
+pub const BOT: &str = "BOT";
+
+/// Whether ASCII means itself in an encoding.
+fn is_read_as_ascii(encoding: &str) -> bool {
+    let name: String =
+        encoding.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let begins = ["iso8859", "latin", "windows125", "cp125", "koi8", "euc", "gb"];
+    ["utf8", "ascii", "usascii", "big5", "shiftjis", "sjis"].contains(&name.as_str())
+        || begins.iter().any(|start| name.starts_with(start))
+}
+
+/// Lines of the form `Key: value` below the subject, from the first column on, wherever they stand: a squash leaves them in the
+/// middle. A line that begins with a blank goes on with the one above.
+pub fn keyed(message: &str) -> Vec<(&str, String)> {
+    let mut found: Vec<(&str, String)> = Vec::new();
+    let mut goes_on = false;
+    for line in message.lines().skip(1).map(str::trim_end) {
+        if goes_on && line.starts_with([' ', '\t']) {
+            if let Some((_, value)) = found.last_mut() {
+                value.push(' ');
+                value.push_str(line.trim());
+            }
+            continue;
+        }
+        let keyed = line.split_once(':').filter(|(key, _)| is_key(key.trim_end()));
+        goes_on = keyed.is_some();
+        found.extend(keyed.map(|(key, value)| (key.trim_end(), value.trim().to_owned())));
+    }
     found
 }
 
@@ -135,47 +173,53 @@ fn is_key(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
 }
 
-/// The first rule that fits a trailer: those on the same key say the same in other words.
-fn of_trailer(
-    rules: &Rules,
-    commit: &Commit,
-    key: &str,
-    value: &str,
-    counts: impl Fn(&TrailerRule) -> bool,
-) -> Option<Finding> {
-    let rule = rules.trailers.iter().find(|rule| counts(rule) && rule.is(key, value, &rules.tools))?;
-    let seen = format!("{key}: {value}");
-    Some(Finding::of(commit, &rule.id, rule.level, &rule.tool, seen))
-}
-
-/// The branch that a merge commit names.
-fn merged_branch(message: &str) -> Option<&str> {
-    let subject = message.lines().next()?;
+/// The branches that a merge commit names.
+fn merged_branches(message: &str) -> Vec<&str> {
+    let subject = message.lines().next().unwrap_or_default();
     if let Some(rest) = subject.strip_prefix("Merge pull request #") {
-        let branch = rest.split_once(" from ")?.1;
-        return Some(branch.split_once('/').map_or(branch, |(_, branch)| branch));
+        // `OWNER/BRANCH`
+        let branch = rest.split_once(" from ").map(|(_, branch)| branch);
+        return branch
+            .map(|branch| branch.split_once('/').map_or(branch, |(_, branch)| branch))
+            .into_iter()
+            .collect();
     }
-    let rest = subject.strip_prefix("Merge branch '")?;
-    rest.split_once('\'').map(|(branch, _)| branch)
+    if let Some(rest) = subject.strip_prefix("Merged in ") {
+        return rest.split(' ').take(1).collect();
+    }
+    match subject.starts_with("Merge ") {
+        // Between quotes.
+        true => subject.split('\'').skip(1).step_by(2).collect(),
+        false => Vec::new(),
+    }
 }
 
-/// What the name of a branch says.
+/// What the name of a branch says, as git, or as a forge writes it.
 pub fn of_branch(rules: &Rules, branch: &str) -> Option<Finding> {
-    let name = branch.to_lowercase();
+    let mut name = branch.to_lowercase();
+    for start in ["refs/heads/", "refs/remotes/", "origin/"] {
+        name = name.strip_prefix(start).unwrap_or(&name).to_owned();
+    }
+    let name = name.split_once(':').map_or(name.as_str(), |(_, name)| name);
     let begins = rules.branches.iter().any(|start| name.starts_with(start));
     begins.then(|| Finding::hint("H-BRANCH", format!("branch {branch}")))
 }
 
-/// What a label says.
-pub fn of_label(rules: &Rules, label: &str) -> Option<Finding> {
-    let known = rules.labels.iter().any(|known| known.eq_ignore_ascii_case(label));
-    known.then(|| Finding::hint("H-LABEL", format!("label {label}")))
+/// What labels say, several of them with commas between.
+pub fn of_labels(rules: &Rules, labels: &str) -> Option<Finding> {
+    let plain = |label: &str| label.trim().to_lowercase().replace([' ', '_'], "-");
+    let known = |label: &&str| rules.labels.contains(&plain(label));
+    labels.split(',').find(known).map(|label| Finding::hint("H-LABEL", format!("label {}", label.trim())))
 }
 
-/// What the files of the repository say.
+/// What the files of the repository say, in whatever folder.
 pub fn of_files(rules: &Rules, files: &[String]) -> Option<Finding> {
-    let seen: Vec<&str> =
-        rules.files.iter().filter(|file| files.contains(file)).map(String::as_str).collect();
+    let is = |rule: &str, file: &str| {
+        let (rule, file) = (format!("/{}", rule.to_lowercase()), format!("/{}/", file.to_lowercase()));
+        file.contains(&format!("{rule}/"))
+    };
+    let there = |rule: &&String| files.iter().any(|file| is(rule, file));
+    let seen: Vec<&str> = rules.files.iter().filter(there).map(String::as_str).collect();
     (!seen.is_empty()).then(|| Finding::hint("H-FILES", seen.join(", ")))
 }
 
@@ -191,8 +235,11 @@ pub fn provenance(declared: Option<Provenance>, findings: &[Finding]) -> Provena
 }
 
 /// Addresses of those who had a part in a commit.
-pub fn authors(commit: &Commit) -> impl Iterator<Item = &str> {
-    let co_authors = commit.trailers.iter().filter(|(key, _)| key.eq_ignore_ascii_case("co-authored-by"));
-    let co_authors = co_authors.map(|(_, value)| person(value).1);
-    [commit.author.email.as_str()].into_iter().chain(co_authors).filter(|email| !email.is_empty())
+pub fn authors(commit: &Commit) -> Vec<String> {
+    let co_authors =
+        keyed(&commit.message).into_iter().filter(|(key, _)| key.eq_ignore_ascii_case("co-authored-by"));
+    let co_authors = co_authors
+        .flat_map(|(_, value)| people(&value).map(|(_, email)| email.to_owned()).collect::<Vec<_>>());
+    let all = [commit.author.email.clone()].into_iter().chain(co_authors);
+    all.map(|email| email.to_lowercase()).filter(|email| !email.is_empty()).collect()
 }

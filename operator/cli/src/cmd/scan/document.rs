@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::git::Size;
 use super::{Scanned, short};
 use crate::cmd::API_VERSION;
 use crate::fail::Failure;
@@ -12,7 +13,10 @@ const MOST_OF_ONE_RULE: usize = 5;
 
 /// `spec.change`.
 fn change(scanned: &Scanned) -> Value {
-    let mut change = json!({ "provenance": scanned.provenance, "commit": scanned.commit });
+    let mut change = json!({ "provenance": scanned.provenance });
+    if !scanned.commit.is_empty() {
+        change["commit"] = json!(scanned.commit);
+    }
     if !scanned.images.is_empty() {
         change["images"] = json!(scanned.images);
     }
@@ -29,8 +33,8 @@ pub fn of(scanned: &Scanned) -> Value {
         "mismatch": scanned.mismatch().is_some(),
         "base": scanned.base,
         "commits": scanned.commits,
-        "changedLines": scanned.size.lines,
-        "changedFiles": scanned.size.files,
+        "changedLines": scanned.size.as_ref().map(|size| size.lines),
+        "changedFiles": scanned.size.as_ref().map(|size| size.files),
         "authors": scanned.authors,
         "rulesVersion": scanned.rules_version,
         "findings": scanned.findings,
@@ -47,9 +51,11 @@ pub fn patch(scanned: &Scanned) -> Result<String, Failure> {
 /// The block, below comments.
 pub fn text(scanned: &Scanned) -> Result<String, Failure> {
     let plural = |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
-    let size = match scanned.size.files {
-        0 => "size not known".to_owned(),
-        files => format!("{} in {}", plural(scanned.size.lines, "changed line"), plural(files, "file")),
+    let size = match &scanned.size {
+        None => "size not known".to_owned(),
+        Some(Size { lines, files, .. }) => {
+            format!("{} in {}", plural(*lines, "changed line"), plural(*files, "file"))
+        }
     };
     let mut lines = vec![format!(
         "{} after {}, {size}; rules {}",

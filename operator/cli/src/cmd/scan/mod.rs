@@ -1,15 +1,18 @@
 //! `scan`: what git says about who wrote a change, as a `change` block for the rollout. Asks no cluster.
 //!
 //! `git` reads the repository, `rules` is the data file, `detect` judges commits by it, `evidence` reads what tools write down
-//! in files of their own. What can't be read is never taken for a person's work.
+//! in files of their own, `rendered` finds the code behind manifests. What can't be read is never taken for a person's work.
 
 mod detect;
 mod document;
 mod evidence;
 mod git;
+mod rendered;
 mod rules;
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeSet;
 
 use sluice_core::api::Provenance;
 
@@ -17,12 +20,10 @@ use super::{Context, write};
 use crate::args::{self, Output};
 use crate::exit::Code;
 use crate::fail::Failure;
-use detect::{Commit, Finding, Level};
+use detect::Finding;
 use git::{Repository, Size};
+use rendered::Rendered;
 use rules::Rules;
-
-/// By this trailer a commit of rendered manifests names the commit that they were rendered from (Argo CD's source hydrator).
-const RENDERED_FROM: &str = "Argocd-reference-commit-sha";
 
 /// What is said about a change.
 #[derive(Clone, Debug, Default)]
@@ -31,9 +32,10 @@ struct Scanned {
     declared: Option<Provenance>,
     /// Of the source.
     base: String,
+    /// Empty when it is not here.
     commit: String,
     commits: usize,
-    size: Size,
+    size: Option<Size>,
     authors: Vec<String>,
     images: Vec<String>,
     rules_version: String,
@@ -49,8 +51,12 @@ impl Scanned {
 
 /// Runs `scan`.
 pub fn run(context: &Context, args: &args::Scan) -> Result<Code, Failure> {
+    let format = context.machine();
+    if format == Some(Output::Name) {
+        return Err(Failure::usage("-o name: a scan has no name; use -o json, -o yaml or --patch"));
+    }
     let scanned = scan(args)?;
-    match context.machine().filter(|format| *format != Output::Name) {
+    match format {
         _ if args.patch => write(&document::patch(&scanned)?)?,
         Some(format) => context.document(format, "", &document::of(&scanned), false)?,
         None => write(&document::text(&scanned)?)?,
@@ -81,35 +87,57 @@ fn scan(args: &args::Scan) -> Result<Scanned, Failure> {
     let commits = repository.commits(Some(&base), &head)?;
     if commits.is_empty() {
         return Err(Failure::new(format!(
-            "there is no commit in {}..{}: is it the other way round, or is the change not committed yet?",
+            "there is no commit in {}..{}: is it the other way round, or is the change not committed yet? After a merge, begin at the \
+             commit that was rolled out last",
             short(&base),
             short(&head)
         )));
     }
-    let mut change = Change { base, head, commits, findings: Vec::new() };
+    let mut findings: Vec<Finding> =
+        commits.iter().flat_map(|commit| detect::of_commit(&rules, commit)).collect();
     let source = match &args.source {
-        Some(folder) => Repository::open(folder)?,
-        None => Repository::open(&args.repository)?,
+        Some(folder) => &Repository::open(folder)?,
+        None => &repository,
     };
-    let rendered = change.follow(&repository, &source)?;
-    let Change { base, head, commits, mut findings } = change;
-    findings.extend(commits.iter().flat_map(|commit| detect::of_commit(&rules, commit)));
+    let rendered = rendered::follow(&repository, source, &base, &commits)?;
+    let (read, base, head, mut commits) = match rendered {
+        None => (&repository, base, head, commits),
+        Some(Rendered { base, head, commits: code, findings: found, by_programs }) => {
+            // A program commits what it renders; the code says who wrote it.
+            findings.retain(|finding| {
+                finding.rule != detect::BOT
+                    || !finding.commit.as_ref().is_some_and(|id| by_programs.contains(id))
+            });
+            findings.extend(code.iter().flat_map(|commit| detect::of_commit(&rules, commit)));
+            findings.extend(found);
+            let others = commits.into_iter().filter(|commit| !by_programs.contains(&commit.id));
+            let both = code.into_iter().chain(others).collect();
+            match head {
+                Some(head) => (source, base, head, both),
+                None => (&repository, base, String::new(), both),
+            }
+        }
+    };
+    let mut known = BTreeSet::new();
+    commits.retain(|commit| known.insert(commit.id.clone()));
     for file in &args.agent_trace {
         findings.extend(evidence::of_trace(file, &commits)?);
     }
     for file in &args.attestation {
-        findings.extend(evidence::of_statement(file, &commits)?);
+        findings.extend(evidence::of_statement(file, &commits, &head, &args.image)?);
     }
     findings.extend(args.branch.iter().filter_map(|branch| detect::of_branch(&rules, branch)));
-    findings.extend(args.label.iter().filter_map(|label| detect::of_label(&rules, label)));
-    let read = if rendered { &source } else { &repository };
-    let (size, files) = match read.has(&head) {
-        true => (read.size(&base, &head)?, read.files(&head, &rules.files)?),
-        // It is elsewhere: a finding says so.
-        false => (Size::default(), Vec::new()),
-    };
-    findings.extend(detect::of_files(&rules, &files));
-    let mut authors: Vec<String> = commits.iter().flat_map(detect::authors).map(str::to_lowercase).collect();
+    findings.extend(args.label.iter().filter_map(|labels| detect::of_labels(&rules, labels)));
+    let mut size = None;
+    if !head.is_empty() {
+        size = read.size(&base, &head)?;
+        findings.extend(detect::of_files(&rules, &read.files(&head)?));
+    }
+    let submodules = size.iter().flat_map(|size| &size.submodules);
+    findings.extend(submodules.map(|path| {
+        Finding::hint("H-SUBMODULE", format!("submodule {path} was moved: scan its commits where they are"))
+    }));
+    let mut authors: Vec<String> = commits.iter().flat_map(detect::authors).collect();
     authors.sort_unstable();
     authors.dedup();
     let declared = args.declared.map(|level| level.0);
@@ -139,7 +167,7 @@ fn range(repository: &Repository, range: Option<&str>) -> Result<(String, String
     let (base, head) = match range {
         None => (default()?, "HEAD".to_owned()),
         Some(range) if range.contains("...") => {
-            return Err(Failure::usage(format!("write {:?} with two dots", range)));
+            return Err(Failure::usage(format!("write {range:?} with two dots")));
         }
         Some(range) => match range.split_once("..") {
             Some((base, head)) if !base.is_empty() && !head.is_empty() => (base.to_owned(), head.to_owned()),
@@ -149,66 +177,6 @@ fn range(repository: &Repository, range: Option<&str>) -> Result<(String, String
         },
     };
     Ok((repository.commit(&base)?, repository.commit(&head)?))
-}
-
-/// The commits of a change.
-struct Change {
-    base: String,
-    head: String,
-    commits: Vec<Commit>,
-    findings: Vec<Finding>,
-}
-
-impl Change {
-    /// Puts the commits of the source in the place of those that only carry manifests that a program rendered from it.
-    /// Whether there were any.
-    fn follow(&mut self, repository: &Repository, source: &Repository) -> Result<bool, Failure> {
-        let rendered_from = |commit: &Commit| {
-            let trailer = commit.trailers.iter().find(|(key, _)| key.eq_ignore_ascii_case(RENDERED_FROM));
-            trailer.map(|(_, value)| value.clone())
-        };
-        let mut references: Vec<String> = self.commits.iter().filter_map(rendered_from).collect();
-        let Some(newest) = references.first().cloned() else {
-            return Ok(false);
-        };
-        references.dedup();
-        let before = repository.last_trailer(&self.base, RENDERED_FROM)?;
-        let base = before.filter(|base| source.has(base));
-        let unknown = |rule: &str, seen| Finding {
-            rule: rule.to_owned(),
-            commit: None,
-            level: Level::Is(Provenance::Unknown),
-            tool: "rendered manifests".to_owned(),
-            seen,
-        };
-        self.commits.retain(|commit| rendered_from(commit).is_none());
-        for reference in &references {
-            if !source.has(reference) {
-                self.findings.push(unknown(
-                    "R-SOURCE",
-                    format!(
-                        "the code commit {reference} is not here: name a clone that has it with --source"
-                    ),
-                ));
-                continue;
-            }
-            for commit in source.commits(base.as_deref(), reference)? {
-                if !self.commits.iter().any(|known| known.id == commit.id) {
-                    self.commits.push(commit);
-                }
-            }
-        }
-        if base.is_none() {
-            self.findings.push(unknown(
-                "R-BASE",
-                "nothing here says which code commit was rendered before: only the newest ones were read"
-                    .to_owned(),
-            ));
-        }
-        self.base = base.unwrap_or_else(|| newest.clone());
-        self.head = newest;
-        Ok(true)
-    }
 }
 
 /// A commit as people write it.

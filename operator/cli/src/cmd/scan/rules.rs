@@ -16,9 +16,11 @@ pub struct Rules {
     /// By these words a free value names a tool.
     #[serde(deserialize_with = "words")]
     pub tools: Regex,
-    /// Authors and committers.
+    /// Agents.
     pub people: Vec<PersonRule>,
-    /// Trailers.
+    /// Keys whose value is somebody who had a part.
+    pub partners: Vec<String>,
+    /// Other lines with a key.
     pub trailers: Vec<TrailerRule>,
     /// Lines of the message below its subject.
     pub lines: Vec<LineRule>,
@@ -44,6 +46,7 @@ pub struct Who {
 
 impl Who {
     /// Whether it is about nobody in particular.
+    #[cfg(test)]
     fn is_empty(&self) -> bool {
         [&self.names, &self.name_ends, &self.emails, &self.email_ends].iter().all(|list| list.is_empty())
     }
@@ -60,7 +63,7 @@ impl Who {
     }
 }
 
-/// A rule about authors and committers.
+/// An agent.
 #[derive(Debug, Deserialize)]
 #[serde(from = "PersonFields")]
 pub struct PersonRule {
@@ -68,27 +71,27 @@ pub struct PersonRule {
     pub id: String,
     /// The tool that it stands for.
     pub tool: String,
-    /// What the change is then.
-    pub level: Provenance,
     /// Whom it is about.
     pub who: Who,
     /// Whether a committer with this name says nothing.
     pub authors_only: bool,
 }
 
-/// A rule about a trailer.
+/// A rule about a line with a key.
 #[derive(Debug, Deserialize)]
-#[serde(from = "TrailerFields")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrailerRule {
     /// Unique name.
     pub id: String,
     /// The tool that it stands for.
     pub tool: String,
     /// What the change is then.
+    #[serde(default = "assisted")]
     pub level: Provenance,
     keys: Vec<String>,
-    who: Who,
+    #[serde(default, deserialize_with = "optional_pattern")]
     pattern: Option<Regex>,
+    #[serde(default)]
     names_tool: bool,
 }
 
@@ -123,7 +126,7 @@ impl Rules {
             let said = said.split(" at line ").next().unwrap_or_default().split_whitespace();
             format!("{line}{}: {}", track.path(), said.collect::<Vec<_>>().join(" "))
         })?;
-        let mut ids: Vec<&str> = rules.ids().collect();
+        let mut ids: Vec<String> = rules.ids().collect();
         ids.sort_unstable();
         match ids.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(format!("rule {} is there twice: give each an id of its own", pair[0])),
@@ -132,31 +135,46 @@ impl Rules {
     }
 
     /// Names of the rules.
-    pub fn ids(&self) -> impl Iterator<Item = &str> {
-        let people = self.people.iter().map(|rule| rule.id.as_str());
-        let trailers = self.trailers.iter().map(|rule| rule.id.as_str());
-        people.chain(trailers).chain(self.lines.iter().map(|rule| rule.id.as_str()))
+    pub fn ids(&self) -> impl Iterator<Item = String> {
+        let people = self.people.iter().flat_map(|rule| [rule.id.clone(), rule.as_partner()]);
+        let trailers = self.trailers.iter().map(|rule| rule.id.clone());
+        people.chain(trailers).chain(self.lines.iter().map(|rule| rule.id.clone()))
+    }
+
+    /// The agent that a line names as somebody who had a part.
+    pub fn partner(&self, key: &str, value: &str) -> Option<&PersonRule> {
+        if !self.partners.iter().any(|known| known.eq_ignore_ascii_case(key)) {
+            return None;
+        }
+        let mut named = people(value);
+        named.find_map(|(name, email)| self.people.iter().find(|rule| rule.who.is(name, email)))
+    }
+}
+
+impl PersonRule {
+    /// Name of the rule when the agent had a part only.
+    pub fn as_partner(&self) -> String {
+        format!("T-{}", self.id.trim_start_matches("A-"))
     }
 }
 
 impl TrailerRule {
-    /// Whether it is about this trailer.
+    /// Whether it is about this line.
     pub fn is(&self, key: &str, value: &str, tools: &Regex) -> bool {
-        if !self.keys.iter().any(|known| known.eq_ignore_ascii_case(key)) {
-            return false;
-        }
-        let (name, email) = person(value);
-        let pattern = self.pattern.as_ref();
-        (self.who.is_empty() || self.who.is(name, email))
-            && pattern.is_none_or(|pattern| pattern.is_match(value))
+        self.keys.iter().any(|known| known.eq_ignore_ascii_case(key))
+            && !denies(value)
+            && self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(value))
             // With an address it is somebody: people are called Claude and Ai too.
-            && (!self.names_tool || (email.is_empty() && tools.is_match(value)))
+            && (!self.names_tool || (!value.contains('<') && tools.is_match(value)))
     }
+}
 
-    /// Whether an address or a name decides: then it counts above the last block too, where a squash leaves it.
-    pub fn is_about_somebody(&self) -> bool {
-        !self.who.is_empty()
-    }
+/// Whether a value says that there was none.
+fn denies(value: &str) -> bool {
+    let value = value.trim().to_lowercase();
+    let none = ["", "-", "no", "none", "nobody", "n/a", "na", "false", "never", "not"];
+    let first = value.split_whitespace().next().unwrap_or_default();
+    none.contains(&value.as_str()) || ["no", "none", "not"].contains(&first)
 }
 
 impl LineRule {
@@ -166,12 +184,20 @@ impl LineRule {
     }
 }
 
-/// `Name <address>`.
-pub fn person(value: &str) -> (&str, &str) {
-    match value.split_once('<') {
-        Some((name, rest)) => (name.trim(), rest.split('>').next().unwrap_or_default().trim()),
-        None => (value.trim(), ""),
-    }
+/// Each `Name <address>` of a value; what has no brackets is an address if it looks like one.
+pub fn people(value: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = value;
+    std::iter::from_fn(move || {
+        if rest.trim().is_empty() {
+            return None;
+        }
+        let (name, after) = rest.split_once('<').unwrap_or((rest, ""));
+        let (email, after) = after.split_once('>').unwrap_or((after, ""));
+        rest = after;
+        let name = name.trim_matches([',', ';', ' ', '\t']);
+        let email = if email.is_empty() && name.contains('@') { name } else { email.trim() };
+        Some((name, email))
+    })
 }
 
 /// As in the file: whom it is about stands beside the other fields.
@@ -180,7 +206,6 @@ pub fn person(value: &str) -> (&str, &str) {
 struct PersonFields {
     id: String,
     tool: String,
-    level: Provenance,
     #[serde(default)]
     names: Vec<String>,
     #[serde(default)]
@@ -195,36 +220,8 @@ struct PersonFields {
 
 impl From<PersonFields> for PersonRule {
     fn from(fields: PersonFields) -> Self {
-        let PersonFields { id, tool, level, names, name_ends, emails, email_ends, authors_only } = fields;
-        Self { id, tool, level, who: Who { names, name_ends, emails, email_ends }, authors_only }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct TrailerFields {
-    id: String,
-    tool: String,
-    #[serde(default = "assisted")]
-    level: Provenance,
-    keys: Vec<String>,
-    #[serde(default)]
-    names: Vec<String>,
-    #[serde(default)]
-    emails: Vec<String>,
-    #[serde(default)]
-    email_ends: Vec<String>,
-    #[serde(default, deserialize_with = "optional_pattern")]
-    pattern: Option<Regex>,
-    #[serde(default)]
-    names_tool: bool,
-}
-
-impl From<TrailerFields> for TrailerRule {
-    fn from(fields: TrailerFields) -> Self {
-        let TrailerFields { id, tool, level, keys, names, emails, email_ends, pattern, names_tool } = fields;
-        let who = Who { names, name_ends: Vec::new(), emails, email_ends };
-        Self { id, tool, level, keys, who, pattern, names_tool }
+        let PersonFields { id, tool, names, name_ends, emails, email_ends, authors_only } = fields;
+        Self { id, tool, who: Who { names, name_ends, emails, email_ends }, authors_only }
     }
 }
 
@@ -245,11 +242,11 @@ fn optional_pattern<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result
     pattern(deserializer).map(Some)
 }
 
-/// Any of these, as whole words; a hyphen may stand for a space.
+/// Any of these, as whole words, perhaps with a version; a hyphen may stand for a space.
 fn words<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Regex, D::Error> {
     let words = Vec::<String>::deserialize(deserializer)?;
     let any = words.iter().map(|word| word.replace(' ', "[- ]")).collect::<Vec<_>>().join("|");
-    regex(&format!("(^|[^\\w-])({any})($|[^\\w-])")).map_err(serde::de::Error::custom)
+    regex(&format!("(^|[^\\w-])({any})([-0-9][-\\w.]*)?($|[^\\w-])")).map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
@@ -261,9 +258,10 @@ mod tests {
         let rules = Rules::built_in().unwrap();
         // A rule without a condition would call every commit of its kind AI-made.
         assert!(rules.people.iter().all(|rule| !rule.who.is_empty()));
-        let free = ["co-authored-by", "signed-off-by", "assisted-by", "generated-by", "made-with"];
+        let free =
+            ["assisted-by", "generated-by", "generated-with", "created-with", "made-with", "ai-used-for"];
         for rule in &rules.trailers {
-            let decides = rule.is_about_somebody() || rule.pattern.is_some() || rule.names_tool;
+            let decides = rule.pattern.is_some() || rule.names_tool;
             assert!(decides || !rule.keys.iter().any(|key| free.contains(&key.as_str())), "{}", rule.id);
         }
     }
@@ -272,9 +270,9 @@ mod tests {
     fn what_is_wrong_with_a_file_is_said() {
         let broken = [
             ("version: \"2026.11\"", "version: \"2026.11\"\ncolour: red"),
-            ("level: GenAIAutonomous, names: [\"copilot-swe-agent[bot]\"]", "level: Robot, names: []"),
-            ("pattern: \"^cursor$\"", "pattern: \"(cursor\""),
-            ("{id: T-AMP-2", "{id: T-AMP-1"),
+            ("level: GenAIAutonomous, keys: [agent-logs-url]", "level: Robot, keys: []"),
+            ("pattern: \"generated with", "pattern: \"(generated with"),
+            ("{id: T-KEYS-5", "{id: T-KEYS-4"),
         ];
         let said: Vec<String> = broken
             .iter()

@@ -147,10 +147,10 @@ fn every_rule_finds_what_it_is_about_and_nothing_near_it() {
         found_somewhere.extend(found);
         missed_somewhere.extend(fixture.near.clone());
     }
-    for id in rules.ids().chain(["H-BRANCH", "BOT"]) {
-        assert!(found_somewhere.contains(id), "no commit for rule {id}");
+    for id in rules.ids().chain(["H-BRANCH", "BOT"].map(ToOwned::to_owned)) {
+        assert!(found_somewhere.contains(&id), "no commit for rule {id}");
         // What the keys of tools begin is about nothing else; all others have something near them.
-        assert!(missed_somewhere.contains(id), "nothing near rule {id}");
+        assert!(missed_somewhere.contains(&id), "nothing near rule {id}");
     }
 }
 
@@ -191,13 +191,13 @@ fn what_is_found_only_raises_what_is_declared() {
 
 #[test]
 fn hints_of_a_repository_make_a_person_unknown() {
-    let agents = Made { file: "AGENTS.md".to_owned(), ..Made::default() };
+    let agents = Made { file: "services/pay/AGENTS.md".to_owned(), ..Made::default() };
     assert_eq!(rules_of(&of(std::slice::from_ref(&agents))), ["H-FILES"]);
     assert_eq!(of(&[agents]).provenance, Provenance::Unknown);
     let folder = repository(&[Made::default()]);
     let asked = Scan {
-        branch: Some("codex/pay".to_owned()),
-        label: vec!["AI-assisted".to_owned(), "payments".to_owned()],
+        branch: Some("refs/heads/codex/pay".to_owned()),
+        label: vec!["payments,AI Assisted".to_owned(), "bug".to_owned()],
         ..args(folder.path())
     };
     let scanned = scan(&asked).unwrap();
@@ -219,7 +219,7 @@ fn merges_and_both_their_sides_count() {
         + &commit("main", "Merge\n", "from refs/heads/main^0\nmerge refs/heads/side");
     git(path, &["fast-import", "--quiet", "--force"], &stream);
     let scanned = scan(&args(path)).unwrap();
-    assert_eq!((scanned.commits, rules_of(&scanned)), (3, vec!["T-CURSOR-2"]));
+    assert_eq!((scanned.commits, rules_of(&scanned)), (3, vec!["T-ASSIST-2"]));
 }
 
 #[test]
@@ -230,6 +230,11 @@ fn notes_of_git_ai_are_read() {
         (format!("pay.rs\n  h_1 1-3\n  s_9::t_2 4-9\n---\n{json}\n"), Some(Provenance::GenAIAssisted)),
         (format!("pay.rs\n  0123456789abcdef 1-3\n---\n{json}\n"), Some(Provenance::GenAIAssisted)),
         ("scrambled".to_owned(), Some(Provenance::Unknown)),
+        (format!("pay.rs\nabcd1234 1-10\n---\n{json}\n"), Some(Provenance::Unknown)),
+        (
+            "pay.rs\n  h_1 1-3\n---\n{\"schema_version\": \"authorship/9.0.0\"}\n".to_owned(),
+            Some(Provenance::Unknown),
+        ),
     ];
     for (note, wanted) in notes {
         let folder = repository(&[Made::default()]);
@@ -257,6 +262,15 @@ fn files_of_tools_are_about_a_commit_of_the_change() {
     };
     let write = |value: serde_json::Value| std::fs::write(&file, value.to_string()).unwrap();
     let levels = |found: Vec<Finding>| found.into_iter().map(|finding| finding.level).collect::<Vec<_>>();
+    let ranges = json!([{"start_line": 1, "end_line": 2, "contributor": {"type": "ai"}}]);
+    let mut overridden = trace("human", &id);
+    overridden["files"][0]["conversations"][0]["ranges"] = ranges;
+    write(overridden);
+    assert_eq!(levels(evidence::of_trace(&file, &commits).unwrap()), [Level::Is(Provenance::GenAIAssisted)]);
+    let mut unnamed = trace("human", &id);
+    unnamed["files"][0]["conversations"][0] = json!({"ranges": []});
+    write(unnamed);
+    assert_eq!(levels(evidence::of_trace(&file, &commits).unwrap()), [Level::Is(Provenance::Unknown)]);
     let kinds = [
         ("human", vec![]),
         ("ai", vec![Level::Is(Provenance::GenAIAssisted)]),
@@ -274,24 +288,24 @@ fn files_of_tools_are_about_a_commit_of_the_change() {
     };
     write(statement("GenAIAutonomous", &id));
     let autonomous = vec![Level::Is(Provenance::GenAIAutonomous)];
-    assert_eq!(levels(evidence::of_statement(&file, &commits).unwrap()), autonomous);
+    assert_eq!(levels(evidence::of_statement(&file, &commits, &id, &[]).unwrap()), autonomous);
     use base64::Engine as _;
     let payload =
         base64::engine::general_purpose::STANDARD.encode(statement("GenAIAutonomous", &id).to_string());
     write(json!({"payloadType": "application/vnd.in-toto+json", "payload": payload, "signatures": []}));
-    assert_eq!(levels(evidence::of_statement(&file, &commits).unwrap()), autonomous);
+    assert_eq!(levels(evidence::of_statement(&file, &commits, &id, &[]).unwrap()), autonomous);
     let slsa = |commit: &str| {
         json!({"predicateType": "https://slsa.dev/provenance/v1", "predicate": {"buildDefinition":
             {"resolvedDependencies": [{"uri": "git+https://git.example/shop", "digest": {"gitCommit": commit}}]}}})
     };
     write(slsa(&id));
-    assert_eq!(levels(evidence::of_statement(&file, &commits).unwrap()), []);
+    assert_eq!(levels(evidence::of_statement(&file, &commits, &id, &[]).unwrap()), []);
 
     // What is wrong is said with the file and the field.
     let mut said = Vec::new();
     let mut bad_trace = trace("ai", &id);
     bad_trace["files"][0]["conversations"][1] = json!({"contributor": {"kind": "ai"}});
-    for value in [trace("ai", "abc"), json!({"files": []}), bad_trace] {
+    for value in [trace("ai", "abc"), json!({"files": []}), bad_trace, json!([1])] {
         write(value);
         said.push(evidence::of_trace(&file, &commits).unwrap_err().text);
     }
@@ -299,8 +313,17 @@ fn files_of_tools_are_about_a_commit_of_the_change() {
         [statement("Robot", &id), slsa("abc"), json!({"predicateType": "x"}), json!({"payload": "?"})]
     {
         write(value);
-        said.push(evidence::of_statement(&file, &commits).unwrap_err().text);
+        said.push(evidence::of_statement(&file, &commits, &id, &[]).unwrap_err().text);
     }
+    // Of another commit of the change than the last, and of another image.
+    write(slsa(&id));
+    said.push(evidence::of_statement(&file, &commits, "HEAD", &[]).unwrap_err().text);
+    let mut about = statement("Human", &id);
+    about["subject"] = json!([{"name": "shop", "digest": {"sha256": "aa"}}]);
+    write(about);
+    let image = |digest: &str| [format!("shop@sha256:{digest}")];
+    said.push(evidence::of_statement(&file, &commits, &id, &image("bb")).unwrap_err().text);
+    assert_eq!(levels(evidence::of_statement(&file, &commits, &id, &image("aa")).unwrap()).len(), 1);
     std::fs::write(&file, "{").unwrap();
     said.push(evidence::of_trace(&file, &commits).unwrap_err().text);
     let said = said.join("\n").replace(&file.display().to_string(), "FILE").replace(&id, "ID");
@@ -330,12 +353,51 @@ fn rendered_manifests_lead_to_the_code() {
     // Both renderings: what they were rendered from is one range.
     let scanned = scan(&asked("main~2..main", Some(code.path()))).unwrap();
     assert_eq!((scanned.commits, scanned.base.clone()), (2, id("base")));
-    assert_eq!(scanned.size, Size { lines: 2, files: 1 });
-    // What was rendered before is not said, and what was rendered is not here: not a person's work.
+    assert_eq!(scanned.size, Some(Size { lines: 2, files: 1, submodules: Vec::new() }));
+    // Anybody can write such a line: what the commit says of itself counts all the same, unless it is that a program made it.
+    let agent = Made { author: "Claude <noreply@anthropic.com>".to_owned(), ..rendered(&id("main~1")) };
+    let bot =
+        Made { author: "ci[bot] <1+ci[bot]@users.noreply.github.com>".to_owned(), ..rendered(&id("main~1")) };
+    for (last, wanted) in [(agent, vec!["A-CLAUDE"]), (bot, vec![])] {
+        let manifests = repository(&[rendered(&id("base")), last]);
+        let asked = Scan {
+            range: Some("main~1..main".to_owned()),
+            source: Some(code.path().to_owned()),
+            ..args(manifests.path())
+        };
+        assert_eq!(rules_of(&scan(&asked).unwrap()), wanted);
+    }
+    // Backwards, again, by another name than a commit's, or from nowhere: not a person's work.
+    for (before, now) in [("main", "base"), ("base", "base")] {
+        let manifests = repository(&[rendered(&id(before)), rendered(&id(now))]);
+        let asked = Scan {
+            range: Some("main~1..main".to_owned()),
+            source: Some(code.path().to_owned()),
+            ..args(manifests.path())
+        };
+        let scanned = scan(&asked).unwrap();
+        assert_eq!(
+            (rules_of(&scanned), scanned.provenance),
+            (vec!["R-BASE"], Provenance::Unknown),
+            "{before} {now}"
+        );
+    }
+    for odd in ["HEAD", "main", "", &id("main")[..7], "--all"] {
+        let manifests = repository(&[rendered(&id("base")), rendered(odd)]);
+        let asked = Scan {
+            range: Some("main~1..main".to_owned()),
+            source: Some(code.path().to_owned()),
+            ..args(manifests.path())
+        };
+        let scanned = scan(&asked).unwrap();
+        assert_eq!((rules_of(&scanned), scanned.commit.as_str()), (vec!["R-SOURCE"], ""), "{odd:?}");
+        assert_eq!(scanned.provenance, Provenance::Unknown);
+    }
+    // What was rendered before is not said, and what was rendered is not here.
     let scanned = scan(&asked("base..main~2", Some(code.path()))).unwrap();
     assert_eq!((rules_of(&scanned), scanned.provenance), (vec!["R-BASE"], Provenance::Unknown));
     let scanned = scan(&asked("main~1..main", None)).unwrap();
-    assert_eq!((rules_of(&scanned), scanned.provenance), (vec!["R-SOURCE", "R-BASE"], Provenance::Unknown));
+    assert_eq!((rules_of(&scanned), scanned.provenance), (vec!["R-SOURCE"], Provenance::Unknown));
 }
 
 #[test]
@@ -358,7 +420,7 @@ fn a_mismatch_and_a_level_are_gates() {
 fn a_message_can_not_pass_for_something_else() {
     let lines = "Fix\n\n%x00 \\0 \u{1f}\n\x1b[2J# change:\nchange: {provenance: Human}\n\nMade-with: Cursor";
     let scanned = of(&[message(lines)]);
-    assert_eq!(rules_of(&scanned), ["T-CURSOR-2"]);
+    assert_eq!(rules_of(&scanned), ["T-ASSIST-2"]);
     let odd = Made {
         author: "x\u{1b}[2J: {provenance: Human} (aider) <ann@example.com>".to_owned(),
         ..Made::default()
@@ -367,6 +429,71 @@ fn a_message_can_not_pass_for_something_else() {
     let parsed: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
     assert_eq!(parsed["change"]["provenance"], "GenAIAutonomous", "{text}");
     assert!(!text.contains('\u{1b}'));
+}
+
+#[test]
+fn no_header_and_no_character_hides_a_message() {
+    let marked = "Fix\n\nCo-Authored-By: Claude <noreply@anthropic.com>\n";
+    for encoding in ["IBM037", "UTF-16LE", "UTF-7", "nothing"] {
+        let folder = repository(&[Made::default()]);
+        let (at, length) = ("1700000100 +0000", marked.len());
+        let stream = format!(
+            "commit refs/heads/main\nauthor {ANN} {at}\ncommitter {ANN} {at}\nencoding {encoding}\ndata {length}\n{marked}\n\
+             from refs/heads/main^0\n\n"
+        );
+        git(folder.path(), &["fast-import", "--quiet"], &stream);
+        assert_eq!(rules_of(&scan(&args(folder.path())).unwrap()), ["ENCODING", "T-CLAUDE"], "{encoding}");
+    }
+    let breaks = "Fix\n\nCo-Authored-By: x\u{2028}change: {provenance: Human}\u{2028}---\u{2028}# <noreply@anthropic.com>";
+    let text = document::text(&of(&[message(breaks)])).unwrap();
+    assert!(!text.contains('\u{2028}') && text.contains("provenance: GenAIAssisted"), "{text}");
+}
+
+#[test]
+fn neither_the_clone_nor_the_environment_changes_what_is_read() {
+    let folder = repository(&[with_trailer("Assisted-by: Claude:claude-opus-4"), Made::default()]);
+    let path = folder.path();
+    let is_found = |what: &str| assert_eq!(rules_of(&scan(&args(path)).unwrap()), ["T-ASSIST-1"], "{what}");
+    is_found("plain");
+    git(path, &["config", "core.commentChar", "A"], "");
+    git(path, &["config", "diff.ignoreSubmodules", "bogus"], "");
+    is_found("configuration");
+    let [last, marked, base] = ["main", "main~1", "base"].map(|name| git(path, &["rev-parse", name], ""));
+    std::fs::create_dir_all(path.join(".git/info")).unwrap();
+    std::fs::write(path.join(".git/info/grafts"), format!("{last} {base}\n")).unwrap();
+    is_found("grafts");
+    git(path, &["replace", "-f", &marked, &base], "");
+    is_found("replacements");
+    // A tag of the same name would win over the branch.
+    git(path, &["tag", "main", "base"], "");
+    let failure = scan(&args(path)).unwrap_err();
+    assert!(failure.text.contains("is the name of several things"), "{}", failure.text);
+    let asked = Scan { range: Some("base..refs/heads/main".to_owned()), ..args(path) };
+    assert_eq!(rules_of(&scan(&asked).unwrap()), ["T-ASSIST-1"]);
+}
+
+#[test]
+fn a_submodule_that_moves_is_not_a_persons_work() {
+    let folder = repository(&[Made::default()]);
+    let stream = format!(
+        "commit refs/heads/main\nauthor {ANN} 1700000100 +0000\ncommitter {ANN} 1700000100 +0000\ndata 4\nBump\n\
+         from refs/heads/main^0\nM 160000 0123456789012345678901234567890123456789 vendor/pay\n\n"
+    );
+    git(folder.path(), &["fast-import", "--quiet"], &stream);
+    let scanned = scan(&args(folder.path())).unwrap();
+    assert_eq!((rules_of(&scanned), scanned.provenance), (vec!["H-SUBMODULE"], Provenance::Unknown));
+}
+
+#[test]
+fn a_change_that_has_nothing_in_common_with_its_base_is_scanned_without_its_size() {
+    let folder = repository(&[Made::default()]);
+    let stream = format!(
+        "commit refs/heads/other\nauthor {ANN} 1700000100 +0000\ncommitter {ANN} 1700000100 +0000\ndata 26\nNew\n\nAI-assistant: some\n\n\n"
+    );
+    git(folder.path(), &["fast-import", "--quiet"], &stream);
+    let scanned = scan(&Scan { range: Some("main..other".to_owned()), ..args(folder.path()) }).unwrap();
+    assert_eq!((rules_of(&scanned), scanned.size.clone()), (vec!["T-KEYS-1"], None));
+    assert!(document::text(&scanned).unwrap().contains("size not known"));
 }
 
 #[test]
