@@ -338,7 +338,7 @@ pub struct Scan {
     #[arg(long, value_name = "PROVENANCE", ignore_case = true)]
     pub fail_at: Option<Level>,
     /// An image of the change, as the pod template has it; may be repeated
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(long, value_name = "IMAGE", value_parser = image)]
     pub image: Vec<String>,
     /// Print a merge patch: kubectl patch progressiverollout NAME --type merge -p "$(kubectl sluice scan --patch)"
     #[arg(long, conflicts_with = "output")]
@@ -504,6 +504,16 @@ fn percent(text: &str) -> Result<f64, String> {
     match number {
         Some(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent / 100.0),
         _ => Err("write a share above 0% and up to 100%, such as 5% or 0.2%".to_owned()),
+    }
+}
+
+fn image(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains(char::is_whitespace) {
+        true => {
+            Err("write the image as the pod template has it, such as registry.example/shop@sha256:..."
+                .to_owned())
+        }
+        false => Ok(text.to_owned()),
     }
 }
 

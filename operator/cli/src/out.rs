@@ -189,9 +189,14 @@ pub fn table(rows: Vec<Vec<Line>>) -> Vec<Line> {
 
 /// Text as people and programs may safely see it on a terminal.
 pub fn clean(text: &str) -> String {
-    // Line and paragraph separators end a line for some readers; marks of direction and of byte order hide text from people.
-    let hides = |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     text.chars().map(|c| if c.is_control() || hides(c) { ' ' } else { c }).collect()
+}
+
+/// Line and paragraph separators, which end a line for some readers; marks of direction, of byte order, without width, and what
+/// is no character, which hide text from people or end the reading.
+pub fn hides(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{fffe}' | '\u{ffff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

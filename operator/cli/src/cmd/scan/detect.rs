@@ -104,7 +104,7 @@ pub fn of_commit(rules: &Rules, commit: &Commit) -> Vec<Finding> {
             found.push(Finding::of(commit, &rule.id, Provenance::GenAIAutonomous, &rule.tool, seen()));
         } else if is_author && rules.bots.is(name, email) {
             found.push(Finding::of(commit, BOT, Provenance::Unknown, "a program", seen()));
-        } else if is_author && !email.contains('@') {
+        } else if !email.contains('@') {
             found.push(Finding::of(commit, "NOBODY", Provenance::Unknown, "nobody", seen()));
         }
     }

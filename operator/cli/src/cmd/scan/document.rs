@@ -14,8 +14,8 @@ const MOST_OF_ONE_RULE: usize = 5;
 /// `spec.change`.
 fn change(scanned: &Scanned) -> Value {
     let mut change = json!({ "provenance": scanned.provenance });
-    if !scanned.commit.is_empty() {
-        change["commit"] = json!(scanned.commit);
+    if let Some(commit) = &scanned.commit {
+        change["commit"] = json!(commit);
     }
     if !scanned.images.is_empty() {
         change["images"] = json!(scanned.images);

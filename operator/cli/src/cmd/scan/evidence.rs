@@ -106,7 +106,9 @@ pub fn of_trace(file: &Path, commits: &[Commit]) -> Result<Vec<Finding>, Failure
         _ => Provenance::Unknown,
     };
     let worst = kinds.map(|(path, kind)| (level(kind), path, kind)).max_by_key(|(level, ..)| *level);
-    let worst = worst.filter(|(level, ..)| *level > Provenance::Human);
+    let nobody = String::new();
+    let worst = worst.unwrap_or((Provenance::Unknown, &nobody, "not named"));
+    let worst = Some(worst).filter(|(level, ..)| *level > Provenance::Human);
     let finding = worst.map(|(level, path, kind)| Finding {
         rule: "N-AGENT-TRACE".to_owned(),
         commit: Some(commit),

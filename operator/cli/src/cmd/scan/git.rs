@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use super::detect::{Commit, Person};
 use crate::fail::Failure;
+use crate::out::hides;
 
 /// Where git-ai keeps its notes.
 const NOTES: &str = "refs/notes/ai";
@@ -39,8 +40,17 @@ pub struct Size {
     pub lines: u64,
     /// Files.
     pub files: u64,
-    /// Submodules that were moved: their commits are not here.
+    /// Submodules that changed: their commits are not here.
     pub submodules: Vec<String>,
+}
+
+impl Size {
+    /// Both together; not known if one is not.
+    pub fn sum(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        let (one, other) = (one?, other?);
+        let submodules = [one.submodules, other.submodules].concat();
+        Some(Self { lines: one.lines + other.lines, files: one.files + other.files, submodules })
+    }
 }
 
 impl Repository {
@@ -71,12 +81,19 @@ impl Repository {
                  commit"
             )));
         }
-        match found {
-            Some(id) => Ok(String::from_utf8_lossy(&id).trim().to_owned()),
+        let id = found.map(|id| String::from_utf8_lossy(&id).trim().to_owned());
+        // `^x` is another way to write a range.
+        match id.filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            Some(id) => Ok(id),
             None => Err(Failure::new(format!(
                 "{name:?} is no commit of {folder}: write BASE..HEAD with branches, tags or commits that are here (git fetch)"
             ))),
         }
+    }
+
+    /// Whether a commit is here.
+    pub fn has(&self, commit: &str) -> bool {
+        self.commit(commit).is_ok()
     }
 
     /// Whether a commit comes before another one.
@@ -108,7 +125,10 @@ impl Repository {
 
     /// The note of each commit that has one.
     fn notes(&self) -> Result<HashMap<String, String>, Failure> {
-        if self.try_ask(&["show-ref", "--verify", "--quiet", NOTES], b"")?.0.is_none() {
+        // A reference that is there and broken is no lack of notes.
+        let file = self.folder.join(self.ask(&["rev-parse", "--git-path", NOTES])?.trim());
+        let packed = self.try_ask(&["show-ref", "--verify", "--quiet", NOTES], b"")?.0.is_some();
+        if !packed && file.symlink_metadata().is_err() {
             return Ok(HashMap::new());
         }
         let listed = self.ask(&["ls-tree", "-r", NOTES]).map_err(|failure| {
@@ -117,7 +137,7 @@ impl Repository {
         // `mode type hash<TAB>path`; the path is the commit, in parts.
         let note = |line: &str| {
             let (head, path) = line.split_once('\t')?;
-            let id = path.replace('/', "");
+            let id = path.replace('/', "").to_ascii_lowercase();
             Some((id, head.split_whitespace().nth(2)?.to_owned()))
         };
         Ok(listed.lines().filter_map(note).collect())
@@ -156,8 +176,17 @@ impl Repository {
             return Ok(None);
         };
         let common = String::from_utf8_lossy(&common).trim().to_owned();
-        let text =
-            self.ask(&["diff-tree", "-r", "-z", "--raw", "--numstat", "--no-renames", &common, head])?;
+        let text = self.ask(&[
+            "diff-tree",
+            "-r",
+            "-z",
+            "--raw",
+            "--numstat",
+            "--text",
+            "--no-renames",
+            &common,
+            head,
+        ])?;
         let mut size = Size::default();
         let mut parts = text.split('\0');
         while let Some(part) = parts.next().filter(|part| !part.is_empty()) {
@@ -200,8 +229,8 @@ impl Repository {
     fn ask(&self, args: &[&str]) -> Result<String, Failure> {
         let (answer, said) = self.try_ask(args, b"")?;
         let answer = answer.ok_or_else(|| {
-            let said =
-                said.lines().next().unwrap_or("no reason given").trim_start_matches("fatal: ").to_owned();
+            let mut lines = said.lines().filter(|line| !line.starts_with("hint:"));
+            let said = lines.next().unwrap_or("no reason given").trim_start_matches("fatal: ").to_owned();
             Failure::new(format!("git {} in {}: {said}", args[0], self.folder.display()))
         })?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
@@ -210,11 +239,12 @@ impl Repository {
     /// What git answers, if it does, and what it says besides.
     fn try_ask(&self, args: &[&str], input: &[u8]) -> Result<(Option<Vec<u8>>, String), Failure> {
         let mut command = Command::new("git");
-        command.args(["-c", "core.warnAmbiguousRefs=true", "-C"]).arg(&self.folder).args(args);
+        command.args(["-c", "core.warnAmbiguousRefs=true", "-c", "core.commitGraph=false"]);
+        command.args(["-c", "advice.graftFileDeprecated=false", "-C"]).arg(&self.folder).args(args);
         for name in ELSEWHERE {
             command.env_remove(name);
         }
-        // What stands in this clone only: replacements, grafts.
+        // What stands in this clone only: replacements, grafts, and a graph of commits that need not be that of their objects.
         command.env("LC_ALL", "C").env("GIT_NO_REPLACE_OBJECTS", "1").env("GIT_GRAFT_FILE", "/dev/null");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let failed = |error: std::io::Error| {
@@ -233,6 +263,13 @@ impl Repository {
     }
 }
 
+/// Text without what hides in it, each line by itself whatever ends it.
+fn plain(text: &str) -> String {
+    let ends = |c: char| matches!(c, '\r' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let text = text.replace("\r\n", "\n").replace(ends, "\n").replace('\u{a0}', " ");
+    text.chars().filter(|c| !hides(*c)).collect()
+}
+
 /// A commit as its object has it.
 fn commit(id: &str, object: &[u8]) -> Commit {
     let text = String::from_utf8_lossy(object);
@@ -242,14 +279,14 @@ fn commit(id: &str, object: &[u8]) -> Commit {
         let line = header(name).unwrap_or_default();
         let (name, rest) = line.split_once('<').unwrap_or((line, ""));
         let email = rest.split_once('>').map_or("", |(email, _)| email);
-        Person { name: name.trim().to_owned(), email: email.trim().to_owned() }
+        Person { name: plain(name).trim().to_owned(), email: plain(email).trim().to_owned() }
     };
     Commit {
         id: id.to_owned(),
         author: person("author"),
         committer: person("committer"),
         encoding: header("encoding").map(ToOwned::to_owned),
-        message: message.to_owned(),
+        message: plain(message),
         note: None,
     }
 }

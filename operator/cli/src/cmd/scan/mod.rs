@@ -32,8 +32,8 @@ struct Scanned {
     declared: Option<Provenance>,
     /// Of the source.
     base: String,
-    /// Empty when it is not here.
-    commit: String,
+    /// None when it is not here.
+    commit: Option<String>,
     commits: usize,
     size: Option<Size>,
     authors: Vec<String>,
@@ -99,60 +99,59 @@ fn scan(args: &args::Scan) -> Result<Scanned, Failure> {
         Some(folder) => &Repository::open(folder)?,
         None => &repository,
     };
-    let rendered = rendered::follow(&repository, source, &base, &commits)?;
-    let (read, base, head, mut commits) = match rendered {
-        None => (&repository, base, head, commits),
-        Some(Rendered { base, head, commits: code, findings: found, by_programs }) => {
-            // A program commits what it renders; the code says who wrote it.
-            findings.retain(|finding| {
-                finding.rule != detect::BOT
-                    || !finding.commit.as_ref().is_some_and(|id| by_programs.contains(id))
-            });
-            findings.extend(code.iter().flat_map(|commit| detect::of_commit(&rules, commit)));
-            findings.extend(found);
-            let others = commits.into_iter().filter(|commit| !by_programs.contains(&commit.id));
-            let both = code.into_iter().chain(others).collect();
-            match head {
-                Some(head) => (source, base, head, both),
-                None => (&repository, base, String::new(), both),
-            }
-        }
+    let mut scanned = Scanned {
+        base: base.clone(),
+        commit: Some(head.clone()),
+        size: repository.size(&base, &head)?,
+        images: args.image.clone(),
+        rules_version: rules.version.clone(),
+        declared: args.declared.map(|level| level.0),
+        ..Scanned::default()
     };
+    let mut files = repository.files(&head)?;
+    let mut commits = commits;
+    if let Some(rendered) = rendered::follow(&repository, source, &base, &commits)? {
+        let Rendered { base, head, commits: code, findings: found, by_programs } = rendered;
+        // A program commits what it renders; the code says who wrote it.
+        let by_program = |id: &Option<String>| id.as_ref().is_some_and(|id| by_programs.contains(id));
+        findings.retain(|finding| finding.rule != detect::BOT || !by_program(&finding.commit));
+        findings.extend(code.iter().flat_map(|commit| detect::of_commit(&rules, commit)));
+        findings.extend(found);
+        if let Some(head) = head {
+            let of_code = source.size(&base, &head)?;
+            // Manifests count as what they were rendered from, unless somebody else changed some.
+            let all_rendered = commits.iter().all(|commit| by_programs.contains(&commit.id));
+            scanned.size = if all_rendered { of_code } else { Size::sum(scanned.size, of_code) };
+            files = source.files(&head)?;
+            (scanned.base, scanned.commit) = (base, Some(head));
+        } else if !by_programs.is_empty() {
+            // `spec.change.commit` is one of the source.
+            scanned.commit = None;
+        }
+        commits = code.into_iter().chain(commits).collect();
+    }
     let mut known = BTreeSet::new();
     commits.retain(|commit| known.insert(commit.id.clone()));
     for file in &args.agent_trace {
         findings.extend(evidence::of_trace(file, &commits)?);
     }
     for file in &args.attestation {
-        findings.extend(evidence::of_statement(file, &commits, &head, &args.image)?);
+        let head = scanned.commit.as_deref().unwrap_or_default();
+        findings.extend(evidence::of_statement(file, &commits, head, &args.image)?);
     }
     findings.extend(args.branch.iter().filter_map(|branch| detect::of_branch(&rules, branch)));
     findings.extend(args.label.iter().filter_map(|labels| detect::of_labels(&rules, labels)));
-    let mut size = None;
-    if !head.is_empty() {
-        size = read.size(&base, &head)?;
-        findings.extend(detect::of_files(&rules, &read.files(&head)?));
-    }
-    let submodules = size.iter().flat_map(|size| &size.submodules);
+    findings.extend(detect::of_files(&rules, &files));
+    let submodules = scanned.size.iter().flat_map(|size| &size.submodules);
     findings.extend(submodules.map(|path| {
-        Finding::hint("H-SUBMODULE", format!("submodule {path} was moved: scan its commits where they are"))
+        Finding::hint("H-SUBMODULE", format!("submodule {path} changed: scan its commits where they are"))
     }));
-    let mut authors: Vec<String> = commits.iter().flat_map(detect::authors).collect();
-    authors.sort_unstable();
-    authors.dedup();
-    let declared = args.declared.map(|level| level.0);
-    Ok(Scanned {
-        provenance: detect::provenance(declared, &findings),
-        declared,
-        base,
-        commit: head,
-        commits: commits.len(),
-        size,
-        authors,
-        images: args.image.clone(),
-        rules_version: rules.version.clone(),
-        findings,
-    })
+    let authors: BTreeSet<String> = commits.iter().flat_map(detect::authors).collect();
+    scanned.authors = authors.into_iter().collect();
+    scanned.commits = commits.len();
+    scanned.provenance = detect::provenance(scanned.declared, &findings);
+    scanned.findings = findings;
+    Ok(scanned)
 }
 
 /// Both ends of a range, as commits.

@@ -11,6 +11,9 @@ use crate::fail::Failure;
 /// By this line a commit of rendered manifests names the commit that they were rendered from (Argo CD's source hydrator).
 const RENDERED_FROM: &str = "Argocd-reference-commit-sha";
 
+/// Most renderings of one change that are followed.
+const MOST: usize = 100;
+
 /// What manifests were rendered from.
 pub struct Rendered {
     /// Of the code.
@@ -21,7 +24,7 @@ pub struct Rendered {
     pub commits: Vec<Commit>,
     /// What could not be followed.
     pub findings: Vec<Finding>,
-    /// The commits that name another one.
+    /// The commits that name another one: a program's, it may be.
     pub by_programs: Vec<String>,
 }
 
@@ -33,7 +36,10 @@ pub fn follow(
     base: &str,
     commits: &[Commit],
 ) -> Result<Option<Rendered>, Failure> {
-    let references: Vec<String> = commits.iter().flat_map(rendered_from).collect();
+    let mut known = BTreeSet::new();
+    let named =
+        commits.iter().flat_map(|commit| rendered_from(commit).into_iter().map(move |name| (commit, name)));
+    let references: Vec<(&Commit, String)> = named.filter(|(_, name)| known.insert(name.clone())).collect();
     if references.is_empty() {
         return Ok(None);
     }
@@ -48,7 +54,7 @@ pub fn follow(
     };
     let before = repository.with_key(base, RENDERED_FROM)?.iter().flat_map(rendered_from).next();
     let before = before.and_then(|before| here(source, &before));
-    for reference in &references {
+    for (by, reference) in references.iter().take(MOST) {
         let Some(head) = here(source, reference) else {
             let named = if is_hash(reference) { reference } else { "no commit" };
             rendered.tell(
@@ -57,6 +63,15 @@ pub fn follow(
             );
             continue;
         };
+        // Manifests have a history of their own: a commit that names its own past leads to less than it is.
+        if repository.has(&head) && (by.id == head || repository.is_before(&head, &by.id)?) {
+            rendered.tell(
+                "R-BASE",
+                format!("{} says that it was rendered from {head}, from which it descends", by.id),
+            );
+            rendered.by_programs.retain(|id| *id != by.id);
+            continue;
+        }
         rendered.head.get_or_insert_with(|| head.clone());
         match &before {
             Some(before) if *before == head => {}
@@ -78,6 +93,9 @@ pub fn follow(
                 rendered.commits.extend(source.commits(None, &head)?);
             }
         }
+    }
+    if references.len() > MOST {
+        rendered.tell("R-SOURCE", format!("{} code commits are named, more than {MOST}", references.len()));
     }
     let mut known = BTreeSet::new();
     rendered.commits.retain(|commit| known.insert(commit.id.clone()));
@@ -110,5 +128,6 @@ fn is_hash(text: &str) -> bool {
 }
 
 fn here(source: &Repository, reference: &str) -> Option<String> {
-    is_hash(reference).then(|| source.commit(reference).ok()).flatten()
+    let found = is_hash(reference).then(|| source.commit(reference).ok()).flatten();
+    found.filter(|id| id.eq_ignore_ascii_case(reference))
 }

@@ -169,12 +169,13 @@ impl TrailerRule {
     }
 }
 
-/// Whether a value says that there was none.
+/// Whether a value says that there was none, and nothing else.
 fn denies(value: &str) -> bool {
-    let value = value.trim().to_lowercase();
-    let none = ["", "-", "no", "none", "nobody", "n/a", "na", "false", "never", "not"];
-    let first = value.split_whitespace().next().unwrap_or_default();
-    none.contains(&value.as_str()) || ["no", "none", "not"].contains(&first)
+    let none = [
+        "", "-", "0", "n", "no", "none", "nobody", "n/a", "na", "false", "never", "no ai", "no code",
+        "not used",
+    ];
+    none.contains(&value.trim().trim_end_matches('.').to_lowercase().as_str())
 }
 
 impl LineRule {

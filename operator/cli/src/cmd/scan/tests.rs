@@ -270,6 +270,9 @@ fn files_of_tools_are_about_a_commit_of_the_change() {
     let mut unnamed = trace("human", &id);
     unnamed["files"][0]["conversations"][0] = json!({"ranges": []});
     write(unnamed);
+    let unknown = [Level::Is(Provenance::Unknown)];
+    assert_eq!(levels(evidence::of_trace(&file, &commits).unwrap()), unknown);
+    write(json!({"vcs": {"revision": id}, "files": []}));
     assert_eq!(levels(evidence::of_trace(&file, &commits).unwrap()), [Level::Is(Provenance::Unknown)]);
     let kinds = [
         ("human", vec![]),
@@ -349,10 +352,10 @@ fn rendered_manifests_lead_to_the_code() {
     };
     let scanned = scan(&asked("main~1..main", Some(code.path()))).unwrap();
     assert_eq!(rules_of(&scanned), ["A-CLAUDE"]);
-    assert_eq!((scanned.commit.clone(), scanned.commits), (id("main"), 1));
+    assert_eq!((scanned.commit.clone(), scanned.commits), (Some(id("main")), 2));
     // Both renderings: what they were rendered from is one range.
     let scanned = scan(&asked("main~2..main", Some(code.path()))).unwrap();
-    assert_eq!((scanned.commits, scanned.base.clone()), (2, id("base")));
+    assert_eq!((scanned.commits, scanned.base.clone()), (4, id("base")));
     assert_eq!(scanned.size, Some(Size { lines: 2, files: 1, submodules: Vec::new() }));
     // Anybody can write such a line: what the commit says of itself counts all the same, unless it is that a program made it.
     let agent = Made { author: "Claude <noreply@anthropic.com>".to_owned(), ..rendered(&id("main~1")) };
@@ -390,7 +393,7 @@ fn rendered_manifests_lead_to_the_code() {
             ..args(manifests.path())
         };
         let scanned = scan(&asked).unwrap();
-        assert_eq!((rules_of(&scanned), scanned.commit.as_str()), (vec!["R-SOURCE"], ""), "{odd:?}");
+        assert_eq!((rules_of(&scanned), scanned.commit.clone()), (vec!["R-SOURCE"], None), "{odd:?}");
         assert_eq!(scanned.provenance, Provenance::Unknown);
     }
     // What was rendered before is not said, and what was rendered is not here.
@@ -398,6 +401,38 @@ fn rendered_manifests_lead_to_the_code() {
     assert_eq!((rules_of(&scanned), scanned.provenance), (vec!["R-BASE"], Provenance::Unknown));
     let scanned = scan(&asked("main~1..main", None)).unwrap();
     assert_eq!((rules_of(&scanned), scanned.provenance), (vec!["R-SOURCE"], Provenance::Unknown));
+}
+
+#[test]
+fn a_commit_that_names_its_own_past_hides_nothing() {
+    let base = repository(&[Made::default()]);
+    let past = git(base.path(), &["rev-parse", "base"], "");
+    let bot = "x[bot] <1+x[bot]@users.noreply.github.com>".to_owned();
+    let trailer = Some(format!("Argocd-reference-commit-sha: {past}"));
+    // Git names commits by what they are: the same past has the same name.
+    let folder = repository(&[Made::default(), Made { author: bot, trailer, ..Made::default() }]);
+    let scanned = scan(&args(folder.path())).unwrap();
+    assert_eq!((rules_of(&scanned), scanned.commits), (vec!["BOT", "R-BASE"], 2));
+    assert_eq!(scanned.commit, Some(git(folder.path(), &["rev-parse", "main"], "")));
+    assert_eq!(scanned.size.clone().map(|size| size.lines), Some(2));
+}
+
+#[test]
+fn a_squash_by_git_lists_its_authors() {
+    let text = "Squashed commit of the following:\n\ncommit 0123\nAuthor: Claude <noreply@anthropic.com>\nDate:   today\n\n    agent work";
+    assert_eq!(rules_of(&of(&[message(text)])), ["T-CLAUDE"]);
+}
+
+#[test]
+fn notes_that_are_broken_are_no_lack_of_notes() {
+    for broken in ["1111111111111111111111111111111111111111\n", "garbage\n", "", "ref: refs/notes/nowhere\n"]
+    {
+        let folder = repository(&[Made::default()]);
+        std::fs::create_dir_all(folder.path().join(".git/refs/notes")).unwrap();
+        std::fs::write(folder.path().join(".git/refs/notes/ai"), broken).unwrap();
+        let failure = scan(&args(folder.path())).unwrap_err();
+        assert!(failure.text.contains("refs/notes/ai holds no notes"), "{broken:?}: {}", failure.text);
+    }
 }
 
 #[test]
@@ -445,8 +480,15 @@ fn no_header_and_no_character_hides_a_message() {
         assert_eq!(rules_of(&scan(&args(folder.path())).unwrap()), ["ENCODING", "T-CLAUDE"], "{encoding}");
     }
     let breaks = "Fix\n\nCo-Authored-By: x\u{2028}change: {provenance: Human}\u{2028}---\u{2028}# <noreply@anthropic.com>";
-    let text = document::text(&of(&[message(breaks)])).unwrap();
-    assert!(!text.contains('\u{2028}') && text.contains("provenance: GenAIAssisted"), "{text}");
+    let scanned =
+        of(&[message(breaks), message("Fix\r\rCo-Authored\u{200b}-By: Claude <noreply@anthropic.com>\r")]);
+    assert_eq!(rules_of(&scanned), ["T-CLAUDE"], "each line by itself");
+    let hidden = Made { author: "A\u{fffe}\u{202e} (aider) <ann@example.com>".to_owned(), ..Made::default() };
+    let text = document::text(&of(&[hidden])).unwrap();
+    assert!(
+        text.contains("provenance: GenAIAutonomous") && !text.contains(['\u{fffe}', '\u{202e}']),
+        "{text}"
+    );
 }
 
 #[test]
@@ -505,7 +547,7 @@ fn the_answer_can_be_pasted_and_patched() {
         ..args(folder.path())
     };
     let scanned = scan(&asked).unwrap();
-    let ids = [(scanned.commit.clone(), "HEAD"), (scanned.base.clone(), "BASE")];
+    let ids = [(scanned.commit.clone().unwrap(), "HEAD"), (scanned.base.clone(), "BASE")];
     let found = scanned.findings[0].commit.clone().unwrap();
     let mut text = document::text(&scanned).unwrap() + &document::patch(&scanned).unwrap();
     text += &serde_json::to_string_pretty(&document::of(&scanned)).unwrap();
