@@ -199,6 +199,8 @@ impl Starter<'_> {
             "--profiling=false".into(),
             format!("--audit-policy-file={policy}"),
             format!("--audit-log-path={}", self.file("audit.log")),
+            // In megabytes: a log that begins anew half way can't be counted from a place in it.
+            "--audit-log-maxsize=10000".to_owned(),
         ];
         self.run("kube-apiserver", args.into(), &[])
     }
