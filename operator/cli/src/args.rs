@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use sluice_core::api::{Provenance, RiskClass};
@@ -175,8 +176,8 @@ pub struct Plan {
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub suppose: Option<f64>,
     /// Plan as if the change were of this class
-    #[arg(long, value_name = "CLASS", ignore_case = true)]
-    pub class: Option<OneClass>,
+    #[arg(long, value_name = "CLASS", ignore_case = true, value_parser = one_of(&RiskClass::ALL, RiskClass::as_str))]
+    pub class: Option<RiskClass>,
     /// Where the metrics are
     #[command(flatten)]
     pub reach: Reach,
@@ -332,11 +333,11 @@ pub struct Scan {
     #[arg(short = 'C', long, value_name = "DIR", default_value = ".")]
     pub repository: PathBuf,
     /// What the change is declared to be. What is found can only raise it
-    #[arg(long, value_name = "PROVENANCE", ignore_case = true)]
-    pub declared: Option<Level>,
+    #[arg(long, value_name = "PROVENANCE", ignore_case = true, value_parser = one_of(&Provenance::ALL, Provenance::as_str))]
+    pub declared: Option<Provenance>,
     /// Exit with code 6 when the change is at least this, in the order Human, GenAIAssisted, Unknown, GenAIAutonomous
-    #[arg(long, value_name = "PROVENANCE", ignore_case = true)]
-    pub fail_at: Option<Level>,
+    #[arg(long, value_name = "PROVENANCE", ignore_case = true, value_parser = one_of(&Provenance::ALL, Provenance::as_str))]
+    pub fail_at: Option<Provenance>,
     /// An image of the change, as the pod template has it; may be repeated
     #[arg(long, value_name = "IMAGE", value_parser = image)]
     pub image: Vec<String>,
@@ -362,26 +363,6 @@ pub struct Scan {
     /// Rules instead of the built-in ones, YAML
     #[arg(long, value_name = "FILE")]
     pub rules: Option<PathBuf>,
-}
-
-/// A provenance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Level(pub Provenance);
-
-impl ValueEnum for Level {
-    fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [Level; 4] = [
-            Level(Provenance::Human),
-            Level(Provenance::GenAIAssisted),
-            Level(Provenance::Unknown),
-            Level(Provenance::GenAIAutonomous),
-        ];
-        &ALL
-    }
-
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        Some(clap::builder::PossibleValue::new(self.0.as_str()))
-    }
 }
 
 /// A risk class, or all of them.
@@ -420,27 +401,6 @@ impl Class {
     }
 }
 
-/// A risk class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OneClass(pub RiskClass);
-
-impl ValueEnum for OneClass {
-    fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [OneClass; 5] = [
-            OneClass(RiskClass::R0),
-            OneClass(RiskClass::R1),
-            OneClass(RiskClass::R2),
-            OneClass(RiskClass::R3),
-            OneClass(RiskClass::R4),
-        ];
-        &ALL
-    }
-
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        Some(clap::builder::PossibleValue::new(self.0.as_str()))
-    }
-}
-
 /// `version`
 #[derive(Debug, Args)]
 pub struct Version {
@@ -467,6 +427,18 @@ pub enum Shell {
     Fish,
     /// kubectl's own completion, in any shell.
     Kubectl,
+}
+
+/// One of these, by its name.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let find = move |text: String| {
+        let found = all.iter().copied().find(|value| name(*value).eq_ignore_ascii_case(&text));
+        found.ok_or_else(|| format!("{text:?} is none of them"))
+    };
+    PossibleValuesParser::new(all.iter().map(|value| name(*value))).try_map(find)
 }
 
 fn commit(text: &str) -> Result<String, String> {

@@ -8,6 +8,7 @@ mod cmd;
 mod exit;
 mod fail;
 mod follow;
+mod input;
 mod model;
 mod out;
 mod source;

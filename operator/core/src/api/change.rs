@@ -20,6 +20,9 @@ pub enum Provenance {
 }
 
 impl Provenance {
+    /// All of them, in the order of rising risk.
+    pub const ALL: [Self; 4] = [Self::Human, Self::GenAIAssisted, Self::Unknown, Self::GenAIAutonomous];
+
     /// The name as it appears in the API.
     pub fn as_str(self) -> &'static str {
         match self {

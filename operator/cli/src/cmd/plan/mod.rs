@@ -62,7 +62,7 @@ pub async fn run(context: &Context, args: args::Plan) -> Result<Code, Failure> {
     let rollout = cluster.get(&name).await?;
     let seen = cluster.gather(rollout, false).await;
     let settings = Settings::read(&cluster).await;
-    let mut planned = limits_of(&seen, &settings.config, args.class.map(|class| class.0))?;
+    let mut planned = limits_of(&seen, &settings.config, args.class)?;
     planned.cautions.extend(settings.caution.clone());
     let interval = settings.config.evaluation_interval_seconds.max(1);
     let prometheus = Sources::new(&cluster, &seen.rollout, &settings, &args.reach).prometheus().await?;

@@ -11,6 +11,7 @@ use sluice_core::api::Provenance;
 
 use super::detect::{Commit, Finding, Level};
 use crate::fail::Failure;
+use crate::input::cause;
 
 /// What the note of git-ai says (authorship/3): below each file, the keys of who wrote which lines; then JSON.
 pub fn of_note(commit: &Commit) -> Option<Finding> {
@@ -105,18 +106,14 @@ pub fn of_trace(file: &Path, commits: &[Commit]) -> Result<Vec<Finding>, Failure
         "ai" | "mixed" => Provenance::GenAIAssisted,
         _ => Provenance::Unknown,
     };
-    let worst = kinds.map(|(path, kind)| (level(kind), path, kind)).max_by_key(|(level, ..)| *level);
-    let nobody = String::new();
-    let worst = worst.unwrap_or((Provenance::Unknown, &nobody, "not named"));
-    let worst = Some(worst).filter(|(level, ..)| *level > Provenance::Human);
-    let finding = worst.map(|(level, path, kind)| Finding {
-        rule: "N-AGENT-TRACE".to_owned(),
-        commit: Some(commit),
-        level: Level::Is(level),
-        tool: "Agent Trace".to_owned(),
-        seen: format!("{path}: contributor {kind}"),
-    });
-    Ok(finding.into_iter().collect())
+    let worst = kinds.map(|(path, kind)| (level(kind), path.as_str(), kind)).max_by_key(|(level, ..)| *level);
+    let (level, path, kind) = worst.unwrap_or((Provenance::Unknown, "", "not named"));
+    if level == Provenance::Human {
+        return Ok(Vec::new());
+    }
+    let (rule, tool) = ("N-AGENT-TRACE".to_owned(), "Agent Trace".to_owned());
+    let seen = format!("{path}: contributor {kind}");
+    Ok(vec![Finding { rule, commit: Some(commit), level: Level::Is(level), tool, seen }])
 }
 
 /// Our own predicate: what an earlier scan, in the pipeline that built the image, found.
@@ -190,7 +187,7 @@ fn about(file: &Path, field: &str, revision: Option<&str>, commits: &[Commit]) -
 }
 
 fn json(file: &Path) -> Result<Value, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| bad(file, &error.to_string()))?;
+    let text = std::fs::read_to_string(file).map_err(|error| bad(file, &cause(&error)))?;
     serde_json::from_str(text.trim_start_matches('\u{feff}'))
         .map_err(|error| bad(file, &format!("is not one JSON object: {error}")))
 }

@@ -214,10 +214,10 @@ impl Repository {
     }
 
     /// Commits up to this one whose message may have a line with this key, newest first.
-    pub fn with_key(&self, commit: &str, key: &str) -> Result<Vec<Commit>, Failure> {
+    pub fn with_key(&self, newest: &str, key: &str) -> Result<Vec<Commit>, Failure> {
         let grep = format!("--grep=^{key}: ");
-        let ids = self.ask(&["rev-list", "--max-count=1", "--regexp-ignore-case", &grep, commit])?;
-        Ok(self.objects(&ids)?.iter().map(|(id, object)| super::git::commit(id, object)).collect())
+        let ids = self.ask(&["rev-list", "--max-count=1", "--regexp-ignore-case", &grep, newest])?;
+        Ok(self.objects(&ids)?.iter().map(|(id, object)| commit(id, object)).collect())
     }
 
     /// What the default branch of the remote is called here, if it is known.

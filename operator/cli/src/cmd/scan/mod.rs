@@ -20,6 +20,7 @@ use super::{Context, write};
 use crate::args::{self, Output};
 use crate::exit::Code;
 use crate::fail::Failure;
+use crate::input::cause;
 use detect::Finding;
 use git::{Repository, Size};
 use rendered::Rendered;
@@ -69,7 +70,7 @@ pub fn run(context: &Context, args: &args::Scan) -> Result<Code, Failure> {
         );
         return Ok(Code::Gate);
     }
-    let too_risky = args.fail_at.is_some_and(|level| scanned.provenance >= level.0);
+    let too_risky = args.fail_at.is_some_and(|level| scanned.provenance >= level);
     Ok(if too_risky { Code::Gate } else { Code::Fine })
 }
 
@@ -77,14 +78,14 @@ fn scan(args: &args::Scan) -> Result<Scanned, Failure> {
     let rules = match &args.rules {
         None => Rules::built_in().map_err(|problem| format!("the built-in rules: {problem}")),
         Some(file) => std::fs::read_to_string(file)
-            .map_err(|error| error.to_string())
+            .map_err(|error| cause(&error))
             .and_then(|text| Rules::parse(&text))
             .map_err(|problem| format!("rules {}: {problem}", file.display())),
     };
     let rules = rules.map_err(Failure::new)?;
     let repository = Repository::open(&args.repository)?;
     let (base, head) = range(&repository, args.range.as_deref())?;
-    let commits = repository.commits(Some(&base), &head)?;
+    let mut commits = repository.commits(Some(&base), &head)?;
     if commits.is_empty() {
         return Err(Failure::new(format!(
             "there is no commit in {}..{}: is it the other way round, or is the change not committed yet? After a merge, begin at the \
@@ -105,11 +106,10 @@ fn scan(args: &args::Scan) -> Result<Scanned, Failure> {
         size: repository.size(&base, &head)?,
         images: args.image.clone(),
         rules_version: rules.version.clone(),
-        declared: args.declared.map(|level| level.0),
+        declared: args.declared,
         ..Scanned::default()
     };
     let mut files = repository.files(&head)?;
-    let mut commits = commits;
     if let Some(rendered) = rendered::follow(&repository, source, &base, &commits)? {
         let Rendered { base, head, commits: code, findings: found, by_programs } = rendered;
         // A program commits what it renders; the code says who wrote it.

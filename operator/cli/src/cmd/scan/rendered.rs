@@ -36,15 +36,18 @@ pub fn follow(
     base: &str,
     commits: &[Commit],
 ) -> Result<Option<Rendered>, Failure> {
-    let mut known = BTreeSet::new();
-    let named =
-        commits.iter().flat_map(|commit| rendered_from(commit).into_iter().map(move |name| (commit, name)));
-    let references: Vec<(&Commit, String)> = named.filter(|(_, name)| known.insert(name.clone())).collect();
-    if references.is_empty() {
+    let naming: Vec<(&Commit, Vec<String>)> = commits
+        .iter()
+        .map(|commit| (commit, rendered_from(commit)))
+        .filter(|(_, named)| !named.is_empty())
+        .collect();
+    if naming.is_empty() {
         return Ok(None);
     }
-    let by_programs = commits.iter().filter(|commit| !rendered_from(commit).is_empty());
-    let by_programs = by_programs.map(|commit| commit.id.clone()).collect();
+    let by_programs = naming.iter().map(|(commit, _)| commit.id.clone()).collect();
+    let mut known = BTreeSet::new();
+    let named = naming.iter().flat_map(|(commit, named)| named.iter().map(move |name| (*commit, name)));
+    let references: Vec<(&Commit, &String)> = named.filter(|(_, name)| known.insert(*name)).collect();
     let mut rendered = Rendered {
         base: base.to_owned(),
         head: None,

@@ -4,6 +4,8 @@ use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use sluice_core::api::Provenance;
 
+use crate::input::yaml;
+
 /// The file that this program was built with.
 const BUILT_IN: &str = include_str!("rules.yaml");
 
@@ -115,17 +117,7 @@ impl Rules {
 
     /// Those of a file.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut track = serde_path_to_error::Track::new();
-        let rules = serde_saphyr::with_deserializer_from_str(text, |yaml| {
-            Self::deserialize(serde_path_to_error::Deserializer::new(yaml, &mut track))
-        });
-        let rules = rules.map_err(|error| {
-            let line = error.location().map_or_else(String::new, |at| format!("line {}: ", at.line()));
-            let said = error.without_snippet().to_string();
-            // The place is said once.
-            let said = said.split(" at line ").next().unwrap_or_default().split_whitespace();
-            format!("{line}{}: {}", track.path(), said.collect::<Vec<_>>().join(" "))
-        })?;
+        let rules: Self = yaml(text)?;
         let mut ids: Vec<String> = rules.ids().collect();
         ids.sort_unstable();
         match ids.windows(2).find(|pair| pair[0] == pair[1]) {

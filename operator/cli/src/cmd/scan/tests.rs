@@ -440,7 +440,6 @@ fn a_mismatch_and_a_level_are_gates() {
     let folder = repository(&[with_trailer("Made-with: Cursor")]);
     let context = crate::cmd::Context::new(args::Global::default(), "kubectl sluice".to_owned());
     let code = |declared: Option<Provenance>, fail_at: Option<Provenance>| {
-        let (declared, fail_at) = (declared.map(args::Level), fail_at.map(args::Level));
         super::run(&context, &Scan { declared, fail_at, ..args(folder.path()) }).unwrap()
     };
     assert_eq!(code(None, None), Code::Fine);
@@ -543,7 +542,7 @@ fn the_answer_can_be_pasted_and_patched() {
     let folder = repository(&[with_trailer("Assisted-by: Claude Code"), Made::default()]);
     let asked = Scan {
         image: vec!["registry.example/shop/checkout@sha256:0123".to_owned()],
-        declared: Some(args::Level(Provenance::Human)),
+        declared: Some(Provenance::Human),
         ..args(folder.path())
     };
     let scanned = scan(&asked).unwrap();

@@ -8,6 +8,7 @@ use serde_json::Value;
 use sluice_core::trace::Trace;
 
 use crate::fail::Failure;
+use crate::input::cause;
 
 /// The longest line that is read: 16 MiB hold the counters of some 100,000 pods.
 const LONGEST: u64 = 16 << 20;
@@ -28,16 +29,6 @@ pub fn read(
     match File::open(path) {
         Ok(file) => split(&name, &mut BufReader::new(file), found),
         Err(error) => found(Err(format!("{name}: {}", cause(&error)))),
-    }
-}
-
-/// Why a file can't be read, and what to do.
-pub fn cause(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file: is the path right?".to_owned(),
-        io::ErrorKind::IsADirectory => "is a directory: name the files in it".to_owned(),
-        io::ErrorKind::InvalidData => "is not text".to_owned(),
-        _ => format!("can't be read: {error}"),
     }
 }
 

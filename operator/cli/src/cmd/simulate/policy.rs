@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use serde::Deserialize as _;
 use sluice_core::limits::table::Table;
 use sluice_core::trace::Policy;
 
-use super::files::cause;
 use crate::fail::Failure;
+use crate::input::{cause, yaml};
 
 /// What to write, for messages.
 const SUCH_AS: &str =
@@ -25,20 +24,7 @@ fn parse(text: &str) -> Result<(Table, Policy), String> {
     if text.trim().is_empty() {
         return Err(format!("is empty: {SUCH_AS}"));
     }
-    let mut track = serde_path_to_error::Track::new();
-    let table = serde_saphyr::with_deserializer_from_str(text, |yaml| {
-        Table::deserialize(serde_path_to_error::Deserializer::new(yaml, &mut track))
-    });
-    let table = table.map_err(|error| {
-        let at = error.location().map_or_else(String::new, |at| format!("line {}: ", at.line()));
-        let field = track.path().to_string();
-        // A file that breaks off has no field to name.
-        let field = if matches!(field.as_str(), "." | "?") { String::new() } else { format!("{field}: ") };
-        let said = error.without_snippet().to_string();
-        // The place is said once, as for traces.
-        let said = said.split(" at line ").next().and_then(|said| said.lines().next()).unwrap_or_default();
-        format!("{at}{field}{said}; {SUCH_AS}")
-    })?;
+    let table: Table = yaml(text).map_err(|problem| format!("{problem}; {SUCH_AS}"))?;
     let rows = table.rows().map_err(|problems| problems.join("; "))?;
     Ok((table, Policy::of(&rows)))
 }

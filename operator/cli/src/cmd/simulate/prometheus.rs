@@ -14,8 +14,8 @@ use reqwest::{Response, Url, redirect::Policy};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::files::cause;
 use crate::fail::{Failure, root};
+use crate::input::cause;
 use crate::out::clean;
 
 /// Limit on opening a connection.
