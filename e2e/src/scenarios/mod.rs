@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod local_cluster;
 pub mod monitoring;
 pub mod observe;
+pub mod provenance;
 pub mod signals;
 pub mod telemetry;
 pub mod traefik;
@@ -80,6 +81,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(signals::scenarios());
     all.extend(writers::scenarios());
     all.extend(cli::scenarios());
+    all.extend(provenance::scenarios());
     all.extend(observe::scenarios());
     all.extend(traefik::scenarios());
     all.extend(bad_input::scenarios());

@@ -5,6 +5,7 @@ use sluice_core::api::{
     ConditionStatus, ConditionType, Outcome, Phase, ProgressiveRollout, ProgressiveRolloutStatus, Run,
     RunKind, RunRecord, Stage, Waiting,
 };
+use sluice_core::provenance;
 use sluice_core::view::{ReplicaSet, Workload};
 
 use crate::exit::Code;
@@ -140,10 +141,10 @@ impl Seen {
     /// The commit that the held template's run would have.
     pub fn held_commit(&self) -> Option<String> {
         let status = self.status();
-        let stable = status.stable.as_ref().map(|stable| stable.images.clone()).unwrap_or_default();
+        let stable = status.stable.clone().unwrap_or_default();
         match &self.workload {
             Some(workload) => {
-                sluice_core::limits::describe(&self.rollout.spec.change, workload, &stable).commit
+                provenance::describe(&self.rollout.spec.change, workload, &stable, &status).commit
             }
             // Without the Deployment, what the controller shows of it, or what is declared.
             None => Some(status.summary.commit.clone())

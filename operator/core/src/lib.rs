@@ -11,6 +11,7 @@
 //! - [`view`], [`observed`]: raw objects through narrow views
 //! - [`judge`]: which guard is judged by what, in which window
 //! - [`forecast`]: what a plan would catch, before the start
+//! - [`provenance`]: who wrote a template's change, as far as it is known
 //! - [`limits`]: class table, own limits, their join into a frozen plan
 //! - [`evidence`], [`verdict`]: counters to scores, scores to a verdict on the run
 //! - [`statistics`]: what counts prove, for and against the canary; [`trace`]: the same on paper
@@ -30,6 +31,7 @@ pub mod forecast;
 pub mod judge;
 pub mod limits;
 pub mod observed;
+pub mod provenance;
 pub mod render;
 pub mod statistics;
 pub mod trace;

@@ -88,7 +88,7 @@ pub fn rollout() -> ProgressiveRollout {
                 kind: "Deployment".to_owned(),
                 name: NAME.to_owned(),
             },
-            change: Change { provenance: Provenance::Human, commit: None, images: Vec::new() },
+            change: Change { provenance: Provenance::Human, ..Change::default() },
             routing: Routing {
                 service: NAME.to_owned(),
                 routes: ROUTES

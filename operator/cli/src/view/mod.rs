@@ -90,6 +90,7 @@ fn left(look: &Look<'_>) -> Vec<Line> {
     let status = look.seen.status();
     let mut lines = vec![head::title(look, &status), head::headline(look, &status)];
     lines.extend(head::change(look, &status));
+    lines.extend(mismatch(look, &status));
     lines.extend(now(look, &status));
     lines.extend(why(look, &status));
     if let Some(run) = &status.run {
@@ -105,6 +106,14 @@ fn left(look: &Look<'_>) -> Vec<Line> {
     lines.extend(autoscaler(look, &status));
     lines.extend(next::lines(look, &status));
     lines.into_iter().map(|line| line.clip(look.width)).collect()
+}
+
+/// A claim of who wrote the change that is less than what is known.
+fn mismatch(look: &Look<'_>, status: &ProgressiveRolloutStatus) -> Vec<Line> {
+    let found = status.conditions.iter().find(|condition| {
+        condition.kind == ConditionType::ProvenanceVerified && condition.reason == "Mismatch"
+    });
+    found.map_or_else(Vec::new, |condition| labelled("claim", Role::Attention, &condition.message, look.width))
 }
 
 /// An autoscaler that counts the canary's pods, or that can't be read: nothing stops by it, but a person should know.

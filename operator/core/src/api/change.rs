@@ -32,30 +32,79 @@ impl Provenance {
             Self::GenAIAutonomous => "GenAIAutonomous",
         }
     }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|provenance| provenance.as_str() == name)
+    }
 }
 
 /// The change that is being shipped.
 ///
 /// It describes a held template when `images` lists every container image that differs from the stable
-/// template, or when the Deployment's annotation `sluice.dev/commit` equals `commit`. A template that it
-/// does not describe is treated as provenance `Unknown`.
+/// template, or when the Deployment's annotation `sluice.dev/commit` equals `commit` and came with the template. A
+/// template that nothing describes has provenance `Unknown`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
     /// Who wrote the change: Human, GenAIAssisted (with the help of generative AI), GenAIAutonomous (by a generative
-    /// AI agent on its own) or Unknown. It decides the risk class; Unknown is limited at least as tightly as
-    /// GenAIAssisted. Default Unknown.
+    /// AI agent on its own) or Unknown. Joined with `evidence` and with the Deployment's annotation
+    /// `sluice.dev/provenance`, of which the riskiest counts, it decides the risk class; Unknown is limited at least as
+    /// tightly as GenAIAssisted. Default Unknown.
     #[serde(default)]
     pub provenance: Provenance,
     /// Git commit of the source (not of rendered manifests), 7 to 64 hexadecimal digits. When the Deployment's
-    /// annotation `sluice.dev/commit` has the same value, this change describes its template. Default none.
+    /// annotation `sluice.dev/commit` has the same value, and no template before had it, this change describes its
+    /// template. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), regex(pattern = r"^[0-9a-fA-F]{7,64}$"))]
     pub commit: Option<String>,
-    /// Container images that this change puts into the pod template, exactly as written there, at most 32 of at most
-    /// 500 characters. When every image that differs from the stable template is among them, this change describes
-    /// the template. Default none.
+    /// Container images that this change puts into the pod template, as written there, at most 32 of at most 500
+    /// characters; of images with a digest only name and digest have to agree. When every image that differs from the
+    /// stable template is among them, this change describes the template. Default none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 500)))]
     pub images: Vec<String>,
+    /// What `kubectl sluice scan` found in the source; it writes this. The riskiest of its findings is joined with what is
+    /// declared. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<ChangeEvidence>,
+}
+
+/// What a scan of the source found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeEvidence {
+    /// Version of the rules that it was scanned by, at most 32 characters.
+    #[schemars(length(min = 1, max = 32))]
+    pub rules_version: String,
+    /// Commit after which the change begins, 7 to 64 hexadecimal digits.
+    #[schemars(length(max = 64), regex(pattern = r"^[0-9a-fA-F]{7,64}$"))]
+    pub base_commit: String,
+    /// Commits that were read, 1 to 10000000.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub commits_scanned: i32,
+    /// What the author claimed, if the scan was told: Human, GenAIAssisted, GenAIAutonomous or Unknown. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Provenance")]
+    pub declared: Option<Provenance>,
+    /// What was found, riskiest first, at most 64: one entry per rule. Default none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub findings: Vec<ChangeFinding>,
+}
+
+/// What one rule found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeFinding {
+    /// The rule, at most 64 characters.
+    #[schemars(length(min = 1, max = 64))]
+    pub rule: String,
+    /// What the change is at least: Human, GenAIAssisted, Unknown or GenAIAutonomous.
+    pub level: Provenance,
+    /// A commit that it was found in, 7 to 64 hexadecimal digits. Default none: it is about no commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), regex(pattern = r"^[0-9a-fA-F]{7,64}$"))]
+    pub commit: Option<String>,
 }

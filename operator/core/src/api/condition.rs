@@ -19,6 +19,8 @@ pub enum ConditionType {
     TrafficVerified,
     /// No metric of the workload's autoscaler counts the canary's pods as stable's.
     AutoscalerCompatible,
+    /// A scan of the source found no more than what is claimed of the change.
+    ProvenanceVerified,
 }
 
 impl ConditionType {
@@ -31,6 +33,7 @@ impl ConditionType {
             Self::MetricsAvailable => "MetricsAvailable",
             Self::TrafficVerified => "TrafficVerified",
             Self::AutoscalerCompatible => "AutoscalerCompatible",
+            Self::ProvenanceVerified => "ProvenanceVerified",
         }
     }
 }
@@ -50,8 +53,8 @@ pub enum ConditionStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What the condition is about: Ready, Reconciling, Stalled, MetricsAvailable, TrafficVerified or
-    /// AutoscalerCompatible.
+    /// What the condition is about: Ready, Reconciling, Stalled, MetricsAvailable, TrafficVerified, AutoscalerCompatible or
+    /// ProvenanceVerified.
     #[serde(rename = "type")]
     pub kind: ConditionType,
     /// True, False or Unknown.

@@ -13,7 +13,7 @@ mod rollout;
 mod run;
 mod status;
 
-pub use change::{Change, Provenance};
+pub use change::{Change, ChangeEvidence, ChangeFinding, Provenance};
 pub use condition::{Condition, ConditionStatus, ConditionType};
 pub use guard::{
     AlertGuard, AlertMatcher, AlertSource, Counted, ErrorRatioGuard, Guard, GuardAction, LatencyGuard,
@@ -44,6 +44,8 @@ pub const ANNOTATION_BREAK_GLASS: &str = "sluice.dev/break-glass";
 pub const ANNOTATION_REQUEST: &str = "sluice.dev/request";
 /// Annotation on a Deployment that names the source commit of its template.
 pub const ANNOTATION_COMMIT: &str = "sluice.dev/commit";
+/// Annotation on a Deployment that says who wrote the change of its template: a name of [`Provenance`].
+pub const ANNOTATION_PROVENANCE: &str = "sluice.dev/provenance";
 /// Annotation on a route: `<runID> <weight>` of our last write, with ` aborted` once the run went back.
 pub const ANNOTATION_TRAFFIC: &str = "sluice.dev/traffic";
 /// Label on every object that we made or keep: the name of the rollout.

@@ -74,7 +74,7 @@ pub struct ProgressiveRolloutStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<TrafficStatus>,
     /// Conditions: Ready, Reconciling, Stalled; during a run MetricsAvailable and TrafficVerified; AutoscalerCompatible
-    /// when an autoscaler scales the workload.
+    /// when an autoscaler scales the workload; ProvenanceVerified while a template is held or tried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -202,6 +202,12 @@ pub struct HeldRevision {
     pub since: Timestamp,
     /// Provenance it would start with.
     pub provenance: Provenance,
+    /// Source commit that describes it, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Commit of a template that was held before this one and never started. It does not describe this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier_commit: Option<String>,
     /// Alerts that were firing when it was first seen: they are not its fault.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub known_alerts: Vec<KnownAlert>,

@@ -476,6 +476,8 @@ fn conclude(d: &mut Draft<'_>, run: Run, workload: &Workload) {
         digest: digest_tried,
         since: d.now,
         provenance,
+        commit: None,
+        earlier_commit: None,
         known_alerts: Vec::new(),
         alerts_since: None,
         ended: blocked.then_some(ended),

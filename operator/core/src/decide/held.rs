@@ -7,6 +7,7 @@ use crate::api::{
 };
 use crate::digest;
 use crate::limits;
+use crate::provenance::{self, ChangeView};
 use crate::render;
 use crate::verdict::AlertsAtRest;
 use crate::view::{HeldMark, Workload};
@@ -49,14 +50,18 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
         d.status.held = None;
         return;
     }
-    let view = limits::describe(&d.spec.change, workload, &stable.images);
+    let view = provenance::describe(&d.spec.change, workload, &stable, &d.status);
+    let spent = provenance::spent_commit(workload, &stable, &d.status);
     let known = d.status.held.as_ref().is_some_and(|held| held.digest == workload.digest);
     if !known {
         d.normal("Held", format!("a new template is held; {} serves", stable.replica_set));
+        let earlier = d.status.held.take().and_then(|held| held.commit.or(held.earlier_commit));
         d.status.held = Some(HeldRevision {
             digest: workload.digest.clone(),
             since: d.now,
             provenance: view.provenance,
+            commit: None,
+            earlier_commit: earlier,
             known_alerts: d.input.verdict.firing.clone(),
             alerts_since: None,
             ended: None,
@@ -64,6 +69,7 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
     }
     if let Some(held) = d.status.held.as_mut() {
         held.provenance = view.provenance;
+        held.commit = workload.commit.clone().filter(|_| !spent);
     }
     let gone = d.seen.replica_set(&stable.replica_set).is_none();
     if gone {
@@ -91,14 +97,15 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
     }
     let returning = d.status.good.iter().find(|good| good.digest == workload.digest).cloned();
     // Going back to a recorded good revision is gated by nothing.
-    if returning.is_none() && !(ready_to_judge(d, view.declared) && ground::volumes_in_order(d, workload)) {
+    if returning.is_none() && !(ready_to_judge(d, &view) && ground::volumes_in_order(d, workload)) {
         return;
     }
-    let (kind, plan) = match returning {
+    let (kind, plan) = match &returning {
         Some(_) => (RunKind::Return, limits::return_plan(d.spec, d.input.config, workload, view.provenance)),
         None => (RunKind::Canary, rest::preview(d, workload)),
     };
-    let run = new_run(d, workload, view.commit, stable, kind, plan);
+    let commit = view.commit.or_else(|| returning.and_then(|good| good.commit));
+    let run = new_run(d, workload, commit, stable, kind, plan);
     match alerts_hold(d, &run) {
         Start::Now => start(d, run, view.declared),
         Start::Later => {}
@@ -155,14 +162,15 @@ fn not_proven(d: &mut Draft<'_>, workload: &Workload) -> bool {
 }
 
 /// Whether a canary can be judged at all, and its change had time to be declared.
-fn ready_to_judge(d: &mut Draft<'_>, declared: bool) -> bool {
+fn ready_to_judge(d: &mut Draft<'_>, view: &ChangeView) -> bool {
     let grace = d.input.config.declaration_grace_seconds;
     let since = d.status.held.as_ref().map_or(d.now, |held| held.since);
-    if !declared && !d.passed(since, grace) {
+    if !view.declared && !d.passed(since, grace) {
         let deadline = d.after(since, grace);
-        let message = format!(
-            "spec.change does not describe the held template (images or commit); after {grace} s it starts with provenance Unknown"
+        let why = view.obstacle.as_deref().unwrap_or(
+            "neither spec.change (images or commit) nor the Deployment's annotations describe the held template",
         );
+        let message = format!("{why}; after {grace} s it starts with provenance Unknown");
         d.wait("DeclarationGrace", message, Some(deadline));
         return false;
     }

@@ -2,6 +2,7 @@
 
 use crate::api::{Outcome, Phase, Revision, Run, RunKind, RunRecord, Stage, WeightIntent};
 use crate::limits;
+use crate::provenance;
 use crate::view::{ReplicaSet, Workload};
 
 use super::draft::Draft;
@@ -46,7 +47,7 @@ fn set_of<'a>(d: &Draft<'a>, workload: &Workload, digest: &str) -> Option<&'a Re
 }
 
 fn start(d: &mut Draft<'_>, workload: &Workload, stable: Revision, mut canary: Revision) {
-    let view = limits::describe(&d.spec.change, workload, &stable.images);
+    let view = provenance::describe(&d.spec.change, workload, &stable, &d.status);
     canary.commit = view.commit;
     let plan = rest::preview(d, workload);
     d.status.run_count += 1;

@@ -6,13 +6,15 @@ use crate::api::{
     TrafficStatus, Waiting,
 };
 
-use crate::limits;
 use crate::observed::Seen;
+use crate::provenance;
 use crate::view::{Autoscaler, shorten};
 
 use super::draft::{Decision, Draft, MESSAGE_LIMIT};
 use super::{forward, rest};
 
+/// Reason of a provenance that somebody claims to be less.
+const MISMATCH: &str = "Mismatch";
 /// Characters of a commit in columns.
 const COMMIT_LEN: usize = 12;
 
@@ -31,6 +33,7 @@ pub(super) fn finish(mut d: Draft<'_>) -> Decision {
     }
     evidence(&mut d);
     warn_of_autoscaler(&mut d, &before);
+    warn_of_mismatch(&mut d, &before);
     d.status.waiting = waiting(&d, &before);
     d.status.traffic = d.status.run.as_ref().map(|run| traffic(&d, run));
     d.status.summary = summary(&d);
@@ -144,14 +147,14 @@ fn summary(d: &Draft<'_>) -> Summary {
     match (&d.status.held, d.workload()) {
         (Some(held), Some(workload)) => {
             let plan = rest::preview(d, workload);
-            let images = d.status.stable.as_ref().map(|stable| stable.images.clone()).unwrap_or_default();
+            let stable = d.status.stable.clone().unwrap_or_default();
             Summary {
                 step: format!("0/{}", plan.steps.len()),
                 weight: "0%".to_owned(),
                 observed: String::new(),
                 risk_class: plan.risk_class.as_str().to_owned(),
                 provenance: held.provenance.as_str().to_owned(),
-                commit: short(&limits::describe(&d.spec.change, workload, &images).commit),
+                commit: short(&provenance::describe(&d.spec.change, workload, &stable, &d.status).commit),
                 reason,
             }
         }
@@ -211,6 +214,7 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition
         list.push((ConditionType::TrafficVerified, status, reason.to_owned(), format!("weight {percent} %")));
     }
     list.extend(autoscaler(d, before));
+    list.extend(who_wrote_it(d, before));
     list.into_iter()
         .map(|(kind, status, reason, message)| {
             let known = before.conditions.iter().find(|c| c.kind == kind && c.status == status);
@@ -224,6 +228,60 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition
             }
         })
         .collect()
+}
+
+/// What stands behind the provenance of the template that is held or tried.
+fn who_wrote_it(
+    d: &Draft<'_>,
+    before: &ProgressiveRolloutStatus,
+) -> Option<(ConditionType, ConditionStatus, String, String)> {
+    let kind = ConditionType::ProvenanceVerified;
+    let (digest, stable) = match (&d.status.run, &d.status.held) {
+        // What is known to be good is not asked who wrote it.
+        (Some(run), _) if run.kind == RunKind::Return => return None,
+        (Some(run), _) => (&run.canary.digest, Some(&run.stable)),
+        (None, Some(held)) => (&held.digest, d.status.stable.as_ref()),
+        (None, None) => return None,
+    };
+    let view = d.workload().filter(|workload| workload.digest == *digest).zip(stable).map(
+        |(workload, stable)| provenance::describe(&d.spec.change, workload, stable, &d.status),
+    );
+    let known = before.conditions.iter().find(|condition| condition.kind == kind);
+    let view = match (view, known) {
+        // `spec.change` may be about the next template already.
+        (Some(view), Some(_)) if d.status.run.is_some() && !view.declared => None,
+        (view, _) => view,
+    };
+    let Some(view) = view else {
+        return known.map(|known| (kind, known.status, known.reason.clone(), known.message.clone()));
+    };
+    let level = view.provenance.as_str();
+    let (status, reason, message) = if let Some(mismatch) = view.mismatch {
+        (ConditionStatus::False, MISMATCH, mismatch)
+    } else if let Some((commits, rules)) = view.scanned {
+        let message = format!("commits scanned: {commits}, by rules {rules}; nothing riskier than {level} was found");
+        (ConditionStatus::True, "Scanned", message)
+    } else if view.declared {
+        let message = format!("declared as {level}, and no scan of the source says more: kubectl sluice scan");
+        (ConditionStatus::False, "ClaimOnly", message)
+    } else {
+        let message = view.obstacle.unwrap_or_else(|| {
+            "nothing describes the template: name its images or its commit in spec.change, or annotate the Deployment".to_owned()
+        });
+        (ConditionStatus::False, "Undeclared", message)
+    };
+    Some((kind, status, reason.to_owned(), shorten(&message, MESSAGE_LIMIT)))
+}
+
+/// Tells once that more is known of a change than somebody claims.
+fn warn_of_mismatch(d: &mut Draft<'_>, before: &ProgressiveRolloutStatus) {
+    let Some((kind, _, reason, message)) = who_wrote_it(d, before).filter(|said| said.2 == MISMATCH) else {
+        return;
+    };
+    let told = |c: &Condition| c.kind == kind && c.reason == reason && c.message == message;
+    if !before.conditions.iter().any(told) {
+        d.warn("ProvenanceMismatch", message);
+    }
 }
 
 /// What is known of the workload's autoscaler: what this pass read, else what an earlier one found.

@@ -4,6 +4,7 @@ use crate::action::Lane;
 use crate::api::{Phase, Plan};
 use crate::config::Hold;
 use crate::limits;
+use crate::provenance;
 use crate::render;
 use crate::view::{HeldMark, ReplicaSet, Workload};
 
@@ -150,7 +151,9 @@ fn idle(d: &mut Draft<'_>, workload: &Workload) {
         d.status.stable = Some(revision);
         return;
     }
-    if workload.commit.is_some() && workload.commit != stable.commit {
+    // A commit that needed no new template, but not the one of a template that was taken back.
+    let other = workload.commit.is_some() && workload.commit != stable.commit;
+    if other && !provenance::spent_commit(workload, &stable, &d.status) {
         if let Some(known) = d.status.stable.as_mut() {
             known.commit.clone_from(&workload.commit);
         }
@@ -225,7 +228,7 @@ fn broken_glass(d: &mut Draft<'_>, workload: &Workload) {
 
 /// The plan that a held template would have, for `status`.
 pub(super) fn preview(d: &Draft<'_>, workload: &Workload) -> Plan {
-    let images = d.status.stable.as_ref().map(|stable| stable.images.clone()).unwrap_or_default();
-    let view = limits::describe(&d.spec.change, workload, &images);
+    let stable = d.status.stable.clone().unwrap_or_default();
+    let view = provenance::describe(&d.spec.change, workload, &stable, &d.status);
     limits::make_plan(d.spec, d.input.config, workload, view.provenance)
 }

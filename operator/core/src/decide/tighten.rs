@@ -6,6 +6,7 @@
 
 use crate::api::{Guard, Plan, Run, RunKind, Stage};
 use crate::limits::{self, Progress};
+use crate::provenance;
 
 use super::draft::Draft;
 
@@ -18,7 +19,10 @@ pub(super) fn provenance(d: &mut Draft<'_>, run: &mut Run) {
     let Some(workload) = d.workload().filter(|workload| workload.digest == run.canary.digest) else {
         return;
     };
-    let view = limits::describe(&d.spec.change, workload, &run.stable.images);
+    let view = provenance::describe(&d.spec.change, workload, &run.stable, &d.status);
+    if run.canary.commit.is_none() {
+        run.canary.commit.clone_from(&view.commit);
+    }
     if !view.declared || view.provenance <= run.plan.provenance {
         return;
     }
@@ -38,7 +42,7 @@ pub(super) fn provenance(d: &mut Draft<'_>, run: &mut Run) {
     d.normal(
         "PlanTightened",
         format!(
-            "run {}: its provenance is now declared as {}, it was {}: class {}{ahead}",
+            "run {}: its provenance is now known as {}, it was {}: class {}{ahead}",
             run.id,
             plan.provenance.as_str(),
             run.plan.provenance.as_str(),

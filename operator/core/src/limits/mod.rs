@@ -11,8 +11,7 @@ mod validate;
 
 pub use classes::{class_of, evidence_rows, row, table_problem};
 pub use plan::{
-    ChangeView, canary_service, default_guards, describe, make_plan, plan_of_class, return_plan,
-    stable_service,
+    canary_service, default_guards, make_plan, plan_of_class, return_plan, stable_service,
 };
 pub use schedule::{hold_seconds, join, pods_for, problem as schedule_problem, step_seconds};
 pub use tighten::{Progress, count_more, loosened, tighten};

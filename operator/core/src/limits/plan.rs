@@ -1,8 +1,7 @@
 //! From a change to its frozen plan.
 
 use crate::api::{
-    Change, ErrorRatioGuard, Guard, GuardAction, Plan, ProgressiveRolloutSpec, Provenance, RiskClass,
-    StepSpec,
+    ErrorRatioGuard, Guard, GuardAction, Plan, ProgressiveRolloutSpec, Provenance, RiskClass, StepSpec,
 };
 use crate::config::Config;
 use crate::digest;
@@ -11,31 +10,6 @@ use crate::view::Workload;
 
 /// Longest watched period after promotion.
 const LONGEST_WATCH_SECONDS: i32 = 3600;
-
-/// What is known of a held template's change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChangeView {
-    /// Provenance in force: the declared one if it describes the template, else `Unknown`.
-    pub provenance: Provenance,
-    /// Commit: the declared one if `change` describes the template, else that of the Deployment's annotation.
-    pub commit: Option<String>,
-    /// Whether the declaration describes the template.
-    pub declared: bool,
-}
-
-/// Whether `change` describes this template, and what follows.
-pub fn describe(change: &Change, workload: &Workload, stable_images: &[String]) -> ChangeView {
-    let images = workload.images();
-    let mut differing = images.iter().filter(|image| !stable_images.contains(image)).peekable();
-    let by_images = differing.peek().is_some() && differing.all(|image| change.images.contains(image));
-    let by_commit = change.commit.is_some() && change.commit == workload.commit;
-    if by_images || by_commit {
-        let commit = change.commit.clone().or_else(|| workload.commit.clone());
-        ChangeView { provenance: change.provenance, commit, declared: true }
-    } else {
-        ChangeView { provenance: Provenance::Unknown, commit: workload.commit.clone(), declared: false }
-    }
-}
 
 /// The guard of rollouts and installations that name none.
 pub fn default_guards() -> Vec<Guard> {

@@ -2,14 +2,18 @@
 
 use serde_json::{Map, Value};
 
-use super::{int, map, text};
-use crate::api::{ANNOTATION_BREAK_GLASS, ANNOTATION_COMMIT, ANNOTATION_HELD, LABEL_MANAGED};
+use super::{int, map, shorten, text};
+use crate::api::{
+    ANNOTATION_BREAK_GLASS, ANNOTATION_COMMIT, ANNOTATION_HELD, ANNOTATION_PROVENANCE, LABEL_MANAGED,
+};
 use crate::digest;
 
 /// Longest break-glass reason that is kept as it is, in bytes.
 const BREAK_GLASS_LIMIT: usize = 256;
 /// Longest commit, in bytes; what is longer is none.
 const COMMIT_LIMIT: usize = 64;
+/// Longest provenance that is shown when it is none, in characters.
+const PROVENANCE_LIMIT: usize = 40;
 
 /// Why a template is not live: the value of `sluice.dev/held`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,8 @@ pub struct Workload {
     pub break_glass: Option<String>,
     /// Value of the commit annotation.
     pub commit: Option<String>,
+    /// Value of the provenance annotation, shortened.
+    pub provenance: Option<String>,
     /// `spec.strategy.type`.
     pub strategy: String,
     /// `spec.minReadySeconds`.
@@ -120,6 +126,7 @@ impl Workload {
                 if value.len() > BREAK_GLASS_LIMIT { digest::of(&value) } else { value }
             }),
             commit: annotation(ANNOTATION_COMMIT).filter(|value| value.len() <= COMMIT_LIMIT),
+            provenance: annotation(ANNOTATION_PROVENANCE).map(|value| shorten(&value, PROVENANCE_LIMIT)),
             strategy: match text(object, "/spec/strategy/type") {
                 "" => "RollingUpdate".to_owned(),
                 other => other.to_owned(),

@@ -15,6 +15,7 @@ mod laws;
 mod leaves_out;
 mod observed;
 mod plans;
+mod provenance;
 mod purity;
 mod stalled;
 mod starts;

@@ -17,6 +17,7 @@ use sluice_core::evidence::Sample;
 use sluice_core::forecast::{Forecast, forecast};
 use sluice_core::judge::weighed;
 use sluice_core::limits;
+use sluice_core::provenance;
 use sluice_core::view::Workload;
 use sluice_providers::prometheus::Prometheus;
 use sluice_providers::queries::{Arms, RatioQuery, history};
@@ -129,15 +130,16 @@ fn limits_of(seen: &Seen, config: &Config, class: Option<RiskClass>) -> Result<P
     let stable = status.stable.clone().unwrap_or_default();
     let about = if workload.digest == stable.digest { About::Next } else { About::Held };
     let change = &rollout.spec.change;
-    let view = limits::describe(change, workload, &stable.images);
+    let view = provenance::describe(change, workload, &stable, &status);
     let provenance = if about == About::Next { change.provenance } else { view.provenance };
     let mut cautions = Vec::new();
-    if about == About::Held && !view.declared && class.is_none() {
-        cautions.push(format!(
-            "spec.change does not describe the held template, so its provenance counts as {:?}: name its images or its \
-             commit there",
-            Provenance::Unknown
-        ));
+    if about == About::Held && class.is_none() {
+        let undeclared = "nothing describes the held template: name its images or its commit in spec.change";
+        if !view.declared {
+            let why = view.obstacle.as_deref().unwrap_or(undeclared);
+            cautions.push(format!("its provenance counts as {}: {why}", view.provenance.as_str()));
+        }
+        cautions.extend(view.mismatch.clone());
     }
     let plan = match class {
         Some(class) => limits::plan_of_class(&rollout.spec, config, workload, provenance, class),

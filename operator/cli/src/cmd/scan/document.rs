@@ -1,7 +1,11 @@
 //! How the answer is written: YAML to paste, with what was found as comments; a document for programs; a patch.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+use sluice_core::api::{Change, ChangeEvidence, ChangeFinding, Provenance};
+
+use super::detect::{Finding, Level};
 use super::git::Size;
 use super::{Scanned, short};
 use crate::cmd::API_VERSION;
@@ -11,16 +15,44 @@ use crate::out::clean;
 /// Most findings of one rule that the text names one by one.
 const MOST_OF_ONE_RULE: usize = 5;
 
+/// Most findings that `spec.change.evidence` takes.
+const MOST_FINDINGS: usize = 64;
+
 /// `spec.change`.
-fn change(scanned: &Scanned) -> Value {
-    let mut change = json!({ "provenance": scanned.provenance });
-    if let Some(commit) = &scanned.commit {
-        change["commit"] = json!(commit);
+fn change(scanned: &Scanned) -> Change {
+    let evidence = ChangeEvidence {
+        rules_version: scanned.rules_version.clone(),
+        base_commit: scanned.base.clone(),
+        commits_scanned: i32::try_from(scanned.commits).unwrap_or(i32::MAX),
+        declared: scanned.declared,
+        findings: findings(scanned),
+    };
+    Change {
+        provenance: scanned.provenance,
+        commit: scanned.commit.clone(),
+        images: scanned.images.clone(),
+        evidence: Some(evidence),
     }
-    if !scanned.images.is_empty() {
-        change["images"] = json!(scanned.images);
+}
+
+/// One finding of each rule, riskiest first. A hint counts where it decides.
+fn findings(scanned: &Scanned) -> Vec<ChangeFinding> {
+    let level = |finding: &Finding| match finding.level {
+        Level::Is(provenance) => Some(provenance),
+        Level::Hint => (scanned.provenance == Provenance::Unknown).then_some(Provenance::Unknown),
+    };
+    let mut by_rule: BTreeMap<&str, ChangeFinding> = BTreeMap::new();
+    for (finding, level) in scanned.findings.iter().filter_map(|found| Some((found, level(found)?))) {
+        let (rule, commit) = (finding.rule.clone(), finding.commit.clone());
+        let known = by_rule.get(finding.rule.as_str()).map(|known| known.level);
+        if known.is_none_or(|known| known < level) {
+            by_rule.insert(&finding.rule, ChangeFinding { rule, level, commit });
+        }
     }
-    change
+    let mut findings: Vec<ChangeFinding> = by_rule.into_values().collect();
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
+    findings.truncate(MOST_FINDINGS);
+    findings
 }
 
 /// For programs.
@@ -41,9 +73,17 @@ pub fn of(scanned: &Scanned) -> Value {
     })
 }
 
-/// A merge patch of the ProgressiveRollout.
+/// A merge patch of the ProgressiveRollout. It takes away what the change before had and this one has not.
 pub fn patch(scanned: &Scanned) -> Result<String, Failure> {
-    let patch = json!({ "spec": { "change": change(scanned) } });
+    let mut patch = json!({ "spec": { "change": change(scanned) } });
+    for path in ["/spec/change/commit", "/spec/change/images", "/spec/change/evidence/declared", "/spec/change/evidence/findings"] {
+        if patch.pointer(path).is_none()
+            && let Some((object, field)) = path.rsplit_once('/')
+            && let Some(object) = patch.pointer_mut(object)
+        {
+            object[field] = Value::Null;
+        }
+    }
     let text = serde_json::to_string(&patch);
     Ok(text.map_err(|error| Failure::new(format!("the patch can't be written: {error}")))? + "\n")
 }

@@ -1,0 +1,219 @@
+//! Who wrote a template's change: what is declared of it, what a scan found, and what the Deployment says, joined.
+//!
+//! Only what describes the template counts, and of that the riskiest. A commit that came with an earlier template does
+//! not describe the next one: `kubectl set image` leaves annotations as they are.
+
+use crate::api::{
+    ANNOTATION_COMMIT, ANNOTATION_PROVENANCE, Change, ChangeFinding, ProgressiveRolloutStatus, Provenance,
+    Revision,
+};
+use crate::view::Workload;
+
+/// Characters of a commit in sentences.
+const COMMIT_LEN: usize = 12;
+
+/// What is known of a template's change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeView {
+    /// Provenance in force: the riskiest of what describes the template, `Unknown` when nothing does.
+    pub provenance: Provenance,
+    /// Commit, as far as it is known.
+    pub commit: Option<String>,
+    /// Whether anything describes the template: nothing else is waited for then.
+    pub declared: bool,
+    /// Commits that were scanned, and the version of the rules.
+    pub scanned: Option<(i32, String)>,
+    /// That more is known than somebody claims, in words.
+    pub mismatch: Option<String>,
+    /// Why something that seems meant for the template does not count, in words.
+    pub obstacle: Option<String>,
+}
+
+/// One who says something of the change, and what.
+struct Said {
+    who: String,
+    level: Provenance,
+}
+
+impl Said {
+    fn new(who: impl Into<String>, level: Provenance) -> Self {
+        Self { who: who.into(), level }
+    }
+}
+
+/// What is known of the change that made the workload's template of `stable`'s. `status` remembers earlier templates.
+pub fn describe(
+    change: &Change,
+    workload: &Workload,
+    stable: &Revision,
+    status: &ProgressiveRolloutStatus,
+) -> ChangeView {
+    let spent = spent_commit(workload, stable, status);
+    let annotated = workload.commit.clone().filter(|_| !spent);
+    let (by_images, mut obstacle) = match by_images(change, workload, stable) {
+        Images::Declared => (true, None),
+        Images::Others => (false, None),
+        Images::Nearly(why) => (false, Some(why)),
+    };
+    let described = by_images || (change.commit.is_some() && change.commit == annotated);
+    if spent && !described {
+        obstacle.get_or_insert_with(|| {
+            format!(
+                "annotation {ANNOTATION_COMMIT}={} of the Deployment came with an earlier template: set it in the write that changes \
+                 the template, or after it",
+                short(workload.commit.as_deref().unwrap_or_default())
+            )
+        });
+    }
+    let annotation = workload.provenance.as_deref().filter(|_| !spent);
+    let level = annotation.map(|text| Provenance::named(text).unwrap_or_default());
+    if let Some(text) = annotation.filter(|text| Provenance::named(text).is_none()) {
+        let known = Provenance::ALL.map(Provenance::as_str).join(", ");
+        obstacle = Some(format!(
+            "annotation {ANNOTATION_PROVENANCE}={text:?} of the Deployment counts as Unknown: write one of {known}"
+        ));
+    }
+    let annotation = level.map(|level| Said::new(format!("annotation {ANNOTATION_PROVENANCE}"), level));
+
+    let mut claims: Vec<Said> = Vec::new();
+    let mut found: Vec<Said> = Vec::new();
+    let evidence = change.evidence.as_ref().filter(|_| described);
+    if described {
+        claims.push(Said::new("spec.change.provenance", change.provenance));
+    }
+    if let Some(evidence) = evidence {
+        claims.extend(evidence.declared.map(|level| Said::new("the author, as the scan was told,", level)));
+        found.extend(evidence.findings.iter().map(|finding| Said::new(rule(finding), finding.level)));
+    }
+    match annotation {
+        // Bound to the template by its commit, it is a declaration like any other.
+        Some(said) if annotated.is_some() => claims.push(said),
+        // Without one it may be of any age: it can raise, and never lower.
+        Some(said) => found.push(said),
+        None => {}
+    }
+    let claimed = claims.iter().map(|said| said.level).max();
+    let raised = found.iter().map(|said| said.level).max();
+    let provenance = claimed.unwrap_or_default().max(raised.unwrap_or(Provenance::Human));
+    ChangeView {
+        provenance,
+        commit: change.commit.clone().filter(|_| described).or(annotated),
+        declared: claimed.is_some() || raised > Some(Provenance::Unknown),
+        scanned: evidence.map(|evidence| (evidence.commits_scanned, evidence.rules_version.clone())),
+        mismatch: mismatch(&claims, &found),
+        obstacle,
+    }
+}
+
+/// Whether the Deployment's commit is that of another template: stable's, one that was tried or held before this one. A
+/// restart of a template is no other one.
+pub fn spent_commit(workload: &Workload, stable: &Revision, status: &ProgressiveRolloutStatus) -> bool {
+    let Some(commit) = &workload.commit else {
+        return false;
+    };
+    if stable.commit.as_ref() == Some(commit) {
+        return stable.restart_digest != workload.restart_digest;
+    }
+    let tried = |digest: &str, known: Option<&String>| known == Some(commit) && digest != workload.digest;
+    let held = status.held.as_ref();
+    status.history.iter().any(|run| tried(&run.digest, run.commit.as_ref()))
+        || held.is_some_and(|held| {
+            tried(&held.digest, held.commit.as_ref()) || held.earlier_commit.as_ref() == Some(commit)
+        })
+}
+
+/// The claim that is exceeded most, and what exceeds it. `Unknown` claims nothing.
+fn mismatch(claims: &[Said], found: &[Said]) -> Option<String> {
+    let claim = claims.iter().filter(|said| said.level != Provenance::Unknown).min_by_key(|said| said.level)?;
+    // The first of the riskiest: findings are in the order of their risk.
+    let most = found.iter().chain(claims).rev().max_by_key(|said| said.level)?;
+    (most.level > claim.level).then(|| {
+        let (claimed, counts) = (claim.level.as_str(), most.level.as_str());
+        format!("{} says {claimed}, {} says {counts}: {counts} counts", claim.who, most.who)
+    })
+}
+
+fn rule(finding: &ChangeFinding) -> String {
+    let commit = finding.commit.as_deref().map_or_else(String::new, |commit| format!(" in {}", short(commit)));
+    format!("rule {}{commit} of the scan", finding.rule)
+}
+
+/// How the declared images fit those of the template that stable does not have.
+enum Images {
+    /// There are some, and all of them are declared.
+    Declared,
+    /// It is about others, or about none.
+    Others,
+    /// It names an image of the template, but not the one that is there.
+    Nearly(String),
+}
+
+fn by_images(change: &Change, workload: &Workload, stable: &Revision) -> Images {
+    let images = workload.images();
+    let mut differing = images.iter().filter(|image| !stable.images.contains(image)).peekable();
+    if differing.peek().is_none() {
+        return Images::Others;
+    }
+    let declared = |image: &&String| change.images.iter().any(|known| is_image(known, image));
+    let Some(image) = differing.find(|image| !declared(image)) else {
+        return Images::Declared;
+    };
+    let (name, digest) = parts(image);
+    let near = change.images.iter().find(|known| parts(known).0 == name);
+    match near.map(|known| (known, parts(known).1)) {
+        None => Images::Others,
+        Some((known, Some(wanted))) => Images::Nearly(match digest {
+            Some(digest) => format!("the template has {name} with digest {digest}, spec.change.images declares {wanted}"),
+            None => format!(
+                "the template has {image}, of which nobody knows the digest, spec.change.images declares {known}: write the digest in \
+                 the template too"
+            ),
+        }),
+        Some((known, None)) => Images::Nearly(format!("the template has {image}, spec.change.images declares {known}")),
+    }
+}
+
+/// Whether the declared image is the one in the template. A digest says what runs, whatever the tag beside it.
+fn is_image(declared: &str, image: &str) -> bool {
+    let (wanted, is) = (parts(declared), parts(image));
+    declared == image || (wanted.1.is_some() && wanted == is)
+}
+
+/// Name without tag, and digest: `NAME[:TAG][@DIGEST]`.
+fn parts(image: &str) -> (&str, Option<&str>) {
+    let (name, digest) = match image.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (image, None),
+    };
+    // A colon before a slash belongs to the registry's port.
+    let path = name.rfind('/').map_or(0, |slash| slash + 1);
+    let end = name[path..].find(':').map_or(name.len(), |colon| path + colon);
+    (&name[..end], digest)
+}
+
+fn short(commit: &str) -> String {
+    commit.chars().take(COMMIT_LEN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_says_what_runs_and_a_port_is_no_tag() {
+        for (declared, image, same) in [
+            ("app:2", "app:2", true),
+            ("app:2", "app:3", false),
+            ("app@sha256:aa", "app:2@sha256:aa", true),
+            ("r.example:5000/a/app:1@sha256:aa", "r.example:5000/a/app@sha256:aa", true),
+            ("app@sha256:aa", "app:2@sha256:ab", false),
+            ("app@sha256:aa", "other@sha256:aa", false),
+            ("app@sha256:aa", "app:2", false),
+            ("app:2", "app:2@sha256:aa", false),
+        ] {
+            assert_eq!(is_image(declared, image), same, "{declared} {image}");
+        }
+        assert_eq!(parts("r.example:5000/a/app"), ("r.example:5000/a/app", None));
+        assert_eq!(parts("r.example:5000/app:v1@sha256:a"), ("r.example:5000/app", Some("sha256:a")));
+    }
+}
