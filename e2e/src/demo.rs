@@ -22,8 +22,14 @@ pub const PAST: Duration = Duration::from_secs(25);
 /// How long Prometheus is away in the middle of a run.
 const OUTAGE: Duration = Duration::from_secs(60);
 /// Settings of the demo alone: a minute without data, and the time until it is back, end no run.
-const SETTINGS: [&str; 4] =
-    ["--set", "classes[1].noDataSeconds=180", "--set", "classes[2].noDataSeconds=180"];
+const SETTINGS: [&str; 6] = [
+    "--set",
+    "classes[0].noDataSeconds=180",
+    "--set",
+    "classes[1].noDataSeconds=180",
+    "--set",
+    "classes[2].noDataSeconds=180",
+];
 /// How long a held template is watched before it counts as held.
 const HELD_WATCH: Duration = Duration::from_secs(8);
 

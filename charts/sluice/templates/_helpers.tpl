@@ -92,6 +92,7 @@ alertmanager:
   {{- . | nindent 2 }}
 {{- end }}
 classes: {{ toJson (.Values.classes | default list) }}
+defaultPolicy: {{ .Values.defaultPolicy }}
 defaultGuards: {{ toJson (.Values.defaultGuards | default list) }}
 {{- end }}
 

@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod local_cluster;
 pub mod monitoring;
 pub mod observe;
+pub mod policy;
 pub mod provenance;
 pub mod signals;
 pub mod telemetry;
@@ -82,6 +83,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(writers::scenarios());
     all.extend(cli::scenarios());
     all.extend(provenance::scenarios());
+    all.extend(policy::scenarios());
     all.extend(observe::scenarios());
     all.extend(traefik::scenarios());
     all.extend(bad_input::scenarios());

@@ -15,15 +15,13 @@ use crate::world::{App, NAME, World};
 
 /// Those of this file.
 pub fn scenarios() -> Vec<Scenario> {
-    vec![
-        shared!(a_scan_finds_what_a_claim_hides),
-        shared!(kubectl_set_image_and_annotate_declare_a_change),
-    ]
+    vec![shared!(a_scan_finds_what_a_claim_hides), shared!(kubectl_set_image_and_annotate_declare_a_change)]
 }
 
 /// Waits for the run after `runs` earlier ones.
 async fn started(app: &App<'_>, runs: i64) -> Result<Run> {
-    let begun = |status: &sluice_core::api::ProgressiveRolloutStatus| status.run_count > runs && status.run.is_some();
+    let begun =
+        |status: &sluice_core::api::ProgressiveRolloutStatus| status.run_count > runs && status.run.is_some();
     app.wait("a run", RUN, begun).await?.run.context("no run")
 }
 
@@ -64,7 +62,10 @@ async fn a_scan_finds_what_a_claim_hides(world: &World<'_>) -> Result<()> {
     // What was found outlasts a claim that is put back by hand.
     app.declare(&image, Provenance::Human).await?;
     app.set_image(&image).await?;
-    is(&started(&app, 0).await?, Provenance::GenAIAssisted, RiskClass::R2)?;
+    // No line changed: of a person it would be R0.
+    is(&started(&app, 0).await?, Provenance::GenAIAssisted, RiskClass::R1)?;
+    let points = app.status().await?.plan.map(|plan| plan.points);
+    ensure!(points == Some(4), "{points:?} points");
     event(&app, "ProvenanceMismatch", "of the scan says GenAIAssisted: GenAIAssisted counts").await?;
     let conditions = app.status().await?.conditions;
     let verified = conditions.iter().find(|c| c.kind == ConditionType::ProvenanceVerified);

@@ -7,13 +7,17 @@ use k8s_openapi::api::core::v1::Event as CoreEvent;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Client, Config};
+use kube::{Client, Config, ResourceExt as _};
 use serde_json::{Value, json};
-use sluice_core::api::{ANNOTATION_REQUEST, ProgressiveRollout};
+use sluice_core::api::{
+    ANNOTATION_REQUEST, ClusterRiskPolicy, ClusterRiskPolicySpec, ProgressiveRollout, RiskPolicy,
+    RiskPolicySpec,
+};
+use sluice_core::policy::{self, Policy};
 use sluice_core::view::{ReplicaSet, Workload};
 
 use crate::args::Global;
-use crate::fail::{self, Asked, Failure, ROLLOUTS};
+use crate::fail::{self, Asked, Failure, ROLLOUTS, root};
 use crate::model::{Controller, Event, Seen};
 
 /// How long opening a connection may take.
@@ -299,6 +303,41 @@ impl Cluster {
     pub async fn controller(&self) -> Option<Controller> {
         let found = tokio::time::timeout(ASIDE_LIMIT, self.controllers()).await.ok()?.ok()?;
         found.into_iter().next()
+    }
+
+    /// The policies in force for the namespace, as the controller resolves them.
+    pub async fn policy(&self, config: &sluice_core::config::Config) -> Policy {
+        match self.policies(config).await {
+            Ok(policy) => policy,
+            Err(error) => Policy::unknown(config, format!("the policies can't be read ({})", root(&error))),
+        }
+    }
+
+    async fn policies(&self, config: &sluice_core::config::Config) -> kube::Result<Policy> {
+        let cluster = Api::<ClusterRiskPolicy>::all(self.client.clone());
+        let own = Api::<RiskPolicy>::namespaced(self.client.clone(), &self.namespace);
+        let namespaces = Api::<k8s_openapi::api::core::v1::Namespace>::all(self.client.clone());
+        let all = ListParams::default();
+        let cluster = limited(cluster.list(&all)).await?;
+        let own = limited(own.list(&all)).await?;
+        let namespace = limited(namespaces.get_metadata(&self.namespace)).await?;
+        let cluster: Vec<(String, ClusterRiskPolicySpec)> = cluster
+            .iter()
+            .filter_map(|object| {
+                let problem = policy::cluster_problem(&object.spec, config);
+                let spec = policy::in_force(&object.spec, problem.as_deref(), object.status.as_ref())?;
+                Some((object.name_any(), spec.clone()))
+            })
+            .collect();
+        let own: Vec<(String, RiskPolicySpec)> = own
+            .iter()
+            .filter_map(|object| {
+                let problem = policy::own_problem(&object.spec);
+                let spec = policy::in_force(&object.spec, problem.as_deref(), object.status.as_ref())?;
+                Some((object.name_any(), spec.clone()))
+            })
+            .collect();
+        Ok(Policy::joined(config, &cluster, &own, &namespace.metadata.labels.unwrap_or_default()))
     }
 
     /// Names of all namespaces, for completion.

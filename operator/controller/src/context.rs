@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use sluice_core::api::ProgressiveRollout;
 use sluice_core::config::Config;
+use sluice_core::policy::Policy;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -17,6 +18,7 @@ use crate::guardrails::Guardrails;
 use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::pods::PodStore;
+use crate::policies::Policies;
 use crate::store::Object;
 use crate::watch::{Key, Stores, Watched};
 
@@ -36,6 +38,8 @@ pub struct Context {
     pub config: Config,
     /// Whether every rollout lets go.
     pub releasing: bool,
+    /// Limits by namespace.
+    pub policies: Policies,
     /// Verdicts.
     pub evidence: EvidenceStore,
     /// What is known of pods.
@@ -81,6 +85,7 @@ impl Context {
             leader,
             config,
             releasing,
+            policies: Policies::default(),
             evidence: EvidenceStore::default(),
             pods: PodStore::default(),
             autoscalers: Autoscalers::default(),
@@ -98,6 +103,11 @@ impl Context {
     /// The rollout as newest known here, with what this process wrote.
     pub fn newest(&self, key: &Key) -> Option<Result<Arc<ProgressiveRollout>, String>> {
         Some(self.stores.rollout(key)?.rollout())
+    }
+
+    /// What holds for the workloads of a namespace.
+    pub fn policy(&self, namespace: &str) -> Arc<Policy> {
+        self.policies.of(&self.stores, &self.config, namespace)
     }
 
     /// Remembers a status that was written, in a call that began then.

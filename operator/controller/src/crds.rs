@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use sluice_core::api::ProgressiveRollout;
+use sluice_core::api::{ClusterRiskPolicy, ProgressiveRollout, RiskPolicy};
 
 /// Why the files are not in order.
 #[derive(Debug, thiserror::Error)]
@@ -24,19 +25,31 @@ pub enum CrdError {
     Drift(PathBuf),
 }
 
+/// The definitions by the names of their files.
+fn definitions() -> [(&'static str, CustomResourceDefinition); 3] {
+    [
+        ("sluice.dev_clusterriskpolicies.yaml", ClusterRiskPolicy::crd()),
+        ("sluice.dev_progressiverollouts.yaml", ProgressiveRollout::crd()),
+        ("sluice.dev_riskpolicies.yaml", RiskPolicy::crd()),
+    ]
+}
+
 /// Writes the definitions, or checks them.
 pub fn write(dir: &Path, check: bool) -> Result<(), CrdError> {
-    let crd = serde_json::to_value(ProgressiveRollout::crd()).map_err(|e| CrdError::Yaml(e.to_string()))?;
+    definitions().into_iter().try_for_each(|(name, crd)| write_one(&dir.join(name), &crd, check))
+}
+
+fn write_one(path: &Path, crd: &CustomResourceDefinition, check: bool) -> Result<(), CrdError> {
+    let crd = serde_json::to_value(crd).map_err(|e| CrdError::Yaml(e.to_string()))?;
     let yaml = serde_saphyr::to_string(&crd).map_err(|e| CrdError::Yaml(e.to_string()))?;
     let text = format!("# Generated from the types in operator/core/src/api by `make crds`.\n{yaml}");
-    let path = dir.join("sluice.dev_progressiverollouts.yaml");
-    let fail = |source| CrdError::File { path: path.clone(), source };
+    let fail = |source| CrdError::File { path: path.to_owned(), source };
     if check {
-        let found = std::fs::read_to_string(&path).map_err(fail)?;
-        return if found == text { Ok(()) } else { Err(CrdError::Drift(path)) };
+        let found = std::fs::read_to_string(path).map_err(fail)?;
+        return if found == text { Ok(()) } else { Err(CrdError::Drift(path.to_owned())) };
     }
-    std::fs::create_dir_all(dir).map_err(fail)?;
-    std::fs::write(&path, text).map_err(fail)
+    std::fs::create_dir_all(path.parent().unwrap_or(path)).map_err(fail)?;
+    std::fs::write(path, text).map_err(fail)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod observe;
 pub mod orphans;
 pub mod panics;
 pub mod pods;
+pub mod policies;
 pub mod queue;
 pub mod reconcile;
 pub mod release;

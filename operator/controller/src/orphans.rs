@@ -121,11 +121,13 @@ async fn release(ctx: &Context, key: &Key) -> Result<(), crate::error::CallError
     if !exists {
         return Ok(());
     }
+    let policy = ctx.policy(&key.namespace);
     let decision = decide(Input {
         rollout: &rollout,
         seen: &seen,
         verdict: &Verdict::default(),
         config: &ctx.config,
+        policy: &policy,
         releasing: false,
         now: Timestamp::now(),
     });

@@ -15,6 +15,7 @@ use sluice_core::api::{ProgressiveRollout, ProgressiveRolloutStatus, Waiting};
 use sluice_core::check;
 use sluice_core::decide::{Decision, Input, decide};
 use sluice_core::observed::Observed;
+use sluice_core::policy::Policy;
 use sluice_core::verdict::Verdict;
 use tracing::{Instrument, error, info_span, warn};
 
@@ -85,10 +86,11 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
     if let Some(run) = rollout.status.as_ref().and_then(|status| status.run.as_ref()) {
         tracing::Span::current().record("run", run.id.as_str());
     }
+    let policy = ctx.policy(&key.namespace);
     let verdict = ctx.evidence.verdict(key);
     let seen = observe::cached(ctx, key, &rollout);
     pods::look(ctx, key, &rollout, &seen);
-    let stored = input(ctx, &rollout, &seen, &verdict);
+    let stored = input(ctx, &policy, &rollout, &seen, &verdict);
     let first = decide(stored);
     let change = Change::of(&rollout, &first);
     if first.actions.is_empty() && !due(ctx, key, change) {
@@ -105,7 +107,7 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
     }
     if first.only_prepares(rollout.status.as_ref()) {
         let seen = observe::for_preparing(ctx, key, &rollout, seen).await;
-        let live = input(ctx, &rollout, &seen, &verdict);
+        let live = input(ctx, &policy, &rollout, &seen, &verdict);
         let second = decide(live);
         if second.only_prepares(rollout.status.as_ref()) {
             return go_forward(ctx, key, &live, second).await;
@@ -115,7 +117,7 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
         return Ok(None);
     };
     let verdict = ctx.evidence.verdict(key);
-    let live = input(ctx, &rollout, &seen, &verdict);
+    let live = input(ctx, &policy, &rollout, &seen, &verdict);
     let mut second = decide(live);
     if !second.actions.is_empty() && second.only_returns() {
         return Ok(soon(ctx, go_back(ctx, key, &rollout, second).await));
@@ -177,12 +179,13 @@ fn enrol_only_behind_guardrails(ctx: &Context, rollout: &ProgressiveRollout, dec
 
 fn input<'a>(
     ctx: &'a Context,
+    policy: &'a Policy,
     rollout: &'a ProgressiveRollout,
     seen: &'a Observed,
     verdict: &'a Verdict,
 ) -> Input<'a> {
     let now = whole_millis(Timestamp::now());
-    Input { rollout, seen, verdict, config: &ctx.config, releasing: ctx.releasing, now }
+    Input { rollout, seen, verdict, config: &ctx.config, policy, releasing: ctx.releasing, now }
 }
 
 /// Times in status have milliseconds: more is noise in `kubectl get -o yaml`.

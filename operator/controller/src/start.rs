@@ -19,7 +19,7 @@ use crate::leader::{Leader, LeaderSettings};
 use crate::metrics::Metrics;
 use crate::panics::essential;
 use crate::watch::{Key, Stores, Watched};
-use crate::{evidence, guardrails, orphans, queue, reconcile, release as uninstall, telemetry};
+use crate::{evidence, guardrails, orphans, policies, queue, reconcile, release as uninstall, telemetry};
 
 /// Providers whose answers are counted.
 fn providers(metrics: &Metrics) -> Providers {
@@ -158,6 +158,7 @@ pub async fn run(args: Run) -> Result<(), StartError> {
     }
     essential("evidence", evidence::poll(ctx.clone(), providers(&metrics), stop.clone()));
     essential("guardrails", guardrails::watch(ctx.clone(), stop.clone()));
+    essential("policies", policies::watch(ctx.clone(), stop.clone()));
     essential("orphans", orphans::watch(ctx.clone(), stop.clone()));
     let worker = essential("queue", work(ctx.clone(), changes, health.clone(), metrics, stop.clone()));
     let lost = tokio::select! {

@@ -13,7 +13,7 @@ use kube::{Resource, ResourceExt};
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
-use sluice_core::api::{LABEL_ROLLOUT, ProgressiveRollout};
+use sluice_core::api::{ClusterRiskPolicy, LABEL_ROLLOUT, ProgressiveRollout, RiskPolicy};
 use sluice_core::view::{ReplicaSet, Route, Service, Workload, ready_pods};
 
 use crate::watch::Watched;
@@ -42,6 +42,8 @@ enum View {
     Service(Service),
     Route(Route),
     Ready(BTreeSet<String>),
+    ClusterPolicy(Result<Arc<ClusterRiskPolicy>, String>),
+    Policy(Result<Arc<RiskPolicy>, String>),
 }
 
 impl Object {
@@ -123,6 +125,30 @@ impl Object {
         match self.view.get_or_init(|| View::Route(Route::read(&self.value))) {
             View::Route(route) => Some(route.clone()),
             _ => None,
+        }
+    }
+
+    /// As a policy of the cluster, or why it can't be read.
+    pub fn cluster_policy(&self) -> Result<Arc<ClusterRiskPolicy>, String> {
+        let read = || {
+            let parsed = ClusterRiskPolicy::deserialize(&self.value);
+            View::ClusterPolicy(parsed.map(Arc::new).map_err(|error| error.to_string()))
+        };
+        match self.view.get_or_init(read) {
+            View::ClusterPolicy(policy) => policy.clone(),
+            _ => Err("not a ClusterRiskPolicy".to_owned()),
+        }
+    }
+
+    /// As a policy of a namespace, or why it can't be read.
+    pub fn policy(&self) -> Result<Arc<RiskPolicy>, String> {
+        let read = || {
+            let parsed = RiskPolicy::deserialize(&self.value);
+            View::Policy(parsed.map(Arc::new).map_err(|error| error.to_string()))
+        };
+        match self.view.get_or_init(read) {
+            View::Policy(policy) => policy.clone(),
+            _ => Err("not a RiskPolicy".to_owned()),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Foreign objects stay raw, so that a field that our types don't know neither stops a stream nor gets lost.
 //! A stream that fails says why: its kind is then unseen, and nothing moves forward on it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -41,17 +42,26 @@ pub enum Watched {
     EndpointSlice,
     /// `gateway.networking.k8s.io/v1` HTTPRoute.
     HttpRoute,
+    /// `v1` Namespace.
+    Namespace,
+    /// Our own ClusterRiskPolicy.
+    ClusterPolicy,
+    /// Our own RiskPolicy.
+    Policy,
 }
 
 impl Watched {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Rollout,
         Self::Deployment,
         Self::ReplicaSet,
         Self::Service,
         Self::EndpointSlice,
         Self::HttpRoute,
+        Self::Namespace,
+        Self::ClusterPolicy,
+        Self::Policy,
     ];
 
     /// Name of the stream in metrics and messages.
@@ -63,7 +73,20 @@ impl Watched {
             Self::Service => "services",
             Self::EndpointSlice => "endpointslices",
             Self::HttpRoute => "httproutes",
+            Self::Namespace => "namespaces",
+            Self::ClusterPolicy => "clusterriskpolicies",
+            Self::Policy => "riskpolicies",
         }
+    }
+
+    /// Whether its objects have no namespace.
+    pub fn is_of_cluster(self) -> bool {
+        matches!(self, Self::Namespace | Self::ClusterPolicy)
+    }
+
+    /// Whether limits depend on it.
+    pub fn is_of_policy(self) -> bool {
+        matches!(self, Self::Namespace | Self::ClusterPolicy | Self::Policy)
     }
 
     /// The kind as the API server knows it.
@@ -75,6 +98,9 @@ impl Watched {
             Self::Service => ("", "v1", "Service"),
             Self::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice"),
             Self::HttpRoute => ("gateway.networking.k8s.io", "v1", "HTTPRoute"),
+            Self::Namespace => ("", "v1", "Namespace"),
+            Self::ClusterPolicy => ("sluice.dev", "v1alpha1", "ClusterRiskPolicy"),
+            Self::Policy => ("sluice.dev", "v1alpha1", "RiskPolicy"),
         };
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), self.as_str())
     }
@@ -110,6 +136,8 @@ impl Part {
 #[derive(Clone)]
 pub struct Stores {
     streams: Arc<Vec<Stream>>,
+    /// How often something that limits depend on has changed.
+    policies: Arc<AtomicU64>,
 }
 
 /// Namespace and name of a rollout.
@@ -141,8 +169,8 @@ impl Stores {
         for kind in Watched::ALL {
             let resource = kind.resource();
             let covered: Vec<Option<String>> = match namespaces {
-                [] => vec![None],
-                some => some.iter().cloned().map(Some).collect(),
+                some if !some.is_empty() && !kind.is_of_cluster() => some.iter().cloned().map(Some).collect(),
+                _ => vec![None],
             };
             let mut parts = Vec::new();
             for namespace in covered {
@@ -157,12 +185,17 @@ impl Stores {
             }
             streams.push(Stream { kind, parts });
         }
-        let all = Self { streams: Arc::new(streams) };
+        let all = Self { streams: Arc::new(streams), policies: Arc::default() };
         for (kind, api, part) in runs {
             let work = follow(kind, api, part, all.clone(), metrics.clone(), queue.clone());
             essential("watch", work);
         }
         all
+    }
+
+    /// A number that is another one whenever limits may be.
+    pub fn policy_version(&self) -> u64 {
+        self.policies.load(Ordering::Acquire)
     }
 
     fn stream(&self, kind: Watched) -> Option<&Stream> {
@@ -243,6 +276,11 @@ impl Stores {
         self.stream(Watched::Rollout)?.parts.iter().find_map(|part| part.store.get(&key.namespace, &key.name))
     }
 
+    /// Objects of a kind in a namespace, or of the cluster.
+    pub fn near(&self, kind: Watched, namespace: &str) -> Seen<Vec<Arc<Object>>> {
+        self.find(kind, namespace, |store| store.near(if kind.is_of_cluster() { "" } else { namespace }))
+    }
+
     /// Whether a kind is listed in every watched namespace.
     pub fn ready(&self, kind: Watched) -> bool {
         self.stream(kind).is_some_and(|stream| stream.parts.iter().all(|part| part.trouble().is_none()))
@@ -250,10 +288,15 @@ impl Stores {
 
     /// Which rollouts an object concerns.
     fn concerned(&self, kind: Watched, object: &Object) -> Vec<Key> {
-        if kind == Watched::Rollout {
-            return vec![Key::of(object)];
-        }
+        let all = |found: Vec<Arc<Object>>| found.iter().map(|rollout| Key::of(rollout)).collect();
         let namespace = object.meta.namespace.as_deref().unwrap_or_default();
+        match kind {
+            Watched::Rollout => return vec![Key::of(object)],
+            Watched::ClusterPolicy => return all(self.rollouts()),
+            Watched::Policy => return all(self.rollouts_near(namespace)),
+            Watched::Namespace => return all(self.rollouts_near(object.name())),
+            _ => {}
+        }
         let names = names_of(kind, object);
         let concerns = |rollout: &&Arc<Object>| {
             let spec = &rollout.value["spec"];
@@ -261,7 +304,7 @@ impl Stores {
             let plan = &rollout.value["status"]["run"]["plan"];
             let is = |name: &Value| name.as_str().is_some_and(|name| names.contains(&name));
             match kind {
-                Watched::Rollout => true,
+                Watched::Rollout | Watched::Namespace | Watched::ClusterPolicy | Watched::Policy => true,
                 Watched::Deployment => is(&spec["workloadRef"]["name"]),
                 Watched::ReplicaSet => {
                     is(&spec["workloadRef"]["name"]) || object.label(LABEL_ROLLOUT) == Some(rollout.name())
@@ -305,6 +348,7 @@ async fn follow(
     let config = watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS);
     let mut stream = std::pin::pin!(watcher(api, config).default_backoff());
     let set = |state: Option<String>| *part.trouble.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    let count = || kind.is_of_policy().then(|| stores.policies.fetch_add(1, Ordering::AcqRel));
     while let Some(event) = stream.next().await {
         metrics.stream_event(kind.as_str(), Timestamp::now());
         let object = match event {
@@ -330,6 +374,7 @@ async fn follow(
             Ok(watcher::Event::InitDone) => {
                 part.store.end_list();
                 set(None);
+                count();
                 debug!(stream = kind.as_str(), "listed");
                 for rollout in stores.rollouts() {
                     let _ = queue.send(Key::of(&rollout));
@@ -342,10 +387,12 @@ async fn follow(
                 warn!(stream = kind.as_str(), error = %message, "watch failed, it is tried again");
                 if part.trouble().is_some() {
                     set(Some(message));
+                    count();
                 }
                 continue;
             }
         };
+        count();
         for key in stores.concerned(kind, &object) {
             // The receiver lives as long as the process.
             let _ = queue.send(key);
@@ -377,7 +424,7 @@ mod tests {
     }
 
     fn stores(kind: Watched, parts: Vec<Part>) -> Stores {
-        Stores { streams: Arc::new(vec![Stream { kind, parts }]) }
+        Stores { streams: Arc::new(vec![Stream { kind, parts }]), policies: Arc::default() }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Guard, ProviderConfig, RiskClass, StepSpec, TolerancePpm};
+use crate::policy::Preset;
 
 /// Settings of an installation. Every field has a default; an empty document is a valid one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub struct Config {
     pub alertmanager: Option<ProviderConfig>,
     /// Rows that replace those of the built-in class table.
     pub classes: Vec<ClassRow>,
+    /// The policy that holds, and is made, while there is no ClusterRiskPolicy.
+    pub default_policy: Preset,
     /// Guards of rollouts that name none; empty: one error ratio from the pods' own metrics.
     pub default_guards: Vec<Guard>,
 }
@@ -36,6 +39,7 @@ impl Default for Config {
             prometheus: None,
             alertmanager: None,
             classes: Vec::new(),
+            default_policy: Preset::default(),
             default_guards: Vec::new(),
         }
     }

@@ -4,8 +4,8 @@
 //! not describe the next one: `kubectl set image` leaves annotations as they are.
 
 use crate::api::{
-    ANNOTATION_COMMIT, ANNOTATION_PROVENANCE, Change, ChangeFinding, ProgressiveRolloutStatus, Provenance,
-    Revision,
+    ANNOTATION_COMMIT, ANNOTATION_PROVENANCE, Change, ChangeFinding, ChangeSize, ProgressiveRolloutStatus,
+    Provenance, Revision,
 };
 use crate::view::Workload;
 
@@ -21,6 +21,8 @@ pub struct ChangeView {
     pub commit: Option<String>,
     /// Whether anything describes the template: nothing else is waited for then.
     pub declared: bool,
+    /// How large it is, as far as it is known.
+    pub size: Option<ChangeSize>,
     /// Commits that were scanned, and the version of the rules.
     pub scanned: Option<(i32, String)>,
     /// That more is known than somebody claims, in words.
@@ -74,13 +76,21 @@ pub fn describe(
         ));
     }
     let annotation = level.map(|level| Said::new(format!("annotation {ANNOTATION_PROVENANCE}"), level));
+    ChangeView { obstacle, ..join(Some(change).filter(|_| described), annotated, annotation) }
+}
 
+/// What `change` says of a template that it describes.
+pub fn declared(change: &Change) -> ChangeView {
+    join(Some(change), None, None)
+}
+
+/// Joins what describes a template: `change` if it does, the commit of the annotation if it is the template's, and the word
+/// beside that.
+fn join(change: Option<&Change>, annotated: Option<String>, annotation: Option<Said>) -> ChangeView {
     let mut claims: Vec<Said> = Vec::new();
     let mut found: Vec<Said> = Vec::new();
-    let evidence = change.evidence.as_ref().filter(|_| described);
-    if described {
-        claims.push(Said::new("spec.change.provenance", change.provenance));
-    }
+    let evidence = change.and_then(|change| change.evidence.as_ref());
+    claims.extend(change.map(|change| Said::new("spec.change.provenance", change.provenance)));
     if let Some(evidence) = evidence {
         claims.extend(evidence.declared.map(|level| Said::new("the author, as the scan was told,", level)));
         found.extend(evidence.findings.iter().map(|finding| Said::new(rule(finding), finding.level)));
@@ -97,11 +107,12 @@ pub fn describe(
     let provenance = claimed.unwrap_or_default().max(raised.unwrap_or(Provenance::Human));
     ChangeView {
         provenance,
-        commit: change.commit.clone().filter(|_| described).or(annotated),
+        commit: change.and_then(|change| change.commit.clone()).or(annotated),
         declared: claimed.is_some() || raised > Some(Provenance::Unknown),
+        size: change.and_then(|change| change.size),
         scanned: evidence.map(|evidence| (evidence.commits_scanned, evidence.rules_version.clone())),
         mismatch: mismatch(&claims, &found),
-        obstacle,
+        obstacle: None,
     }
 }
 
@@ -124,7 +135,8 @@ pub fn spent_commit(workload: &Workload, stable: &Revision, status: &Progressive
 
 /// The claim that is exceeded most, and what exceeds it. `Unknown` claims nothing.
 fn mismatch(claims: &[Said], found: &[Said]) -> Option<String> {
-    let claim = claims.iter().filter(|said| said.level != Provenance::Unknown).min_by_key(|said| said.level)?;
+    let claim =
+        claims.iter().filter(|said| said.level != Provenance::Unknown).min_by_key(|said| said.level)?;
     // The first of the riskiest: findings are in the order of their risk.
     let most = found.iter().chain(claims).rev().max_by_key(|said| said.level)?;
     (most.level > claim.level).then(|| {
@@ -134,7 +146,8 @@ fn mismatch(claims: &[Said], found: &[Said]) -> Option<String> {
 }
 
 fn rule(finding: &ChangeFinding) -> String {
-    let commit = finding.commit.as_deref().map_or_else(String::new, |commit| format!(" in {}", short(commit)));
+    let commit =
+        finding.commit.as_deref().map_or_else(String::new, |commit| format!(" in {}", short(commit)));
     format!("rule {}{commit} of the scan", finding.rule)
 }
 
@@ -163,13 +176,17 @@ fn by_images(change: &Change, workload: &Workload, stable: &Revision) -> Images 
     match near.map(|known| (known, parts(known).1)) {
         None => Images::Others,
         Some((known, Some(wanted))) => Images::Nearly(match digest {
-            Some(digest) => format!("the template has {name} with digest {digest}, spec.change.images declares {wanted}"),
+            Some(digest) => {
+                format!("the template has {name} with digest {digest}, spec.change.images declares {wanted}")
+            }
             None => format!(
                 "the template has {image}, of which nobody knows the digest, spec.change.images declares {known}: write the digest in \
                  the template too"
             ),
         }),
-        Some((known, None)) => Images::Nearly(format!("the template has {image}, spec.change.images declares {known}")),
+        Some((known, None)) => {
+            Images::Nearly(format!("the template has {image}, spec.change.images declares {known}"))
+        }
     }
 }
 

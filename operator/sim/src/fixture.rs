@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 use sluice_core::api::{
-    AlertGuard, AlertMatcher, AlertSource, ApexCallers, Change, ErrorRatioGuard, Guard, GuardAction, Limits,
-    MatchOp, Mode, ProgressiveRollout, ProgressiveRolloutSpec, Provenance, ProviderConfig, RiskClass,
-    RouteRef, Routing, StepSpec, TolerancePpm, Wiring, WorkloadRef,
+    AlertGuard, AlertMatcher, AlertSource, ApexCallers, Change, DeclaredRisk, ErrorRatioGuard, Guard,
+    GuardAction, Limits, MatchOp, Mode, ProgressiveRollout, ProgressiveRolloutSpec, Provenance,
+    ProviderConfig, RiskClass, RouteRef, Routing, StepSpec, TolerancePpm, Wiring, WorkloadRef,
 };
 use sluice_core::config::{ClassRow, Config};
+use sluice_core::policy::Preset;
 
 /// Name of the workload, the apex Service, the rollout and the first route.
 pub const NAME: &str = "web";
@@ -104,6 +105,7 @@ pub fn rollout() -> ProgressiveRollout {
                 settle_seconds: 5,
                 drain_seconds: 12,
             },
+            declared_risk: DeclaredRisk::default(),
             guards: guards(),
             limits: Limits::default(),
             mode: Mode::Enforce,
@@ -168,6 +170,7 @@ pub fn config() -> Config {
             row(RiskClass::R3, &[(5, 4), (25, 4), (50, 3), (100, 6)]),
             row(RiskClass::R4, &[(5, 4), (25, 4), (50, 3), (100, 6)]),
         ],
+        default_policy: Preset::Demo,
         ..Config::default()
     }
 }

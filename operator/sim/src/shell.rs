@@ -83,12 +83,13 @@ impl World {
         let seen = view::observe(&shown, &self.pods, &unreadable, self.now);
         let run = rollout.status.as_ref().and_then(|status| status.run.as_ref());
         let verdict = self.judge.verdict(run, self.now);
-        let config = self.config.clone();
+        let (config, policy) = (self.config.clone(), self.policy.clone());
         let input = Input {
             rollout: &rollout,
             seen: &seen,
             verdict: &verdict,
             config: &config,
+            policy: &policy,
             releasing: self.releasing,
             now: self.now,
         };

@@ -2,11 +2,13 @@
 //! on one clock that moves in seconds.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::json;
 use sluice_core::api::{ProgressiveRolloutStatus, Run};
 use sluice_core::config::Config;
+use sluice_core::policy::Policy;
 
 use crate::api::{Api, Res};
 use crate::fixture;
@@ -39,6 +41,8 @@ pub struct World {
     pub judge: Judge,
     /// Settings of the installation.
     pub config: Config,
+    /// The policy in force.
+    pub policy: Arc<Policy>,
     /// Whether the installation is being removed.
     pub releasing: bool,
     /// Instances of the controller.
@@ -78,6 +82,7 @@ impl World {
             router: Router::default(),
             judge: Judge::default(),
             config: fixture::config(),
+            policy: Arc::new(Policy::of_installation(&fixture::config())),
             releasing: false,
             instances: [Instance::default(), Instance::default()],
             leader: 0,

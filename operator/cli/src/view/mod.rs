@@ -113,7 +113,8 @@ fn mismatch(look: &Look<'_>, status: &ProgressiveRolloutStatus) -> Vec<Line> {
     let found = status.conditions.iter().find(|condition| {
         condition.kind == ConditionType::ProvenanceVerified && condition.reason == "Mismatch"
     });
-    found.map_or_else(Vec::new, |condition| labelled("claim", Role::Attention, &condition.message, look.width))
+    found
+        .map_or_else(Vec::new, |condition| labelled("claim", Role::Attention, &condition.message, look.width))
 }
 
 /// An autoscaler that counts the canary's pods, or that can't be read: nothing stops by it, but a person should know.

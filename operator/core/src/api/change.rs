@@ -65,10 +65,26 @@ pub struct Change {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 500)))]
     pub images: Vec<String>,
+    /// How large the change is; `kubectl sluice scan` writes this. Default: not known, which counts as large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<ChangeSize>,
     /// What `kubectl sluice scan` found in the source; it writes this. The riskiest of its findings is joined with what is
     /// declared. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<ChangeEvidence>,
+}
+
+/// How much of the source a change touches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeSize {
+    /// Lines that were added or removed, 0 to 1000000000.
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub changed_lines: i32,
+    /// Files that were changed, 0 to 1000000000. For people. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 0, max = 1_000_000_000))]
+    pub changed_files: Option<i32>,
 }
 
 /// What a scan of the source found.

@@ -21,6 +21,8 @@ pub enum ConditionType {
     AutoscalerCompatible,
     /// A scan of the source found no more than what is claimed of the change.
     ProvenanceVerified,
+    /// A limit of the rollout's own is looser than what holds anyhow, and is not used.
+    LimitsClamped,
 }
 
 impl ConditionType {
@@ -34,6 +36,7 @@ impl ConditionType {
             Self::TrafficVerified => "TrafficVerified",
             Self::AutoscalerCompatible => "AutoscalerCompatible",
             Self::ProvenanceVerified => "ProvenanceVerified",
+            Self::LimitsClamped => "LimitsClamped",
         }
     }
 }
@@ -53,8 +56,8 @@ pub enum ConditionStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What the condition is about: Ready, Reconciling, Stalled, MetricsAvailable, TrafficVerified, AutoscalerCompatible or
-    /// ProvenanceVerified.
+    /// What the condition is about: Ready, Reconciling, Stalled, MetricsAvailable, TrafficVerified, AutoscalerCompatible,
+    /// ProvenanceVerified or LimitsClamped.
     #[serde(rename = "type")]
     pub kind: ConditionType,
     /// True, False or Unknown.
@@ -64,6 +67,33 @@ pub struct Condition {
     /// A sentence for people: what, why, and what to do.
     pub message: String,
     /// Generation of the rollout that this condition was computed from.
+    pub observed_generation: i64,
+    /// When `status` of this condition last changed.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub last_transition_time: Timestamp,
+}
+
+/// Condition types of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum PolicyConditionType {
+    /// The newest version of the policy is in force.
+    Accepted,
+}
+
+/// One condition of a policy. `lastTransitionTime` moves only when `status` does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyCondition {
+    /// What the condition is about: Accepted.
+    #[serde(rename = "type")]
+    pub kind: PolicyConditionType,
+    /// True, False or Unknown.
+    pub status: ConditionStatus,
+    /// One CamelCase word for programs.
+    pub reason: String,
+    /// A sentence for people: what, why, and what to do.
+    pub message: String,
+    /// Generation of the policy that this condition was computed from.
     pub observed_generation: i64,
     /// When `status` of this condition last changed.
     #[schemars(with = "String", extend("format" = "date-time"))]

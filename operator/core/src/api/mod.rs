@@ -7,21 +7,28 @@ mod change;
 mod condition;
 mod guard;
 mod metric;
+mod policy;
 mod provider;
 mod request;
+mod risk;
 mod rollout;
 mod run;
 mod status;
 
-pub use change::{Change, ChangeEvidence, ChangeFinding, Provenance};
-pub use condition::{Condition, ConditionStatus, ConditionType};
+pub use change::{Change, ChangeEvidence, ChangeFinding, ChangeSize, Provenance};
+pub use condition::{Condition, ConditionStatus, ConditionType, PolicyCondition, PolicyConditionType};
 pub use guard::{
     AlertGuard, AlertMatcher, AlertSource, Counted, ErrorRatioGuard, Guard, GuardAction, LatencyGuard,
     MatchOp, RatioSource, RestartsGuard,
 };
 pub use metric::{MetricGuard, Quantity};
+pub use policy::{
+    ClusterRiskPolicy, ClusterRiskPolicySpec, ClusterRiskPolicyStatus, LABEL_TIER, PolicyClass, PolicyLimits,
+    PolicyPpm, PolicyStatus, ProvenancePolicy, RiskPolicy, RiskPolicySpec, RiskPolicyStatus, TierMapping,
+};
 pub use provider::{Header, PROVIDER_SECRET, ProviderConfig};
 pub use request::{Request, Verb};
+pub use risk::{BlastRadius, DeclaredRisk, Factor, Floor, FloorWhen, LimitSource, Novelty, Tier};
 pub use rollout::{
     ApexCallers, Limits, Mode, ProgressiveRollout, ProgressiveRolloutSpec, RouteRef, Routing, StepSpec,
     Wiring, WorkloadRef,

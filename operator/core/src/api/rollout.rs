@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Guard, ProgressiveRolloutStatus, ProviderConfig};
+use super::{Change, DeclaredRisk, Guard, ProgressiveRolloutStatus, ProviderConfig};
 
 /// Desired behaviour of one workload's releases.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,9 @@ pub struct ProgressiveRolloutSpec {
     /// tighten the plan: a riskier provenance applies at once, a milder one to the next run.
     #[serde(default)]
     pub change: Change,
+    /// What the owner of the workload says of its risk besides. It can only raise what the policies say.
+    #[serde(default)]
+    pub declared_risk: DeclaredRisk,
     /// How traffic is divided between stable and canary. A run under way keeps what it started with.
     pub routing: Routing,
     /// Metrics and alerts that can stop a rollout, at most 16, merged by name. When there are any, they replace the
@@ -53,8 +56,9 @@ pub struct ProgressiveRolloutSpec {
     #[x_kube(validation = Rule::new("self.all(g, (has(g.errorRatio) ? 1 : 0) + (has(g.latency) ? 1 : 0) + (has(g.restarts) ? 1 : 0) + (has(g.alert) ? 1 : 0) + (has(g.metric) ? 1 : 0) == 1)").message("each guard has exactly one of errorRatio, latency, restarts, alert and metric"))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
     pub guards: Vec<Guard>,
-    /// Limits of this rollout. But for abortNeedsTwoPods they can only tighten what the risk class allows: of two limits
-    /// the tighter one wins.
+    /// Limits of this rollout. But for abortNeedsTwoPods they can only tighten what the risk class and the policies allow: of
+    /// two limits the tighter one wins, and condition LimitsClamped names one that is not used. Tightened during a run they
+    /// count at once, loosened from the next run on.
     #[serde(default)]
     pub limits: Limits,
     /// Enforce: hold, expose, judge and act. Observe: plan and judge the native roll, hold nothing, and say in

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, Provenance, RiskClass, Run};
+use super::{Condition, Factor, LimitSource, Provenance, RiskClass, Run, StepSpec};
 use crate::evidence::KnownAlert;
 
 /// Observed state of a rollout.
@@ -46,6 +46,9 @@ pub struct ProgressiveRolloutStatus {
     /// A held template that is not under way, and since when it is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldRevision>,
+    /// What the held template, or the run under way, is allowed, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanStatus>,
     /// The run under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<Run>,
@@ -189,6 +192,28 @@ pub struct Revision {
     /// Source commit, when declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
+}
+
+/// What a change is allowed, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanStatus {
+    /// Digest of the plan: SHA-256 over all that it allows.
+    pub digest: String,
+    /// Risk class, R0 (lowest risk) to R4.
+    #[schemars(with = "RiskClass")]
+    pub risk_class: Option<RiskClass>,
+    /// Points of the inputs together: 0 to 2 is R0, 3 to 5 R1, 6 to 9 R2, 10 to 13 R3, more is R4.
+    pub points: i32,
+    /// The inputs of the class with their points, and the lowest class that decided, if one did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub factors: Vec<Factor>,
+    /// Where each limit comes from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limit_sources: Vec<LimitSource>,
+    /// Steps, the last at 100 percent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepSpec>,
 }
 
 /// A held template that is not under way.

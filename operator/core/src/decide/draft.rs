@@ -10,6 +10,7 @@ use crate::api::{
 };
 use crate::config::Config;
 use crate::observed::Observed;
+use crate::policy::Policy;
 use crate::verdict::Verdict;
 use crate::view::{Workload, shorten};
 
@@ -24,6 +25,8 @@ pub struct Input<'a> {
     pub verdict: &'a Verdict,
     /// Settings of the installation.
     pub config: &'a Config,
+    /// The policies in force for the rollout's namespace.
+    pub policy: &'a Policy,
     /// Whether the installation is being removed: every rollout lets go.
     pub releasing: bool,
     /// Now.

@@ -100,10 +100,23 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
     if returning.is_none() && !(ready_to_judge(d, &view) && ground::volumes_in_order(d, workload)) {
         return;
     }
+    if returning.is_none()
+        && let Some(why) = &d.input.policy.trouble
+    {
+        d.wait("PoliciesUnknown", format!("{why}; nothing starts before the limits are known"), None);
+        return;
+    }
+    let risk = rest::assess(d, &view);
+    let change = (risk.provenance, risk.class);
     let (kind, plan) = match &returning {
-        Some(_) => (RunKind::Return, limits::return_plan(d.spec, d.input.config, workload, view.provenance)),
-        None => (RunKind::Canary, rest::preview(d, workload)),
+        Some(_) => {
+            (RunKind::Return, limits::return_plan(d.spec, d.input.config, d.input.policy, workload, change))
+        }
+        None => {
+            (RunKind::Canary, limits::make_plan(d.spec, d.input.config, d.input.policy, workload, change))
+        }
     };
+    d.status.plan = Some(risk.explain(d.spec, d.input.policy, &plan));
     let commit = view.commit.or_else(|| returning.and_then(|good| good.commit));
     let run = new_run(d, workload, commit, stable, kind, plan);
     match alerts_hold(d, &run) {

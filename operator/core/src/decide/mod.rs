@@ -68,7 +68,7 @@ fn under_way(draft: &mut Draft<'_>, mut run: Run) {
     }
     attend::note(draft, &mut run);
     leave::abandon(draft, &mut run);
-    tighten::provenance(draft, &mut run);
+    tighten::plan(draft, &mut run);
     tighten::evidence(draft, &mut run);
     stop::reasons(draft, &mut run);
     let waits_for_pair = pair::restore(draft, &mut run);

@@ -49,7 +49,8 @@ fn set_of<'a>(d: &Draft<'a>, workload: &Workload, digest: &str) -> Option<&'a Re
 fn start(d: &mut Draft<'_>, workload: &Workload, stable: Revision, mut canary: Revision) {
     let view = provenance::describe(&d.spec.change, workload, &stable, &d.status);
     canary.commit = view.commit;
-    let plan = rest::preview(d, workload);
+    let (plan, risk) = rest::preview(d, workload);
+    d.status.plan = Some(risk.explain(d.spec, d.input.policy, &plan));
     d.status.run_count += 1;
     let id = format!("{}-observe", d.status.run_count);
     let steps: Vec<String> = plan.steps.iter().map(|step| step.weight_percent.to_string()).collect();
@@ -141,5 +142,6 @@ pub(super) fn judge(d: &mut Draft<'_>, mut run: Run) {
     );
     d.status.history.truncate(HISTORY_LIMIT);
     d.status.stable = None;
+    d.status.plan = None;
     d.status.guards.clear();
 }

@@ -415,6 +415,7 @@ pub(super) fn end(d: &mut Draft<'_>, run: Run, outcome: Outcome, reason: &str, m
     );
     d.status.history.truncate(HISTORY_LIMIT);
     d.status.run = None;
+    d.status.plan = None;
     d.status.guards.clear();
     d.status.traffic = None;
     d.wake_within(BUSY_WAKE);

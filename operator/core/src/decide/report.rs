@@ -2,10 +2,11 @@
 
 use crate::action::{Event, EventKind, Lane};
 use crate::api::{
-    Condition, ConditionStatus, ConditionType, Phase, ProgressiveRolloutStatus, Run, RunKind, Stage, Summary,
-    TrafficStatus, Waiting,
+    Condition, ConditionStatus, ConditionType, Limits, Phase, ProgressiveRolloutStatus, Run, RunKind, Stage,
+    Summary, TrafficStatus, Waiting,
 };
 
+use crate::limits;
 use crate::observed::Seen;
 use crate::provenance;
 use crate::view::{Autoscaler, shorten};
@@ -23,6 +24,11 @@ pub(super) fn finish(mut d: Draft<'_>) -> Decision {
     let before = d.input.rollout.status.clone().unwrap_or_default();
     if let Some(run) = &d.status.run {
         d.status.phase = phase_of(run);
+    } else {
+        d.status.plan = d.workload().filter(|_| d.status.held.is_some()).map(|workload| {
+            let (plan, risk) = rest::preview(&d, workload);
+            risk.explain(d.spec, d.input.policy, &plan)
+        });
     }
     if d.status.phase != before.phase || before.phase_since.is_none() {
         d.status.phase_since = Some(d.now);
@@ -34,6 +40,7 @@ pub(super) fn finish(mut d: Draft<'_>) -> Decision {
     evidence(&mut d);
     warn_of_autoscaler(&mut d, &before);
     warn_of_mismatch(&mut d, &before);
+    warn_of_clamped(&mut d, &before);
     d.status.waiting = waiting(&d, &before);
     d.status.traffic = d.status.run.as_ref().map(|run| traffic(&d, run));
     d.status.summary = summary(&d);
@@ -146,13 +153,13 @@ fn summary(d: &Draft<'_>) -> Summary {
     }
     match (&d.status.held, d.workload()) {
         (Some(held), Some(workload)) => {
-            let plan = rest::preview(d, workload);
+            let plan = d.status.plan.clone().unwrap_or_default();
             let stable = d.status.stable.clone().unwrap_or_default();
             Summary {
                 step: format!("0/{}", plan.steps.len()),
                 weight: "0%".to_owned(),
                 observed: String::new(),
-                risk_class: plan.risk_class.as_str().to_owned(),
+                risk_class: plan.risk_class.map_or_else(String::new, |class| class.as_str().to_owned()),
                 provenance: held.provenance.as_str().to_owned(),
                 commit: short(&provenance::describe(&d.spec.change, workload, &stable, &d.status).commit),
                 reason,
@@ -215,6 +222,7 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition
     }
     list.extend(autoscaler(d, before));
     list.extend(who_wrote_it(d, before));
+    list.extend(clamped(d));
     list.into_iter()
         .map(|(kind, status, reason, message)| {
             let known = before.conditions.iter().find(|c| c.kind == kind && c.status == status);
@@ -243,9 +251,11 @@ fn who_wrote_it(
         (None, Some(held)) => (&held.digest, d.status.stable.as_ref()),
         (None, None) => return None,
     };
-    let view = d.workload().filter(|workload| workload.digest == *digest).zip(stable).map(
-        |(workload, stable)| provenance::describe(&d.spec.change, workload, stable, &d.status),
-    );
+    let view = d
+        .workload()
+        .filter(|workload| workload.digest == *digest)
+        .zip(stable)
+        .map(|(workload, stable)| provenance::describe(&d.spec.change, workload, stable, &d.status));
     let known = before.conditions.iter().find(|condition| condition.kind == kind);
     let view = match (view, known) {
         // `spec.change` may be about the next template already.
@@ -259,10 +269,12 @@ fn who_wrote_it(
     let (status, reason, message) = if let Some(mismatch) = view.mismatch {
         (ConditionStatus::False, MISMATCH, mismatch)
     } else if let Some((commits, rules)) = view.scanned {
-        let message = format!("commits scanned: {commits}, by rules {rules}; nothing riskier than {level} was found");
+        let message =
+            format!("commits scanned: {commits}, by rules {rules}; nothing riskier than {level} was found");
         (ConditionStatus::True, "Scanned", message)
     } else if view.declared {
-        let message = format!("declared as {level}, and no scan of the source says more: kubectl sluice scan");
+        let message =
+            format!("declared as {level}, and no scan of the source says more: kubectl sluice scan");
         (ConditionStatus::False, "ClaimOnly", message)
     } else {
         let message = view.obstacle.unwrap_or_else(|| {
@@ -271,6 +283,37 @@ fn who_wrote_it(
         (ConditionStatus::False, "Undeclared", message)
     };
     Some((kind, status, reason.to_owned(), shorten(&message, MESSAGE_LIMIT)))
+}
+
+/// Limits of the rollout's own that are not used, since tighter ones hold anyhow.
+fn clamped(d: &Draft<'_>) -> Option<(ConditionType, ConditionStatus, String, String)> {
+    if d.spec.limits == Limits::default() {
+        return None;
+    }
+    let class = d.status.plan.as_ref()?.risk_class?;
+    let found = limits::clamped(d.spec, d.input.policy, class);
+    let kind = ConditionType::LimitsClamped;
+    if found.is_empty() {
+        return Some((
+            kind,
+            ConditionStatus::False,
+            "InForce".to_owned(),
+            "every limit of spec.limits holds".to_owned(),
+        ));
+    }
+    let message = shorten(&format!("of spec.limits the tighter counts: {}", found.join("; ")), MESSAGE_LIMIT);
+    Some((kind, ConditionStatus::True, "TighterHolds".to_owned(), message))
+}
+
+/// Tells once that a limit of the rollout's own is not used.
+fn warn_of_clamped(d: &mut Draft<'_>, before: &ProgressiveRolloutStatus) {
+    let Some((kind, ConditionStatus::True, _, message)) = clamped(d) else {
+        return;
+    };
+    let told = |c: &Condition| c.kind == kind && c.message == message;
+    if !before.conditions.iter().any(told) {
+        d.warn("LimitsClamped", message);
+    }
 }
 
 /// Tells once that more is known of a change than somebody claims.

@@ -4,7 +4,8 @@ use crate::action::Lane;
 use crate::api::{Phase, Plan};
 use crate::config::Hold;
 use crate::limits;
-use crate::provenance;
+use crate::policy::{self, Assessment};
+use crate::provenance::{self, ChangeView};
 use crate::render;
 use crate::view::{HeldMark, ReplicaSet, Workload};
 
@@ -226,9 +227,16 @@ fn broken_glass(d: &mut Draft<'_>, workload: &Workload) {
     d.status.workload_uid = None;
 }
 
-/// The plan that a held template would have, for `status`.
-pub(super) fn preview(d: &Draft<'_>, workload: &Workload) -> Plan {
+/// The risk of the change that `view` describes.
+pub(super) fn assess(d: &Draft<'_>, view: &ChangeView) -> Assessment {
+    policy::assess(d.spec, view, d.input.policy, &d.status.history, d.now)
+}
+
+/// The plan that a held template would have.
+pub(super) fn preview(d: &Draft<'_>, workload: &Workload) -> (Plan, Assessment) {
     let stable = d.status.stable.clone().unwrap_or_default();
     let view = provenance::describe(&d.spec.change, workload, &stable, &d.status);
-    limits::make_plan(d.spec, d.input.config, workload, view.provenance)
+    let risk = assess(d, &view);
+    let change = (risk.provenance, risk.class);
+    (limits::make_plan(d.spec, d.input.config, d.input.policy, workload, change), risk)
 }

@@ -1,17 +1,18 @@
-//! A provenance that turns out to be riskier while the run is under way: its limits hold at once.
+//! A change that turns out to be riskier, or limits that get tighter, while the run is under way: they hold at once.
 //!
-//! Going on under the old limits would make it pay to declare late. What was declared can only rise in a run: a cheaper
-//! declaration, or one that does not describe what is tried, is for the next one. So it is with what the evidence leaves
+//! Going on under the old limits would make it pay to declare late. In a run limits only tighten: a cheaper declaration, one
+//! that does not describe what is tried, and limits that loosen are for the next one. So it is with what the evidence leaves
 //! out at the rollout's wish: less of it counts at once, more of it from the next run on.
 
-use crate::api::{Guard, Plan, Run, RunKind, Stage};
+use crate::api::{ChangeSize, Guard, Plan, Run, RunKind, Stage};
 use crate::limits::{self, Progress};
 use crate::provenance;
 
 use super::draft::Draft;
+use super::rest;
 
-/// Tightens the plan when `spec.change` describes the run's template with a riskier provenance than the plan has.
-pub(super) fn provenance(d: &mut Draft<'_>, run: &mut Run) {
+/// Tightens the plan when a run would start with a tighter one now.
+pub(super) fn plan(d: &mut Draft<'_>, run: &mut Run) {
     let over = matches!(run.stage, Stage::Finishing | Stage::Returning);
     if run.kind != RunKind::Canary || over || run.going_back.is_some() {
         return;
@@ -19,16 +20,25 @@ pub(super) fn provenance(d: &mut Draft<'_>, run: &mut Run) {
     let Some(workload) = d.workload().filter(|workload| workload.digest == run.canary.digest) else {
         return;
     };
-    let view = provenance::describe(&d.spec.change, workload, &run.stable, &d.status);
+    let mut view = provenance::describe(&d.spec.change, workload, &run.stable, &d.status);
     if run.canary.commit.is_none() {
         run.canary.commit.clone_from(&view.commit);
     }
-    if !view.declared || view.provenance <= run.plan.provenance {
+    if !view.declared {
+        // `spec.change` may be about the next template already: of this one is known what was.
+        view.provenance = run.plan.provenance;
+        view.size = Some(ChangeSize::default());
+    }
+    // Neither limits that nobody can read nor policies that are not known are the run's; a riskier change always is.
+    let unknown = d.input.policy.trouble.is_some() || !limits::problems(d.spec).is_empty();
+    if unknown && view.provenance <= run.plan.provenance {
         return;
     }
+    let risk = rest::assess(d, &view);
+    let change = (view.provenance.max(run.plan.provenance), risk.class.max(run.plan.risk_class));
+    let now = limits::draft(d.spec, d.input.config, d.input.policy, workload, change);
     let progress = progress(run);
-    let riskier = limits::make_plan(d.spec, d.input.config, workload, view.provenance);
-    let Some(plan) = limits::tighten(&run.plan, progress, &riskier) else {
+    let Some(plan) = limits::tighten(&run.plan, progress, &now) else {
         return;
     };
     let ahead: Vec<String> = usize::try_from(run.step)
@@ -39,16 +49,20 @@ pub(super) fn provenance(d: &mut Draft<'_>, run: &mut Run) {
         .unwrap_or_default();
     let ahead =
         if ahead.is_empty() { String::new() } else { format!(", steps from here {} %", ahead.join(", ")) };
-    d.normal(
-        "PlanTightened",
+    let (is, was) = (&plan, &run.plan);
+    let why = if is.provenance > was.provenance {
         format!(
-            "run {}: its provenance is now known as {}, it was {}: class {}{ahead}",
-            run.id,
-            plan.provenance.as_str(),
-            run.plan.provenance.as_str(),
-            plan.risk_class.as_str(),
-        ),
-    );
+            "its provenance is now known as {}, it was {}",
+            is.provenance.as_str(),
+            was.provenance.as_str()
+        )
+    } else if is.risk_class > was.risk_class {
+        format!("it was of class {}", was.risk_class.as_str())
+    } else {
+        "a policy or spec.limits is tighter now".to_owned()
+    };
+    d.normal("PlanTightened", format!("run {}: {why}: class {}{ahead}", run.id, is.risk_class.as_str()));
+    d.status.plan = Some(risk.explain(d.spec, d.input.policy, &plan));
     run.plan = plan;
 }
 
@@ -66,7 +80,8 @@ pub(super) fn evidence(d: &mut Draft<'_>, run: &mut Run) {
     let Some(workload) = d.workload().filter(|_| limits::problems(d.spec).is_empty()) else {
         return;
     };
-    let now = limits::make_plan(d.spec, d.input.config, workload, run.plan.provenance);
+    let change = (run.plan.provenance, run.plan.risk_class);
+    let now = limits::draft(d.spec, d.input.config, d.input.policy, workload, change);
     let Some(plan) = limits::count_more(&run.plan, &now) else {
         return;
     };

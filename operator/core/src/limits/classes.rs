@@ -1,23 +1,28 @@
 //! The class table: steps, bakes, tolerances and minima by risk class.
 
-use crate::api::{EvidenceRow, Provenance, RiskClass, StepSpec, TolerancePpm};
+use crate::api::{EvidenceRow, RiskClass, StepSpec, TolerancePpm};
 use crate::config::{ClassRow, Config};
 use crate::statistics;
 
 const MINUTE: i32 = 60;
 
-/// The class of a change. For now provenance alone decides.
-pub fn class_of(provenance: Provenance) -> RiskClass {
-    match provenance {
-        Provenance::Human => RiskClass::R1,
-        Provenance::GenAIAssisted | Provenance::Unknown => RiskClass::R2,
-        Provenance::GenAIAutonomous => RiskClass::R3,
+/// The installation's row of a class: its own, or the built-in one. Every column has a value.
+pub fn row(config: &Config, class: RiskClass) -> ClassRow {
+    let built_in = built_in(class);
+    let Some(row) = config.classes.iter().find(|row| row.name == class) else {
+        return built_in;
+    };
+    ClassRow {
+        margin_ppm: row.margin_ppm.or(built_in.margin_ppm),
+        capital_ppm: row.capital_ppm.or(built_in.capital_ppm),
+        gate_error_ppm: row.gate_error_ppm.or(built_in.gate_error_ppm),
+        ..row.clone()
     }
 }
 
-/// The row in force for a class: the installation's own, or the built-in one.
-pub fn row(config: &Config, class: RiskClass) -> ClassRow {
-    config.classes.iter().find(|row| row.name == class).cloned().unwrap_or_else(|| built_in(class))
+/// The installation's table, loosest class first.
+pub fn class_table(config: &Config) -> Vec<ClassRow> {
+    RiskClass::ALL.into_iter().map(|class| row(config, class)).collect()
 }
 
 /// Built-in rows. A tighter class starts smaller, bakes longer, tolerates less and wants more requests.
@@ -54,13 +59,12 @@ fn tolerance_ppm(tolerance: statistics::Tolerance) -> TolerancePpm {
     TolerancePpm { relative: ppm(tolerance.relative), absolute: ppm(tolerance.absolute) }
 }
 
-/// The rows that a class plays, loosest first.
-pub fn evidence_rows(config: &Config, class: RiskClass) -> Vec<EvidenceRow> {
-    RiskClass::ALL
-        .into_iter()
-        .filter(|looser| *looser <= class)
-        .map(|class| evidence_row(&row(config, class)))
-        .collect()
+/// The rows of a table that a class plays, loosest first.
+pub fn evidence_rows<'a>(
+    table: impl IntoIterator<Item = &'a ClassRow>,
+    class: RiskClass,
+) -> Vec<EvidenceRow> {
+    table.into_iter().filter(|row| row.name <= class).map(evidence_row).collect()
 }
 
 fn evidence_row(row: &ClassRow) -> EvidenceRow {
@@ -98,7 +102,13 @@ pub fn table_problem(config: &Config) -> Option<String> {
             ));
         }
     }
-    for row in evidence_rows(config, RiskClass::R4) {
+    order_problem(&class_table(config))
+}
+
+/// What is wrong with a whole table, loosest class first, from the field on: a column that no evidence can be weighed by, or
+/// a riskier class that is looser in anything.
+pub fn order_problem(table: &[ClassRow]) -> Option<String> {
+    for row in evidence_rows(table, RiskClass::R4) {
         let name = row.class.as_str();
         if row.margin_ppm.relative < 0 || row.margin_ppm.absolute < 1 {
             return Some(format!(
@@ -111,8 +121,7 @@ pub fn table_problem(config: &Config) -> Option<String> {
             }
         }
     }
-    let rows: Vec<ClassRow> = RiskClass::ALL.into_iter().map(|class| row(config, class)).collect();
-    rows.windows(2).find_map(|pair| {
+    table.windows(2).find_map(|pair| {
         let (looser, tighter) = (&pair[0], &pair[1]);
         let names =
             format!("classes[{}] is looser than classes[{}]", tighter.name.as_str(), looser.name.as_str());
@@ -132,6 +141,9 @@ pub fn table_problem(config: &Config) -> Option<String> {
         }
         if tighter.min_samples < looser.min_samples {
             return Some(format!("{names} in minSamples: a riskier class may not need fewer requests"));
+        }
+        if tighter.no_data_seconds > looser.no_data_seconds {
+            return Some(format!("{names} in noDataSeconds: a riskier class may not wait longer for data"));
         }
         if super::schedule::join(&looser.steps, &tighter.steps) != super::schedule::normal(&tighter.steps) {
             return Some(format!("{names} in steps: a riskier class may not reach any weight sooner"));
@@ -165,10 +177,5 @@ mod tests {
         assert!(
             table_problem(&config).unwrap().contains("classes[R3] is looser than classes[R2] in minSamples")
         );
-    }
-
-    #[test]
-    fn unknown_is_as_tight_as_assisted() {
-        assert!(class_of(Provenance::Unknown) >= class_of(Provenance::GenAIAssisted));
     }
 }

@@ -5,7 +5,9 @@ use crate::api::{
 };
 use crate::config::Config;
 use crate::digest;
-use crate::limits::{class_of, evidence_rows, join, row};
+use crate::limits::compose::{Composed, compose};
+use crate::limits::evidence_rows;
+use crate::policy::Policy;
 use crate::view::Workload;
 
 /// Longest watched period after promotion.
@@ -31,42 +33,27 @@ pub fn canary_service(apex: &str) -> String {
     format!("{apex}-canary")
 }
 
-/// The plan of a change: the class's row joined with the rollout's own limits.
+/// The plan of a change of this class and provenance under the policies.
 pub fn make_plan(
     spec: &ProgressiveRolloutSpec,
     config: &Config,
+    policy: &Policy,
     workload: &Workload,
-    provenance: Provenance,
+    change: (Provenance, RiskClass),
 ) -> Plan {
-    plan_of_class(spec, config, workload, provenance, class_of(provenance))
+    seal(draft(spec, config, policy, workload, change))
 }
 
-/// The plan of a change as if it were of this class.
-pub fn plan_of_class(
+/// The same without its digest.
+pub fn draft(
     spec: &ProgressiveRolloutSpec,
     config: &Config,
+    policy: &Policy,
     workload: &Workload,
-    provenance: Provenance,
-    class: RiskClass,
+    (provenance, class): (Provenance, RiskClass),
 ) -> Plan {
-    let row = row(config, class);
-    let mut steps = row.steps.clone();
-    if !spec.limits.steps.is_empty() {
-        steps = join(&steps, &spec.limits.steps);
-    }
-    if let (Some(most), Some(first)) = (spec.limits.max_first_step_percent, steps.first().copied())
-        && first.weight_percent > most
-    {
-        steps.insert(0, StepSpec { weight_percent: most, bake_seconds: first.bake_seconds });
-    }
-    if let Some(least) = spec.limits.min_bake_seconds {
-        for step in &mut steps {
-            step.bake_seconds = step.bake_seconds.max(least);
-        }
-    }
-    // A last bake that is spent below 100 % shortens nothing.
-    let last_bake = |steps: &[StepSpec]| steps.last().map_or(0, |step| step.bake_seconds);
-    let watched = last_bake(&steps).max(last_bake(&row.steps));
+    let row = &policy.row(class).row;
+    let Composed { steps, pause_before_percent, last_bake_seconds, .. } = compose(spec, policy, class);
     let guards = if !spec.guards.is_empty() {
         spec.guards.clone()
     } else if !config.default_guards.is_empty() {
@@ -74,18 +61,18 @@ pub fn plan_of_class(
     } else {
         default_guards()
     };
-    seal(Plan {
+    Plan {
         digest: String::new(),
         risk_class: class,
         provenance,
         steps,
         tolerance_ppm: row.tolerance_ppm,
         min_samples: row.min_samples,
-        rows: evidence_rows(config, class),
+        rows: evidence_rows(policy.rows(), class),
         no_data_seconds: row.no_data_seconds,
-        watch_seconds: spec.watch_seconds.unwrap_or(watched).clamp(0, LONGEST_WATCH_SECONDS),
+        watch_seconds: spec.watch_seconds.unwrap_or(last_bake_seconds).clamp(0, LONGEST_WATCH_SECONDS),
         progress_deadline_seconds: workload.progress_deadline_seconds,
-        pause_before_percent: spec.limits.pause_before_percent,
+        pause_before_percent,
         abort_needs_two_pods: spec.limits.abort_needs_two_pods,
         service: spec.routing.service.clone(),
         stable_service: stable_service(&spec.routing.service),
@@ -95,17 +82,18 @@ pub fn plan_of_class(
         settle_seconds: spec.routing.settle_seconds,
         drain_seconds: spec.routing.drain_seconds,
         guards,
-    })
+    }
 }
 
 /// The plan of a return to a recorded good revision: straight to 100, behind the capacity check only.
 pub fn return_plan(
     spec: &ProgressiveRolloutSpec,
     config: &Config,
+    policy: &Policy,
     workload: &Workload,
-    provenance: Provenance,
+    change: (Provenance, RiskClass),
 ) -> Plan {
-    let mut plan = make_plan(spec, config, workload, provenance);
+    let mut plan = draft(spec, config, policy, workload, change);
     plan.steps = vec![StepSpec { weight_percent: 100, bake_seconds: 0 }];
     plan.pause_before_percent = None;
     plan.watch_seconds = 0;

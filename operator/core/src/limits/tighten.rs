@@ -1,13 +1,14 @@
-//! A plan that gets tighter while its run is under way: a riskier provenance became known.
+//! A plan that gets tighter while its run is under way: more became known of the change, or a policy or the rollout's own
+//! limits were tightened.
 //!
 //! What has happened stays: steps that were passed, and the weight in force. Everything ahead becomes the tightest of the
-//! plan and the riskier class, component by component; nothing of it can become looser, in whatever order and however
-//! often this happens.
+//! plan and the one that a run would start with now, component by component; nothing of it can become looser, in whatever
+//! order and however often this happens.
 
 use crate::api::{EvidenceRow, Guard, Plan, StepSpec, TolerancePpm};
 use crate::limits::join;
 use crate::limits::plan::seal;
-use crate::limits::schedule::before;
+use crate::limits::schedule::{before, normal};
 
 /// Where a run is in its plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,24 +41,23 @@ impl Progress {
     }
 }
 
-/// The plan joined with the one that a riskier provenance would have, as far as that is ahead; `None` when it is no
-/// riskier.
-pub fn tighten(plan: &Plan, progress: Progress, riskier: &Plan) -> Option<Plan> {
-    if riskier.provenance <= plan.provenance {
-        return None;
-    }
+/// The plan joined with the one that a run would start with now, as far as that is ahead; `None` when nothing of that is
+/// tighter. Of `now` the digest does not matter.
+pub fn tighten(plan: &Plan, progress: Progress, now: &Plan) -> Option<Plan> {
     let mut tight = plan.clone();
-    tight.provenance = riskier.provenance;
-    tight.risk_class = plan.risk_class.max(riskier.risk_class);
-    tight.tolerance_ppm = least(plan.tolerance_ppm, riskier.tolerance_ppm);
-    tight.min_samples = plan.min_samples.max(riskier.min_samples);
-    tight.rows = rows(&plan.rows, &riskier.rows);
-    tight.no_data_seconds = plan.no_data_seconds.min(riskier.no_data_seconds);
-    tight.watch_seconds = plan.watch_seconds.max(riskier.watch_seconds);
-    if progress.stepping {
-        tight.steps = ahead(plan, progress, &join(&plan.steps, &riskier.steps));
+    tight.provenance = plan.provenance.max(now.provenance);
+    tight.risk_class = plan.risk_class.max(now.risk_class);
+    tight.tolerance_ppm = least(plan.tolerance_ppm, now.tolerance_ppm);
+    tight.min_samples = plan.min_samples.max(now.min_samples);
+    tight.rows = rows(&plan.rows, &now.rows);
+    tight.no_data_seconds = plan.no_data_seconds.min(now.no_data_seconds);
+    tight.watch_seconds = plan.watch_seconds.max(now.watch_seconds);
+    tight.pause_before_percent = plan.pause_before_percent.into_iter().chain(now.pause_before_percent).min();
+    let joined = join(&plan.steps, &now.steps);
+    if progress.stepping && joined != normal(&plan.steps) {
+        tight.steps = ahead(plan, progress, &joined);
     }
-    Some(seal(tight))
+    (tight != *plan).then(|| seal(tight))
 }
 
 /// The plan without what it leaves out of the evidence and the rollout, as it is now, would not: `now` is the plan that
@@ -144,7 +144,7 @@ pub fn loosened(old: &Plan, new: &Plan, progress: Progress) -> Option<String> {
         (new.watch_seconds < old.watch_seconds, "the watched period is shorter"),
         (!same_guards(&old.guards, &new.guards), "the guards changed"),
         (new.abort_needs_two_pods && !old.abort_needs_two_pods, "one pod alone does not stop it any more"),
-        (new.pause_before_percent != old.pause_before_percent, "the pause for a person changed"),
+        (pauses_later(old, new), "the pause for a person comes later or is gone"),
         (new.routes != old.routes || new.apex_callers != old.apex_callers, "the routing changed"),
         (
             (&new.service, &new.stable_service, &new.canary_service)
@@ -166,6 +166,10 @@ pub fn loosened(old: &Plan, new: &Plan, progress: Progress) -> Option<String> {
     let sooner = (progress.weight(old) + 1..=PROMOTION)
         .find(|weight| before(&new.steps, *weight) < before(&old.steps, *weight));
     sooner.map(|weight| format!("weight {weight} is reached sooner"))
+}
+
+fn pauses_later(old: &Plan, new: &Plan) -> bool {
+    old.pause_before_percent.is_some_and(|was| new.pause_before_percent.is_none_or(|is| is > was))
 }
 
 /// Whether a plan plays a row at least as tight.
@@ -190,8 +194,13 @@ mod tests {
     use crate::api::{ProgressiveRolloutSpec, Provenance, RiskClass};
     use crate::config::{ClassRow, Config};
 
-    const ALL: [Provenance; 4] =
-        [Provenance::Human, Provenance::GenAIAssisted, Provenance::Unknown, Provenance::GenAIAutonomous];
+    /// The changes of a run that gets riskier.
+    const ALL: [(Provenance, RiskClass); 4] = [
+        (Provenance::Human, RiskClass::R1),
+        (Provenance::GenAIAssisted, RiskClass::R2),
+        (Provenance::Unknown, RiskClass::R2),
+        (Provenance::GenAIAutonomous, RiskClass::R3),
+    ];
 
     fn spec() -> ProgressiveRolloutSpec {
         serde_json::from_value(serde_json::json!({
@@ -200,9 +209,10 @@ mod tests {
         .unwrap()
     }
 
-    fn plan_of(config: &Config, provenance: Provenance, spec: &ProgressiveRolloutSpec) -> Plan {
+    fn plan_of(config: &Config, change: (Provenance, RiskClass), spec: &ProgressiveRolloutSpec) -> Plan {
         let deployment = serde_json::json!({"metadata": {"name": "web"}, "spec": {"template": {}}});
-        crate::limits::make_plan(spec, config, &crate::view::Workload::read(&deployment), provenance)
+        let policy = crate::policy::Policy::of_installation(config);
+        crate::limits::make_plan(spec, config, &policy, &crate::view::Workload::read(&deployment), change)
     }
 
     fn steps() -> impl Strategy<Value = Vec<StepSpec>> {
@@ -249,7 +259,7 @@ mod tests {
         ) {
             let mut spec = spec();
             (spec.limits.steps, spec.limits.min_bake_seconds, spec.limits.max_first_step_percent) = own;
-            let mut plan = plan_of(&first, Provenance::Human, &spec);
+            let mut plan = plan_of(&first, ALL[0], &spec);
             let (mut step, mut asked) = (0, false);
             for (config, who, further, raised, stepping) in raises {
                 // The run goes on between two declarations.
@@ -259,7 +269,7 @@ mod tests {
                 let progress = Progress { step, asked, stepping };
                 let riskier = plan_of(&config, ALL[who], &spec);
                 let Some(next) = tighten(&plan, progress, &riskier) else {
-                    prop_assert!(ALL[who] <= plan.provenance);
+                    prop_assert!(ALL[who].0 <= plan.provenance);
                     continue;
                 };
                 prop_assert_eq!(loosened(&plan, &next, progress), None, "{:?}\n{:?}", plan, next);
@@ -285,7 +295,7 @@ mod tests {
     #[test]
     fn what_is_ahead_is_that_of_the_riskier_class() {
         let config = Config::default();
-        let human = plan_of(&config, Provenance::Human, &spec());
+        let human = plan_of(&config, ALL[0], &spec());
         let words = |plan: &Plan| {
             let words: Vec<String> =
                 plan.steps.iter().map(|s| format!("{}/{}", s.weight_percent, s.bake_seconds / 60)).collect();
@@ -293,7 +303,7 @@ mod tests {
         };
         let raise = |step, asked| {
             let progress = Progress { step, asked, stepping: true };
-            let riskier = plan_of(&config, Provenance::GenAIAutonomous, &spec());
+            let riskier = plan_of(&config, ALL[3], &spec());
             let plan = tighten(&human, progress, &riskier).unwrap();
             assert_eq!((plan.risk_class, plan.watch_seconds), (RiskClass::R3, 3600));
             assert_eq!((plan.tolerance_ppm.relative, plan.min_samples), (100_000, 10_000));
@@ -313,7 +323,7 @@ mod tests {
     #[test]
     fn what_loosens_is_named() {
         let config = Config::default();
-        let plan = plan_of(&config, Provenance::GenAIAutonomous, &spec());
+        let plan = plan_of(&config, ALL[3], &spec());
         let progress = Progress { step: 1, asked: true, stepping: true };
         let changed = |change: fn(&mut Plan)| {
             let mut new = plan.clone();

@@ -167,7 +167,7 @@ fn a_held_template_waits_for_its_declaration_and_no_longer() {
 fn a_run_keeps_the_plan_it_started_with() {
     let mut scene = Scene::running();
     let plan = scene.run().plan;
-    scene.rollout.spec.limits.min_bake_seconds = Some(9999);
+    scene.rollout.spec.limits.abort_needs_two_pods = true;
     // It describes the next template; a riskier provenance of this one would count (see the tests of that).
     scene.rollout.spec.change.images = vec!["app:3".to_owned()];
     scene.config.classes.clear();

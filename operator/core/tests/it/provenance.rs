@@ -26,8 +26,10 @@ fn annotated() -> Scene {
 }
 
 fn with_findings(scene: &mut Scene, declared: Option<Provenance>, findings: &[(&str, Provenance)]) {
-    let findings: Vec<_> =
-        findings.iter().map(|(rule, level)| json!({"rule": rule, "level": level, "commit": SECOND})).collect();
+    let findings: Vec<_> = findings
+        .iter()
+        .map(|(rule, level)| json!({"rule": rule, "level": level, "commit": SECOND}))
+        .collect();
     let evidence = json!({
         "rulesVersion": "2026.11", "baseCommit": FIRST, "commitsScanned": 4, "declared": declared, "findings": findings,
     });
@@ -58,7 +60,9 @@ fn a_pipeline_that_knows_kubectl_set_image_and_annotate_takes_part() {
     assert_eq!((held.provenance, held.commit), (Provenance::Unknown, None));
     let waits = decision.status.waiting.unwrap();
     assert_eq!(waits.reason, "DeclarationGrace");
-    assert!(waits.message.contains("sluice.dev/commit=1111111aaaa") && waits.message.contains("earlier template"));
+    assert!(
+        waits.message.contains("sluice.dev/commit=1111111aaaa") && waits.message.contains("earlier template")
+    );
     annotate(&mut scene, "sluice.dev/commit", SECOND);
     let decision = scene.pass();
     assert_eq!(events(&decision), ["RunStarted"], "the commit is new: nothing more to wait for");
@@ -78,7 +82,8 @@ fn annotations_of_an_earlier_template_describe_no_later_one() {
     assert_eq!((scene.run().plan.provenance, scene.run().canary.commit), (Provenance::Unknown, None));
     // Not even together with a `change` of the same commit: it is as old.
     let mut scene = annotated();
-    scene.rollout.spec.change = Change { commit: Some(FIRST.into()), provenance: Provenance::Human, ..Change::default() };
+    scene.rollout.spec.change =
+        Change { commit: Some(FIRST.into()), provenance: Provenance::Human, ..Change::default() };
     scene.apply(template("app:2"));
     assert_eq!(started(scene).run().plan.provenance, Provenance::Unknown);
     // Of one that was held and never started.
@@ -169,7 +174,11 @@ fn an_annotation_that_is_no_provenance_says_what_to_write() {
 #[test]
 fn what_was_found_counts_more_than_what_is_claimed_and_it_is_told_once() {
     let mut scene = Scene::held("app:2").declared(Provenance::Human);
-    with_findings(&mut scene, None, &[("A-DEVIN", Provenance::GenAIAutonomous), ("T-CLAUDE", Provenance::GenAIAssisted)]);
+    with_findings(
+        &mut scene,
+        None,
+        &[("A-DEVIN", Provenance::GenAIAutonomous), ("T-CLAUDE", Provenance::GenAIAssisted)],
+    );
     let decision = scene.pass();
     assert_eq!(events(&decision), ["Held", "RunStarted", "ProvenanceMismatch"]);
     let says = "spec.change.provenance says Human, rule A-DEVIN in 2222222bbbb of the scan says GenAIAutonomous: GenAIAutonomous counts";
@@ -229,8 +238,18 @@ fn evidence_about_another_change_says_nothing() {
 fn the_digest_that_is_declared_is_the_one_that_has_to_be_there() {
     for (image, declared, says) in [
         ("app:2@sha256:aa", "app@sha256:aa", None),
-        ("app:2@sha256:bb", "app@sha256:aa", Some("the template has app with digest sha256:bb, spec.change.images declares sha256:aa")),
-        ("app:2", "app@sha256:aa", Some("the template has app:2, of which nobody knows the digest, spec.change.images declares app@sha256:aa: write the digest in the template too")),
+        (
+            "app:2@sha256:bb",
+            "app@sha256:aa",
+            Some("the template has app with digest sha256:bb, spec.change.images declares sha256:aa"),
+        ),
+        (
+            "app:2",
+            "app@sha256:aa",
+            Some(
+                "the template has app:2, of which nobody knows the digest, spec.change.images declares app@sha256:aa: write the digest in the template too",
+            ),
+        ),
         ("app:2", "app:3", Some("the template has app:2, spec.change.images declares app:3")),
     ] {
         let mut scene = Scene::held(image).declared(Provenance::Human);

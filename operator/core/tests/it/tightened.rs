@@ -1,7 +1,11 @@
-//! A provenance that is declared riskier in the middle of a run.
+//! A change that turns out to be riskier, and limits that get tighter, in the middle of a run.
 
-use crate::support::{Scene, events, going_back, lines};
+use std::collections::BTreeMap;
+
+use crate::support::{Scene, events, going_back, lines, template};
+use serde_json::{Value, json};
 use sluice_core::api::{GoingBack, Outcome, Provenance, RiskClass, Stage};
+use sluice_core::policy::Policy;
 
 fn weights(scene: &Scene) -> Vec<i32> {
     scene.run().plan.steps.iter().map(|step| step.weight_percent).collect()
@@ -59,6 +63,113 @@ fn a_safer_declaration_or_none_waits_for_the_next_run() {
         assert_eq!(events(&scene.pass()), Vec::<&str>::new());
         assert_eq!(scene.run().plan, plan);
     }
+}
+
+#[test]
+fn limits_that_tighten_count_at_once_and_those_that_loosen_wait() {
+    let mut scene = Scene::exposed();
+    scene.rollout.spec.limits.min_bake_seconds = Some(1200);
+    scene.rollout.spec.limits.pause_before_percent = Some(50);
+    let decision = scene.pass();
+    assert_eq!(events(&decision), ["PlanTightened"]);
+    let message = &decision.events[0].message;
+    assert!(
+        message
+            .ends_with("a policy or spec.limits is tighter now: class R1, steps from here 5, 20, 50, 100 %"),
+        "{message}"
+    );
+    let plan = scene.run().plan;
+    assert_eq!((plan.steps[0].bake_seconds, plan.pause_before_percent), (1200, Some(50)));
+    assert_eq!(scene.status().plan.unwrap().digest, plan.digest);
+    // What is looser again is for the next run.
+    scene.rollout.spec.limits = sluice_core::api::Limits::default();
+    assert_eq!(events(&scene.pass()), Vec::<&str>::new());
+    assert_eq!(scene.run().plan, plan);
+}
+
+#[test]
+fn a_policy_that_tightens_counts_at_once_and_one_that_loosens_or_is_not_known_waits() {
+    let under = |scene: &Scene, spec: Value| {
+        let spec = serde_json::from_value(spec).unwrap();
+        Policy::joined(&scene.config, &[], &[("shop".to_owned(), spec)], &BTreeMap::new())
+    };
+    let mut scene = Scene::exposed();
+    scene.policy = Some(under(&scene, json!({"floors": [{"class": "R3"}]})));
+    let decision = scene.pass();
+    assert_eq!(events(&decision), ["PlanTightened"]);
+    let message = &decision.events[0].message;
+    assert!(
+        message.ends_with("it was of class R1: class R3, steps from here 5, 20, 50, 75, 100 %"),
+        "{message}"
+    );
+    let plan = scene.run().plan;
+    assert_eq!((plan.risk_class, plan.provenance), (RiskClass::R3, Provenance::Human));
+    let floor = scene.status().plan.unwrap().factors.pop().unwrap();
+    assert_eq!((floor.name.as_str(), floor.source.as_str()), ("floor", "RiskPolicy/shop: every change"));
+    for policy in
+        [None, Some(Policy::unknown(&sluice_core::config::Config::default(), "not listed yet".to_owned()))]
+    {
+        scene.policy = policy;
+        assert_eq!(events(&scene.pass()), Vec::<&str>::new());
+        assert_eq!(scene.run().plan, plan);
+    }
+    // It does not need `spec.change` to go on describing the run.
+    let mut scene = Scene::exposed();
+    scene.rollout.spec.change.images = vec!["app:3".to_owned()];
+    scene.policy = Some(under(&scene, json!({"classes": [{"name": "R0", "minSamples": 7777}]})));
+    assert_eq!(events(&scene.pass()), ["PlanTightened"]);
+    assert_eq!(scene.run().plan.min_samples, 7777);
+    // A riskier change is riskier, whatever is known of the policies.
+    let mut scene = Scene::exposed().declared(Provenance::GenAIAutonomous);
+    scene.policy = Some(Policy::unknown(&scene.config, "not listed yet".to_owned()));
+    assert_eq!(events(&scene.pass()), ["PlanTightened"]);
+}
+
+/// I8: losing the policies never loosens.
+#[test]
+fn nothing_starts_before_the_policies_are_known() {
+    let mut scene = Scene::held("app:2").declared(Provenance::Human);
+    scene.policy =
+        Some(Policy::unknown(&scene.config, "clusterriskpolicies can't be read: forbidden".to_owned()));
+    let decision = scene.pass();
+    let waits = decision.status.waiting.clone().unwrap();
+    assert_eq!((waits.reason.as_str(), decision.status.phase.as_str()), ("PoliciesUnknown", "Held"));
+    assert!(
+        waits.message.starts_with("clusterriskpolicies can't be read: forbidden; nothing starts"),
+        "{}",
+        waits.message
+    );
+    scene.policy = None;
+    assert_eq!(events(&scene.pass()), ["RunStarted"]);
+    // Going back to a recorded good revision asks no policy.
+    let mut scene = Scene::held("app:2").declared(Provenance::Human);
+    scene.policy = Some(Policy::unknown(&scene.config, "forbidden".to_owned()));
+    scene.rollout.status.as_mut().unwrap().good[0].digest = sluice_core::digest::template(&template("app:2"));
+    scene.pass();
+    assert_eq!(scene.run().kind, sluice_core::api::RunKind::Return);
+}
+
+#[test]
+fn a_held_template_shows_its_plan_and_a_limit_that_is_not_used() {
+    let mut scene = Scene::held("app:2").declared(Provenance::GenAIAssisted);
+    scene.rollout.spec.suspend = true;
+    scene.rollout.spec.limits.max_first_step_percent = Some(50);
+    let decision = scene.pass();
+    assert_eq!(events(&decision), ["Held", "LimitsClamped"]);
+    assert_eq!(
+        decision.events[1].message,
+        "of spec.limits the tighter counts: maxFirstStepPercent 50 -> 2 (class R2)"
+    );
+    let plan = decision.status.plan.unwrap();
+    assert_eq!((plan.risk_class, plan.points, plan.factors.len()), (Some(RiskClass::R2), 7, 8));
+    assert_eq!(plan.factors.iter().map(|factor| factor.points).sum::<i32>(), 7);
+    assert_eq!(plan.limit_sources[0].from, "class R2 (built in)");
+    assert_eq!(plan.steps.len(), 5);
+    assert_eq!(events(&scene.pass()), Vec::<&str>::new(), "it is told once");
+    // The run has the plan that was shown.
+    scene.rollout.spec.suspend = false;
+    scene.pass();
+    assert_eq!(scene.run().plan.digest, plan.digest);
 }
 
 #[test]

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sluice_core::api::{
-    Guard, ProgressiveRolloutSpec, Provenance, Revision, Run, RunKind, Stage, WeightIntent,
+    Guard, ProgressiveRolloutSpec, Provenance, Revision, RiskClass, Run, RunKind, Stage, WeightIntent,
 };
 use sluice_core::config::Config;
 use sluice_core::evidence::{Arm, EvidenceState, Outcome, PodCounters, Sample};
 use sluice_core::judge::{Evaluation, Polls, judge};
 use sluice_core::limits;
+use sluice_core::policy::Policy;
 use sluice_core::view::Workload;
 
 /// The largest rollout that the limits are for.
@@ -80,8 +81,12 @@ impl Cost {
 /// Five guards and twenty pods: of a usual change, and of one that a machine wrote alone and of which no pod may decide alone.
 pub fn all() -> Vec<Cost> {
     vec![
-        measure("5 guards, 20 pods, class R2", Provenance::Unknown, false),
-        measure("5 guards, 20 pods, class R3, two pods needed", Provenance::GenAIAutonomous, true),
+        measure("5 guards, 20 pods, class R2", (Provenance::Unknown, RiskClass::R2), false),
+        measure(
+            "5 guards, 20 pods, class R3, two pods needed",
+            (Provenance::GenAIAutonomous, RiskClass::R3),
+            true,
+        ),
     ]
 }
 
@@ -96,14 +101,16 @@ fn guards() -> Vec<Guard> {
     serde_json::from_value(guards).unwrap_or_default()
 }
 
-fn run(provenance: Provenance, two_pods: bool, start: Timestamp) -> Option<Run> {
+fn run(change: (Provenance, RiskClass), two_pods: bool, start: Timestamp) -> Option<Run> {
     let spec = json!({
         "workloadRef": {"name": "web"}, "routing": {"service": "web", "routes": [{"name": "web"}]},
         "guards": guards(), "limits": {"abortNeedsTwoPods": two_pods},
     });
     let spec: ProgressiveRolloutSpec = serde_json::from_value(spec).ok()?;
     let workload = Workload::read(&json!({"metadata": {"name": "web"}, "spec": {"template": {}}}));
-    let plan = limits::make_plan(&spec, &Config::default(), &workload, provenance);
+    let config = Config::default();
+    let policy = Policy::of_installation(&config);
+    let plan = limits::make_plan(&spec, &config, &policy, &workload, change);
     let revision = |hash: &str| -> Option<Revision> {
         let set = format!("checkout-{hash}");
         let revision =
@@ -116,10 +123,10 @@ fn run(provenance: Provenance, two_pods: bool, start: Timestamp) -> Option<Run> 
     Some(run)
 }
 
-fn measure(name: &'static str, provenance: Provenance, two_pods: bool) -> Cost {
+fn measure(name: &'static str, change: (Provenance, RiskClass), two_pods: bool) -> Cost {
     let mut cost = Cost { name, window: Duration::ZERO, kept: 0, json: 1, pack: Duration::ZERO };
     let start = Timestamp::UNIX_EPOCH;
-    let Some(mut run) = run(provenance, two_pods, start) else {
+    let Some(mut run) = run(change, two_pods, start) else {
         return cost;
     };
     let mut state = EvidenceState::default();

@@ -44,7 +44,8 @@ struct Change {
 
 /// How it ends, and at which weight.
 fn play(change: &Change, config: &Config, run: u64) -> (Ending, i32) {
-    let rows: Vec<Row> = limits::evidence_rows(config, change.class).iter().map(Row::from).collect();
+    let rows: Vec<Row> =
+        limits::evidence_rows(&limits::class_table(config), change.class).iter().map(Row::from).collect();
     let steps = limits::row(config, change.class).steps;
     let mut engine = engine(&rows, false, 1);
     let mut draw = Draw::new(1, change.name, run);

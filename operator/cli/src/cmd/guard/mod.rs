@@ -19,6 +19,7 @@ use sluice_core::evidence::{
 };
 use sluice_core::judge::{Weighed, weighed};
 use sluice_core::limits;
+use sluice_core::{policy, provenance};
 use sluice_providers::prometheus::Prometheus;
 use sluice_providers::queries::{Arms, MetricQuery, RatioQuery, ask, look, recent};
 
@@ -105,8 +106,11 @@ pub async fn run(context: &Context, args: GuardTest) -> Result<Code, Failure> {
     let plan = match &status.run {
         Some(run) => run.plan.clone(),
         None => {
-            let provenance = seen.rollout.spec.change.provenance;
-            limits::make_plan(&seen.rollout.spec, &settings.config, workload(&seen)?, provenance)
+            let (spec, config) = (&seen.rollout.spec, &settings.config);
+            let policy = cluster.policy(config).await;
+            let risk =
+                policy::assess(spec, &provenance::declared(&spec.change), &policy, &status.history, now());
+            limits::make_plan(spec, config, &policy, workload(&seen)?, (risk.provenance, risk.class))
         }
     };
     let guards = chosen(&plan, &args.guards)?;

@@ -11,12 +11,13 @@ mod tests;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use sluice_core::api::{Plan, ProgressiveRollout, Provenance, RiskClass};
+use sluice_core::api::{Plan, PlanStatus, ProgressiveRollout, RiskClass};
 use sluice_core::config::Config;
 use sluice_core::evidence::Sample;
 use sluice_core::forecast::{Forecast, forecast};
 use sluice_core::judge::weighed;
 use sluice_core::limits;
+use sluice_core::policy::{self, Policy};
 use sluice_core::provenance;
 use sluice_core::view::Workload;
 use sluice_providers::prometheus::Prometheus;
@@ -48,6 +49,8 @@ pub struct Planned {
     namespace: String,
     about: About,
     plan: Plan,
+    /// Why it is so; of a run under way what its status says.
+    why: PlanStatus,
     commit: Option<String>,
     /// Pods of the workload.
     replicas: i32,
@@ -63,7 +66,8 @@ pub async fn run(context: &Context, args: args::Plan) -> Result<Code, Failure> {
     let rollout = cluster.get(&name).await?;
     let seen = cluster.gather(rollout, false).await;
     let settings = Settings::read(&cluster).await;
-    let mut planned = limits_of(&seen, &settings.config, args.class)?;
+    let policy = cluster.policy(&settings.config).await;
+    let mut planned = limits_of(&seen, &settings.config, &policy, args.class)?;
     planned.cautions.extend(settings.caution.clone());
     let interval = settings.config.evaluation_interval_seconds.max(1);
     let prometheus = Sources::new(&cluster, &seen.rollout, &settings, &args.reach).prometheus().await?;
@@ -110,29 +114,38 @@ pub fn workload(seen: &Seen) -> Result<&Workload, Failure> {
 }
 
 /// The limits of the change, without a forecast.
-fn limits_of(seen: &Seen, config: &Config, class: Option<RiskClass>) -> Result<Planned, Failure> {
+fn limits_of(
+    seen: &Seen,
+    config: &Config,
+    policy: &Policy,
+    class: Option<RiskClass>,
+) -> Result<Planned, Failure> {
     let rollout: &ProgressiveRollout = &seen.rollout;
     let workload = workload(seen)?;
     let status = seen.status();
-    let of = |about, plan, commit, cautions| Planned {
+    let of = |about, plan, why, commit, cautions| Planned {
         name: seen.name().to_owned(),
         namespace: seen.namespace().to_owned(),
         about,
         plan,
+        why,
         commit,
         replicas: workload.replicas,
         forecasts: Vec::new(),
         cautions,
     };
     if let (Some(run), None) = (&status.run, class) {
-        return Ok(of(About::Run, run.plan.clone(), run.canary.commit.clone(), Vec::new()));
+        let why = status.plan.clone().unwrap_or_default();
+        return Ok(of(About::Run, run.plan.clone(), why, run.canary.commit.clone(), Vec::new()));
     }
     let stable = status.stable.clone().unwrap_or_default();
     let about = if workload.digest == stable.digest { About::Next } else { About::Held };
     let change = &rollout.spec.change;
-    let view = provenance::describe(change, workload, &stable, &status);
-    let provenance = if about == About::Next { change.provenance } else { view.provenance };
-    let mut cautions = Vec::new();
+    let view = match about {
+        About::Next => provenance::declared(change),
+        About::Held | About::Run => provenance::describe(change, workload, &stable, &status),
+    };
+    let mut cautions: Vec<String> = policy.trouble.iter().cloned().collect();
     if about == About::Held && class.is_none() {
         let undeclared = "nothing describes the held template: name its images or its commit in spec.change";
         if !view.declared {
@@ -141,12 +154,14 @@ fn limits_of(seen: &Seen, config: &Config, class: Option<RiskClass>) -> Result<P
         }
         cautions.extend(view.mismatch.clone());
     }
-    let plan = match class {
-        Some(class) => limits::plan_of_class(&rollout.spec, config, workload, provenance, class),
-        None => limits::make_plan(&rollout.spec, config, workload, provenance),
-    };
+    let spec = &rollout.spec;
+    let risk = policy::assess(spec, &view, policy, &status.history, now());
+    let plan =
+        limits::make_plan(spec, config, policy, workload, (risk.provenance, class.unwrap_or(risk.class)));
+    let clamped = limits::clamped(spec, policy, plan.risk_class);
+    cautions.extend(clamped.into_iter().map(|what| format!("of spec.limits the tighter counts: {what}")));
     let commit = if about == About::Next { None } else { view.commit };
-    Ok(of(about, plan, commit, cautions))
+    Ok(of(about, plan.clone(), risk.explain(spec, policy, &plan), commit, cautions))
 }
 
 /// What each guard that counts requests saw of stable in the hour before `end`.

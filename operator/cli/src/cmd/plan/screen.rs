@@ -17,6 +17,7 @@ const BURSTS: f64 = 1.15;
 /// The screen.
 pub fn lines(planned: &Planned, width: usize) -> Vec<Line> {
     let mut lines = vec![title(planned), change(planned)];
+    lines.extend(risk(planned, width));
     for forecast in &planned.forecasts {
         lines.push(Line::default());
         lines.extend(guard(planned, forecast, width));
@@ -64,6 +65,22 @@ fn change(planned: &Planned) -> Line {
     let digest: String = plan.digest.trim_start_matches("sha256:").chars().take(DIGEST_LEN).collect();
     let time: i32 = plan.steps.iter().map(|step| step.bake_seconds).fold(0, i32::saturating_add);
     line.plain(format!("   plan {digest}   at least {}", words::span(i64::from(time))))
+}
+
+/// What the class follows from.
+fn risk(planned: &Planned, width: usize) -> Vec<Line> {
+    let why = &planned.why;
+    let mut lines = Vec::new();
+    for (at, factor) in why.factors.iter().enumerate() {
+        let label = if at == 0 { "risk" } else { "" };
+        let points = if factor.name == "floor" { "lowest".to_owned() } else { format!("+{}", factor.points) };
+        let text = format!("{points} {} {}: {}", factor.name, factor.level, factor.source);
+        lines.extend(labelled(label, Role::Plain, &text, width));
+    }
+    if !why.factors.is_empty() {
+        lines.extend(labelled("", Role::Dim, &format!("{} points in all", why.points), width));
+    }
+    lines
 }
 
 fn guard(planned: &Planned, forecast: &Forecast, width: usize) -> Vec<Line> {

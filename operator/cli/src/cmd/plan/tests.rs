@@ -51,6 +51,15 @@ fn planned(per_second: f64) -> Planned {
         about: About::Held,
         forecasts: forecast(&plan, 4, &samples, None, 15),
         plan,
+        why: serde_json::from_value(json!({"digest": "", "points": 8, "factors": [
+            {"name": "provenance", "level": "GenAIAssisted", "points": 2, "source": "declared, not scanned"},
+            {"name": "tier", "level": "Tier1", "points": 3,
+                "source": "ClusterRiskPolicy/default, since the namespace has no label sluice.dev/tier"},
+            {"name": "size", "level": "more than 1000 lines", "points": 3,
+                "source": "not known: kubectl sluice scan writes spec.change.size"},
+            {"name": "floor", "level": "R2", "points": 0, "source": "always: provenance GenAIAssisted or riskier, Tier1 or more critical"},
+        ]}))
+        .unwrap(),
         commit: Some("9f2c1ab4d0e1f2a3".to_owned()),
         replicas: 4,
         cautions: vec!["spec.change does not describe the held template".to_owned()],

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use sluice_core::api::{Change, ChangeEvidence, ChangeFinding, Provenance};
+use sluice_core::api::{Change, ChangeEvidence, ChangeFinding, ChangeSize, Provenance};
 
 use super::detect::{Finding, Level};
 use super::git::Size;
@@ -17,6 +17,8 @@ const MOST_OF_ONE_RULE: usize = 5;
 
 /// Most findings that `spec.change.evidence` takes.
 const MOST_FINDINGS: usize = 64;
+/// Most lines or files that `spec.change.size` takes.
+const MOST_COUNTED: i32 = 1_000_000_000;
 
 /// `spec.change`.
 fn change(scanned: &Scanned) -> Change {
@@ -31,8 +33,16 @@ fn change(scanned: &Scanned) -> Change {
         provenance: scanned.provenance,
         commit: scanned.commit.clone(),
         images: scanned.images.clone(),
+        size: scanned.size.as_ref().map(|size| ChangeSize {
+            changed_lines: whole(size.lines),
+            changed_files: Some(whole(size.files)),
+        }),
         evidence: Some(evidence),
     }
+}
+
+fn whole(number: u64) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX).min(MOST_COUNTED)
 }
 
 /// One finding of each rule, riskiest first. A hint counts where it decides.
@@ -76,7 +86,13 @@ pub fn of(scanned: &Scanned) -> Value {
 /// A merge patch of the ProgressiveRollout. It takes away what the change before had and this one has not.
 pub fn patch(scanned: &Scanned) -> Result<String, Failure> {
     let mut patch = json!({ "spec": { "change": change(scanned) } });
-    for path in ["/spec/change/commit", "/spec/change/images", "/spec/change/evidence/declared", "/spec/change/evidence/findings"] {
+    for path in [
+        "/spec/change/commit",
+        "/spec/change/images",
+        "/spec/change/size",
+        "/spec/change/evidence/declared",
+        "/spec/change/evidence/findings",
+    ] {
         if patch.pointer(path).is_none()
             && let Some((object, field)) = path.rsplit_once('/')
             && let Some(object) = patch.pointer_mut(object)

@@ -16,6 +16,7 @@ use sluice_core::config::Config;
 use sluice_core::decide::{Decision, Input, decide};
 use sluice_core::digest;
 use sluice_core::observed::{Objects, Observed, Seen};
+use sluice_core::policy::Policy;
 use sluice_core::render;
 use sluice_core::verdict::Verdict;
 use sluice_core::view::Workload;
@@ -45,6 +46,8 @@ pub struct Scene {
     pub unseen: Vec<Unreadable>,
     pub verdict: Verdict,
     pub config: Config,
+    /// Another policy than that of the settings.
+    pub policy: Option<Policy>,
     pub releasing: bool,
     pub now: Timestamp,
 }
@@ -143,9 +146,10 @@ pub fn waiting_pod(reason: &str, message: &str) -> Value {
         "status": {"containerStatuses": [{"state": {"waiting": {"reason": reason, "message": message}}}]}})
 }
 
-/// Settings with a Prometheus.
+/// Settings with a Prometheus. A change that says nothing of its size is R1 by a person, R2 with AI, R3 by AI.
 pub fn config() -> Config {
-    serde_json::from_value(json!({"prometheus": {"url": "http://prometheus:9090"}})).unwrap()
+    serde_json::from_value(json!({"prometheus": {"url": "http://prometheus:9090"}, "defaultPolicy": "demo"}))
+        .unwrap()
 }
 
 pub fn rollout() -> ProgressiveRollout {
@@ -180,6 +184,7 @@ impl Scene {
             unseen: Vec::new(),
             verdict: Verdict::default(),
             config: config(),
+            policy: None,
             releasing: false,
             now: "2026-01-01T12:00:00Z".parse().unwrap(),
         }
@@ -367,11 +372,13 @@ impl Scene {
             autoscalers: self.autoscalers.clone(),
             claims: self.claims.clone(),
         });
+        let policy = self.policy.clone().unwrap_or_else(|| Policy::of_installation(&self.config));
         let input = Input {
             rollout: &self.rollout,
             seen: &seen,
             verdict: &self.verdict,
             config: &self.config,
+            policy: &policy,
             releasing: self.releasing,
             now: self.now,
         };

@@ -1,0 +1,178 @@
+//! The policies in force: resolved for each namespace from what is watched, and the word on each policy in its status.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::api::PostParams;
+use kube::{Api, ResourceExt};
+use serde::Serialize;
+use serde_json::json;
+use sluice_core::api::{
+    ClusterRiskPolicy, ClusterRiskPolicySpec, MANAGER, PolicyStatus, RiskPolicy, RiskPolicySpec,
+};
+use sluice_core::config::Config;
+use sluice_core::observed::Seen;
+use sluice_core::policy::{self, Policy};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::client::{FORWARD_LIMIT, bounded};
+use crate::context::Context;
+use crate::error::CallError;
+use crate::store::Object;
+use crate::watch::{Stores, Watched};
+
+/// How often the policies are looked at for their status.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The policy that is made when there is none.
+const DEFAULT: &str = "default";
+/// Annotation on it: the preset that it was made from.
+const ANNOTATION_PRESET: &str = "sluice.dev/preset";
+
+/// What was resolved last, by namespace, and of which version.
+#[derive(Default)]
+pub struct Policies(Mutex<BTreeMap<String, (u64, Arc<Policy>)>>);
+
+impl Policies {
+    /// What holds for the workloads of a namespace.
+    pub fn of(&self, stores: &Stores, config: &Config, namespace: &str) -> Arc<Policy> {
+        // Read before the objects: what changes meanwhile has another version.
+        let version = stores.policy_version();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, policy)) = known.get(namespace).filter(|(of, _)| *of == version) {
+            return policy.clone();
+        }
+        let policy =
+            Arc::new(resolve(stores, config, namespace).unwrap_or_else(|why| Policy::unknown(config, why)));
+        known.insert(namespace.to_owned(), (version, policy.clone()));
+        policy
+    }
+}
+
+/// The policies in force for a namespace, or why they are not known.
+fn resolve(stores: &Stores, config: &Config, namespace: &str) -> Result<Policy, String> {
+    let seen = |kind: Watched| match stores.near(kind, namespace) {
+        Seen::Seen(found) => Ok(found),
+        Seen::Unseen(why) => Err(format!("{} can't be read: {why}", kind.as_str())),
+    };
+    let unreadable = |kind: &str, name: &str, why: String| {
+        format!("{kind} {name} can't be read by this version of the controller: {why}")
+    };
+    let mut cluster = Vec::new();
+    for object in seen(Watched::ClusterPolicy)? {
+        cluster.push(
+            object.cluster_policy().map_err(|why| unreadable("ClusterRiskPolicy", object.name(), why))?,
+        );
+    }
+    let mut own = Vec::new();
+    for object in seen(Watched::Policy)? {
+        own.push(object.policy().map_err(|why| unreadable("RiskPolicy", object.name(), why))?);
+    }
+    let namespaces = seen(Watched::Namespace)?;
+    let labels = namespaces.iter().find(|object| object.name() == namespace);
+    let labels = labels.ok_or_else(|| format!("namespace {namespace} is not there"))?.meta.labels.clone();
+    // In an order that does not depend on the store's.
+    cluster.sort_by_key(|policy| policy.name_any());
+    own.sort_by_key(|policy| policy.name_any());
+    let in_force = |object: &Arc<ClusterRiskPolicy>| {
+        let problem = policy::cluster_problem(&object.spec, config);
+        policy::in_force(&object.spec, problem.as_deref(), object.status.as_ref()).cloned()
+    };
+    let cluster: Vec<(String, ClusterRiskPolicySpec)> =
+        cluster.iter().filter_map(|object| Some((object.name_any(), in_force(object)?))).collect();
+    let in_force = |object: &Arc<RiskPolicy>| {
+        let problem = policy::own_problem(&object.spec);
+        policy::in_force(&object.spec, problem.as_deref(), object.status.as_ref()).cloned()
+    };
+    let own: Vec<(String, RiskPolicySpec)> =
+        own.iter().filter_map(|object| Some((object.name_any(), in_force(object)?))).collect();
+    Ok(Policy::joined(config, &cluster, &own, &labels.unwrap_or_default()))
+}
+
+/// Says of each policy whether it is in force, and makes one when there is none, until `stop`.
+pub async fn watch(ctx: Arc<Context>, stop: CancellationToken) {
+    loop {
+        for answer in [make_default(&ctx).await, tell_cluster(&ctx).await, tell_namespaces(&ctx).await] {
+            if let Err(error) = answer.as_ref()
+                && !error.is_conflict()
+            {
+                warn!(%error, "a policy's status could not be written, it is tried again");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+    }
+}
+
+/// Makes the installation's policy when there is no ClusterRiskPolicy at all, so that people see what holds, and can edit it.
+async fn make_default(ctx: &Context) -> Result<(), CallError> {
+    if !ctx.stores.ready(Watched::ClusterPolicy)
+        || !ctx.stores.all(Watched::ClusterPolicy, |_| true).is_empty()
+    {
+        return Ok(());
+    }
+    let preset = ctx.config.default_policy;
+    let mut policy = ClusterRiskPolicy::new(DEFAULT, preset.spec());
+    policy.annotations_mut().insert(ANNOTATION_PRESET.to_owned(), preset.as_str().to_owned());
+    let api: Api<ClusterRiskPolicy> = Api::all(ctx.clients.normal.clone());
+    let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+    match bounded("create ClusterRiskPolicy", FORWARD_LIMIT, api.create(&params, &policy)).await {
+        Ok(_) => {
+            info!(preset = preset.as_str(), "there was no ClusterRiskPolicy: {DEFAULT} was made");
+            Ok(())
+        }
+        // Another one was faster, or the watch is behind.
+        Err(error) if error.is_conflict() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn tell_cluster(ctx: &Context) -> Result<(), CallError> {
+    for object in ctx.stores.all(Watched::ClusterPolicy, |_| true) {
+        let Ok(found) = object.cluster_policy() else { continue };
+        let problem = policy::cluster_problem(&found.spec, &ctx.config);
+        tell(ctx, Watched::ClusterPolicy, &object, &found.spec, found.status.as_ref(), problem).await?;
+    }
+    Ok(())
+}
+
+async fn tell_namespaces(ctx: &Context) -> Result<(), CallError> {
+    for object in ctx.stores.all(Watched::Policy, |_| true) {
+        let Ok(found) = object.policy() else { continue };
+        let problem = policy::own_problem(&found.spec);
+        tell(ctx, Watched::Policy, &object, &found.spec, found.status.as_ref(), problem).await?;
+    }
+    Ok(())
+}
+
+/// Writes the status of a policy, if it says something new.
+async fn tell<S: Clone + PartialEq + Serialize>(
+    ctx: &Context,
+    kind: Watched,
+    object: &Object,
+    spec: &S,
+    before: Option<&PolicyStatus<S>>,
+    problem: Option<String>,
+) -> Result<(), CallError> {
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    let generation = object.meta.generation.unwrap_or_default();
+    let status = policy::status(spec, generation, problem, before, now);
+    if before == Some(&status) {
+        return Ok(());
+    }
+    // By compare-and-swap: what is written is about the spec that was looked at.
+    let mut next = object.clone();
+    next.value["status"] = json!(status);
+    let (client, resource) = (ctx.clients.normal.clone(), kind.resource());
+    let api: Api<Object> = match object.meta.namespace.as_deref() {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
+    let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+    let write = api.replace_subresource("status", object.name(), &params, &next);
+    bounded("write the status of a policy", FORWARD_LIMIT, write).await.map(drop)
+}

@@ -1,0 +1,145 @@
+//! Limits of the class, the policies and the rollout, joined; where each comes from, and which of the rollout's own is not
+//! used because a tighter one holds anyhow.
+
+use crate::api::{LimitSource, PolicyLimits, ProgressiveRolloutSpec, RiskClass, StepSpec, TolerancePpm};
+use crate::policy::Policy;
+
+use super::join;
+
+/// Steps and the pause, as all limits together have them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Composed {
+    /// Steps, the last at 100 percent.
+    pub steps: Vec<StepSpec>,
+    /// The longest last bake of the schedules, in seconds: the join may spend it below 100 %.
+    pub last_bake_seconds: i32,
+    /// Wait for a person before this weight.
+    pub pause_before_percent: Option<i32>,
+    /// The smallest of the largest first weights, and whose it is.
+    first: Option<(i32, String)>,
+    /// The longest of the shortest bakes, and whose it is.
+    bake: Option<(i32, String)>,
+    /// Whose the pause is.
+    pause_from: String,
+}
+
+/// What the rollout says of itself.
+const OWN: &str = "spec.limits";
+
+/// Joins all limits of a change of this class.
+pub(super) fn compose(spec: &ProgressiveRolloutSpec, policy: &Policy, class: RiskClass) -> Composed {
+    let own = PolicyLimits {
+        max_first_step_percent: spec.limits.max_first_step_percent,
+        min_bake_seconds: spec.limits.min_bake_seconds,
+        pause_before_percent: spec.limits.pause_before_percent,
+    };
+    let limits = || {
+        let policies = policy.limits.iter().map(|limits| (limits.value, limits.from.as_str()));
+        policies.chain([(own, OWN)])
+    };
+    // Of equal ones the policy's: what the rollout repeats changes nothing.
+    let of = |value: fn(&PolicyLimits) -> Option<i32>| {
+        limits().filter_map(move |(limits, from)| Some((value(&limits)?, from)))
+    };
+    let named = |found: Option<(i32, &str)>| found.map(|(value, from)| (value, from.to_owned()));
+    let first = named(of(|limits| limits.max_first_step_percent).min_by_key(|found| found.0));
+    let bake = of(|limits| limits.min_bake_seconds);
+    let bake = named(bake.reduce(|one, other| if other.0 > one.0 { other } else { one }));
+    let pause = of(|limits| limits.pause_before_percent).min_by_key(|found| found.0);
+    let most = first.as_ref().map_or(100, |found| found.0);
+    let least = bake.as_ref().map_or(0, |found| found.0);
+    let own_steps = Some(&spec.limits.steps).filter(|steps| !steps.is_empty());
+    let schedules = policy.row(class).schedules.iter().map(|schedule| &schedule.value).chain(own_steps);
+    let limited: Vec<Vec<StepSpec>> = schedules.map(|steps| limit(steps, most, least)).collect();
+    let last = |steps: &Vec<StepSpec>| steps.last().map_or(0, |step| step.bake_seconds);
+    let last_bake_seconds = limited.iter().map(last).max().unwrap_or(0);
+    let steps = limited.into_iter().reduce(|one, other| join(&one, &other)).unwrap_or_default();
+    Composed {
+        steps,
+        last_bake_seconds,
+        pause_before_percent: pause.map(|(percent, _)| percent),
+        first,
+        bake,
+        pause_from: pause.map_or_else(String::new, |(_, from)| from.to_owned()),
+    }
+}
+
+/// A schedule with a step of at most this weight before it, if its first is larger, and bakes of at least so many seconds.
+/// Both only delay weights, for each schedule by itself: so their join is as tight as each, in whatever order they come.
+fn limit(steps: &[StepSpec], most: i32, least: i32) -> Vec<StepSpec> {
+    let first = steps.first().filter(|step| step.weight_percent > most);
+    let before = first.map(|step| StepSpec { weight_percent: most, bake_seconds: step.bake_seconds });
+    let all = before.into_iter().chain(steps.iter().copied());
+    all.map(|step| StepSpec { bake_seconds: step.bake_seconds.max(least), ..step }).collect()
+}
+
+/// Where each limit of a plan comes from.
+pub fn sources(spec: &ProgressiveRolloutSpec, policy: &Policy, class: RiskClass) -> Vec<LimitSource> {
+    let row = policy.row(class);
+    let Composed { first, bake, pause_before_percent, pause_from, .. } = compose(spec, policy, class);
+    let of = |field: &str, value: String, from: &str| LimitSource {
+        field: field.to_owned(),
+        value,
+        from: from.to_owned(),
+    };
+    let steps = |steps: &[StepSpec]| {
+        let steps: Vec<String> =
+            steps.iter().map(|step| format!("{}/{}", step.weight_percent, step.bake_seconds)).collect();
+        steps.join(" ")
+    };
+    let ppm = |ppm: TolerancePpm| format!("{} of stable + {}", ppm.relative, ppm.absolute);
+    let ppm_or = |found: Option<TolerancePpm>| found.map_or_else(String::new, ppm);
+    let number = |found: Option<i32>| found.map_or_else(String::new, |number| number.to_string());
+    let (columns, from) = (&row.row, &row.from);
+    let schedules = row.schedules.iter().map(|schedule| of("steps", steps(&schedule.value), &schedule.from));
+    let mut sources: Vec<LimitSource> = schedules.collect();
+    if !spec.limits.steps.is_empty() {
+        sources.push(of("steps", steps(&spec.limits.steps), OWN));
+    }
+    sources.extend(first.map(|(value, from)| of("maxFirstStepPercent", value.to_string(), &from)));
+    sources.extend(bake.map(|(value, from)| of("minBakeSeconds", value.to_string(), &from)));
+    sources
+        .extend(pause_before_percent.map(|value| of("pauseBeforePercent", value.to_string(), &pause_from)));
+    sources.extend([
+        of("tolerancePpm", ppm(columns.tolerance_ppm), &from.tolerance_ppm),
+        of("marginPpm", ppm_or(columns.margin_ppm), &from.margin_ppm),
+        of("capitalPpm", number(columns.capital_ppm), &from.capital_ppm),
+        of("gateErrorPpm", number(columns.gate_error_ppm), &from.gate_error_ppm),
+        of("minSamples", columns.min_samples.to_string(), &from.min_samples),
+        of("noDataSeconds", columns.no_data_seconds.to_string(), &from.no_data_seconds),
+    ]);
+    sources
+}
+
+/// Limits of the rollout's own that are looser than what holds anyhow, in words.
+pub fn clamped(spec: &ProgressiveRolloutSpec, policy: &Policy, class: RiskClass) -> Vec<String> {
+    let without = ProgressiveRolloutSpec { limits: crate::api::Limits::default(), ..spec.clone() };
+    let anyhow = compose(&without, policy, class);
+    let class_name = class.as_str();
+    let mut found = Vec::new();
+    let first = anyhow.steps.first().map_or(100, |step| step.weight_percent);
+    if let Some(own) = spec.limits.max_first_step_percent.filter(|own| *own > first) {
+        let from =
+            anyhow.first.as_ref().map_or_else(|| format!("class {class_name}"), |(_, from)| from.clone());
+        found.push(format!("maxFirstStepPercent {own} -> {first} ({from})"));
+    }
+    let shortest = anyhow.steps.iter().map(|step| step.bake_seconds).min().unwrap_or(0);
+    if let Some(own) = spec.limits.min_bake_seconds.filter(|own| *own < shortest) {
+        let from =
+            anyhow.bake.as_ref().map_or_else(|| format!("class {class_name}"), |(_, from)| from.clone());
+        found.push(format!("minBakeSeconds {own} -> {shortest} ({from})"));
+    }
+    if let (Some(own), Some(holds)) = (spec.limits.pause_before_percent, anyhow.pause_before_percent)
+        && own > holds
+    {
+        found.push(format!("pauseBeforePercent {own} -> {holds} ({})", anyhow.pause_from));
+    }
+    if !spec.limits.steps.is_empty()
+        && join(&anyhow.steps, &spec.limits.steps) != super::schedule::normal(&spec.limits.steps)
+    {
+        found.push(format!(
+            "steps: some are joined with those of class {class_name}, which come later or bake longer"
+        ));
+    }
+    found
+}

@@ -1,0 +1,118 @@
+//! What is wrong with a policy, and which version of it is in force.
+
+use jiff::Timestamp;
+
+use crate::api::{
+    ClusterRiskPolicySpec, ConditionStatus, Floor, PolicyClass, PolicyCondition, PolicyConditionType,
+    PolicyStatus, RiskPolicySpec,
+};
+use crate::config::{ClassRow, Config};
+use crate::limits;
+
+use super::table;
+
+/// What is wrong with a policy of the cluster, from the field on. The schema has checked the ranges.
+pub fn cluster_problem(spec: &ClusterRiskPolicySpec, config: &Config) -> Option<String> {
+    let label = &spec.tier_mapping.namespace_label;
+    if !is_label(label) {
+        return Some(format!(
+            "spec.tierMapping.namespaceLabel {label:?}: write a label key, such as sluice.dev/tier"
+        ));
+    }
+    common(&spec.classes, &spec.floors).or_else(|| {
+        let table = table::overlay(&table::installation(config), &spec.classes, "");
+        let rows: Vec<ClassRow> = table.into_iter().map(|row| row.row).collect();
+        limits::order_problem(&rows).map(|problem| format!("spec.{problem}"))
+    })
+}
+
+/// What is wrong with a policy of a namespace, from the field on. It can't bring the table out of order.
+pub fn own_problem(spec: &RiskPolicySpec) -> Option<String> {
+    common(&spec.classes, &spec.floors)
+}
+
+fn common(classes: &[PolicyClass], floors: &[Floor]) -> Option<String> {
+    for (at, class) in classes.iter().enumerate() {
+        let name = class.name.as_str();
+        if classes[..at].iter().any(|other| other.name == class.name) {
+            return Some(format!("spec.classes has two rows of {name}: write one"));
+        }
+        if !class.steps.is_empty()
+            && let Some(problem) = limits::schedule_problem(&class.steps)
+        {
+            return Some(format!("spec.classes[{name}].steps: {problem}"));
+        }
+    }
+    let idle = floors.iter().position(|floor| floor.class == crate::api::RiskClass::R0);
+    idle.map(|at| {
+        format!("spec.floors[{at}].class R0 is the lowest class anyhow: write R1 to R4, or take it out")
+    })
+}
+
+/// `[prefix/]name` as Kubernetes has it.
+fn is_label(key: &str) -> bool {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    let word = |text: &str, longest: usize, more: &[char]| {
+        let ends = |c: char| c.is_ascii_alphanumeric();
+        (1..=longest).contains(&text.len())
+            && text.chars().all(|c| ends(c) || more.contains(&c))
+            && text.starts_with(ends)
+            && text.ends_with(ends)
+    };
+    word(name, 63, &['-', '_', '.']) && prefix.is_none_or(|prefix| word(prefix, 253, &['-', '.']))
+}
+
+/// The version that counts: the newest if nothing is wrong with it, else the last accepted one, else none.
+pub fn in_force<'a, S>(
+    newest: &'a S,
+    problem: Option<&str>,
+    status: Option<&'a PolicyStatus<S>>,
+) -> Option<&'a S> {
+    if problem.is_none() { Some(newest) } else { status.and_then(|status| status.accepted.as_ref()) }
+}
+
+/// What status says of a policy: what is wrong with its newest version, and which one is in force.
+pub fn status<S: Clone>(
+    newest: &S,
+    generation: i64,
+    problem: Option<String>,
+    before: Option<&PolicyStatus<S>>,
+    now: Timestamp,
+) -> PolicyStatus<S> {
+    let last = before.and_then(|status| Some((status.accepted.clone()?, status.accepted_generation)));
+    let (accepted, accepted_generation, holds, reason, message) = match (problem, last) {
+        (None, _) => {
+            let message = "this version is in force".to_owned();
+            (Some(newest.clone()), generation, ConditionStatus::True, "Valid", message)
+        }
+        (Some(problem), Some((accepted, at))) => {
+            let message = format!("{problem}. The version of generation {at} stays in force");
+            (Some(accepted), at, ConditionStatus::False, "Invalid", message)
+        }
+        (Some(problem), None) => {
+            let message = format!(
+                "{problem}. No version was accepted yet: the other policies hold, or the built-in one"
+            );
+            (None, 0, ConditionStatus::False, "Invalid", message)
+        }
+    };
+    let known =
+        before.and_then(|status| status.conditions.iter().find(|condition| condition.status == holds));
+    let condition = PolicyCondition {
+        kind: PolicyConditionType::Accepted,
+        status: holds,
+        reason: reason.to_owned(),
+        message,
+        observed_generation: generation,
+        last_transition_time: known.map_or(now, |condition| condition.last_transition_time),
+    };
+    PolicyStatus {
+        observed_generation: generation,
+        accepted_generation,
+        accepted,
+        conditions: vec![condition],
+    }
+}
