@@ -339,6 +339,9 @@ class Roles(unittest.TestCase):
             ("get", "/persistentvolumeclaims", "shop"),
             ("update", "sluice.dev/progressiverollouts/status", "shop"), ("patch", "sluice.dev/progressiverollouts", "shop"),
             ("get", "/secrets", "shop", "sluice-providers"),
+            ("watch", "sluice.dev/riskpolicies", "shop"), ("update", "sluice.dev/riskpolicies/status", "shop"),
+            ("create", "sluice.dev/clusterriskpolicies"), ("update", "sluice.dev/clusterriskpolicies/status"),
+            ("watch", "/namespaces"),
             ("create", "events.k8s.io/events", "shop"), ("create", "coordination.k8s.io/leases", home),
             ("update", "coordination.k8s.io/leases", home, "sluice"), ("patch", "apps/deployments/scale", home, "sluice"),
             ("list", f"{policies}/mutatingadmissionpolicies"), ("get", f"{policies}/validatingadmissionpolicybindings"),
@@ -350,7 +353,9 @@ class Roles(unittest.TestCase):
             ("create", "/pods", "shop"), ("delete", "/pods", "shop"), ("create", "coordination.k8s.io/leases", "shop"),
             ("update", "coordination.k8s.io/leases", home, "other"), ("delete", f"{gateway}/httproutes", "shop"),
             ("patch", f"{policies}/mutatingadmissionpolicies"), ("create", "sluice.dev/progressiverollouts", "shop"),
-            ("breakglass", "sluice.dev/progressiverollouts", "shop", "web"), ("list", "/nodes"), ("watch", "/pods", "shop"), ("get", "/namespaces", "shop", "shop"),
+            ("breakglass", "sluice.dev/progressiverollouts", "shop", "web"), ("list", "/nodes"), ("watch", "/pods", "shop"),
+            ("update", "sluice.dev/clusterriskpolicies"), ("delete", "sluice.dev/clusterriskpolicies"),
+            ("create", "sluice.dev/riskpolicies", "shop"), ("update", "sluice.dev/riskpolicies", "shop"),
             ("get", f"{gateway}/gateways", "shop"), ("patch", "autoscaling/horizontalpodautoscalers", "shop"),
             ("list", "/persistentvolumeclaims", "shop"), ("update", "/namespaces", "shop"),
         ]
@@ -363,8 +368,10 @@ class Roles(unittest.TestCase):
         rollouts = "sluice.dev/progressiverollouts"
         for verb in ("get", "watch", "create", "patch", "delete"):
             self.assertTrue(self.may(ALICE, verb, rollouts, "shop"), verb)
-        for question in (("patch", f"{rollouts}/status", "shop"), ("breakglass", rollouts, "shop", "web"), ("get", rollouts, "default")):
+        for question in (("patch", f"{rollouts}/status", "shop"), ("breakglass", rollouts, "shop", "web"), ("get", rollouts, "default"),
+                         ("patch", "sluice.dev/riskpolicies", "shop"), ("create", "sluice.dev/clusterriskpolicies")):
             self.assertFalse(self.may(ALICE, *question), question)
+        self.assertTrue(self.may(ALICE, "get", "sluice.dev/riskpolicies", "shop"))
         self.assertTrue(self.may(CAROL, "breakglass", rollouts, "shop", "bg"))
         self.assertFalse(self.may(CAROL, "breakglass", rollouts, "shop", "other"))
 

@@ -192,7 +192,7 @@ async fn test(cluster: &Cluster, filter: &str, lane: Option<Lane>) -> Result<()>
         return Ok(());
     }
     // Beside the other lane a Prometheus may take half a minute to be back, and the table's minute begins when it goes.
-    let patient = ["--set", "classes[1].noDataSeconds=120"];
+    let patient = ["--set", "classes[0].noDataSeconds=120", "--set", "classes[1].noDataSeconds=120"];
     let settings: &[&str] = if matches!(lane, Some(Lane::Alone)) { &patient } else { &[] };
     let world = World::install(cluster, settings).await?.recording(record::wanted());
     let mut chosen = scenarios::all();

@@ -1,4 +1,4 @@
-//! What a run leaves on another cluster: nodes, and namespaces with all in them. A run takes its own away at its end, and
+//! What a run leaves on another cluster: nodes, namespaces with all in them, and the policy of the demo. A run takes its own away at its end, and
 //! before it begins those of one that was killed. What somebody else made is never taken away.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use sluice_core::api::ProgressiveRollout;
+use sluice_core::api::{ANNOTATION_PRESET, ClusterRiskPolicy, ProgressiveRollout};
 
 use super::until;
 
@@ -71,6 +71,15 @@ pub async fn remove(client: &Client) -> Result<()> {
         },
     )
     .await?;
+    // The controller made it from the demo's settings; the next installation must not find it. Without the CRD there is none.
+    let policies: Api<ClusterRiskPolicy> = Api::all(client.clone());
+    let found = policies.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+    let demo = |policy: &&ClusterRiskPolicy| {
+        policy.annotations().get(ANNOTATION_PRESET).is_some_and(|p| p == "demo")
+    };
+    for policy in found.iter().filter(demo) {
+        let _ = policies.delete(&policy.name_any(), &DeleteParams::default()).await;
+    }
     let nodes: Api<Node> = Api::all(client.clone());
     for node in nodes.list(&ListParams::default()).await?.items {
         if marked(&node.metadata) {

@@ -166,7 +166,8 @@ pub struct Request {
 #[derive(Debug, Args)]
 #[command(
     after_help = "With a template that is held, or in a run, the plan is that of this change; else that of the next one, \
-                  as spec.change declares it. Exit code 0 also when the traffic is too low: the text and `tooLow` say so."
+                  as spec.change declares it. Exit code 0 also when the traffic is too low: the text and `tooLow` say so; 6 when \
+                  --fail-at or --require-declared says no."
 )]
 pub struct Plan {
     /// The ProgressiveRollout; not needed when the namespace has exactly one
@@ -178,6 +179,18 @@ pub struct Plan {
     /// Plan as if the change were of this class
     #[arg(long, value_name = "CLASS", ignore_case = true, value_parser = one_of(&RiskClass::ALL, RiskClass::as_str))]
     pub class: Option<RiskClass>,
+    /// The ProgressiveRollout as this file has it, instead of the cluster's
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// No cluster: policies and namespaces from this file or folder, for the worst case of what only a cluster knows
+    #[arg(long, value_name = "DIR", requires = "file", conflicts_with = "suppose")]
+    pub policy: Option<PathBuf>,
+    /// Exit with code 6 when the class is this or a riskier one
+    #[arg(long, value_name = "CLASS", ignore_case = true, value_parser = one_of(&RiskClass::ALL, RiskClass::as_str))]
+    pub fail_at: Option<RiskClass>,
+    /// Exit with code 6 when nobody says who wrote the change
+    #[arg(long)]
+    pub require_declared: bool,
     /// Where the metrics are
     #[command(flatten)]
     pub reach: Reach,

@@ -7,13 +7,10 @@ use k8s_openapi::api::core::v1::Event as CoreEvent;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Client, Config, ResourceExt as _};
+use kube::{Client, Config};
 use serde_json::{Value, json};
-use sluice_core::api::{
-    ANNOTATION_REQUEST, ClusterRiskPolicy, ClusterRiskPolicySpec, ProgressiveRollout, RiskPolicy,
-    RiskPolicySpec,
-};
-use sluice_core::policy::{self, Policy};
+use sluice_core::api::{ANNOTATION_REQUEST, ClusterRiskPolicy, ProgressiveRollout, RiskPolicy};
+use sluice_core::policy::Policy;
 use sluice_core::view::{ReplicaSet, Workload};
 
 use crate::args::Global;
@@ -321,23 +318,7 @@ impl Cluster {
         let cluster = limited(cluster.list(&all)).await?;
         let own = limited(own.list(&all)).await?;
         let namespace = limited(namespaces.get_metadata(&self.namespace)).await?;
-        let cluster: Vec<(String, ClusterRiskPolicySpec)> = cluster
-            .iter()
-            .filter_map(|object| {
-                let problem = policy::cluster_problem(&object.spec, config);
-                let spec = policy::in_force(&object.spec, problem.as_deref(), object.status.as_ref())?;
-                Some((object.name_any(), spec.clone()))
-            })
-            .collect();
-        let own: Vec<(String, RiskPolicySpec)> = own
-            .iter()
-            .filter_map(|object| {
-                let problem = policy::own_problem(&object.spec);
-                let spec = policy::in_force(&object.spec, problem.as_deref(), object.status.as_ref())?;
-                Some((object.name_any(), spec.clone()))
-            })
-            .collect();
-        Ok(Policy::joined(config, &cluster, &own, &namespace.metadata.labels.unwrap_or_default()))
+        Ok(Policy::resolve(config, &cluster, &own, &namespace.metadata.labels.unwrap_or_default()))
     }
 
     /// Names of all namespaces, for completion.

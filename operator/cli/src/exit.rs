@@ -15,7 +15,7 @@ pub enum Code {
     Person,
     /// `--timeout` passed.
     Timeout,
-    /// A gate of `scan` failed.
+    /// A gate of `scan` or `plan` failed.
     Gate,
     /// A newer template took the place of the change.
     Superseded,

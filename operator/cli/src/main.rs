@@ -9,6 +9,7 @@ mod exit;
 mod fail;
 mod follow;
 mod input;
+mod manifests;
 mod model;
 mod out;
 mod source;

@@ -9,9 +9,7 @@ use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
 use serde_json::json;
-use sluice_core::api::{
-    ClusterRiskPolicy, ClusterRiskPolicySpec, MANAGER, PolicyStatus, RiskPolicy, RiskPolicySpec,
-};
+use sluice_core::api::{ANNOTATION_PRESET, ClusterRiskPolicy, MANAGER, PolicyStatus};
 use sluice_core::config::Config;
 use sluice_core::observed::Seen;
 use sluice_core::policy::{self, Policy};
@@ -28,8 +26,6 @@ use crate::watch::{Stores, Watched};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The policy that is made when there is none.
 const DEFAULT: &str = "default";
-/// Annotation on it: the preset that it was made from.
-const ANNOTATION_PRESET: &str = "sluice.dev/preset";
 
 /// What was resolved last, by namespace, and of which version.
 #[derive(Default)]
@@ -73,22 +69,8 @@ fn resolve(stores: &Stores, config: &Config, namespace: &str) -> Result<Policy, 
     let namespaces = seen(Watched::Namespace)?;
     let labels = namespaces.iter().find(|object| object.name() == namespace);
     let labels = labels.ok_or_else(|| format!("namespace {namespace} is not there"))?.meta.labels.clone();
-    // In an order that does not depend on the store's.
-    cluster.sort_by_key(|policy| policy.name_any());
-    own.sort_by_key(|policy| policy.name_any());
-    let in_force = |object: &Arc<ClusterRiskPolicy>| {
-        let problem = policy::cluster_problem(&object.spec, config);
-        policy::in_force(&object.spec, problem.as_deref(), object.status.as_ref()).cloned()
-    };
-    let cluster: Vec<(String, ClusterRiskPolicySpec)> =
-        cluster.iter().filter_map(|object| Some((object.name_any(), in_force(object)?))).collect();
-    let in_force = |object: &Arc<RiskPolicy>| {
-        let problem = policy::own_problem(&object.spec);
-        policy::in_force(&object.spec, problem.as_deref(), object.status.as_ref()).cloned()
-    };
-    let own: Vec<(String, RiskPolicySpec)> =
-        own.iter().filter_map(|object| Some((object.name_any(), in_force(object)?))).collect();
-    Ok(Policy::joined(config, &cluster, &own, &labels.unwrap_or_default()))
+    let (cluster, own) = (cluster.iter().map(AsRef::as_ref), own.iter().map(AsRef::as_ref));
+    Ok(Policy::resolve(config, cluster, own, &labels.unwrap_or_default()))
 }
 
 /// Says of each policy whether it is in force, and makes one when there is none, until `stop`.

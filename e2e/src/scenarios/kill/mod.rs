@@ -109,7 +109,7 @@ pub(super) fn short_steps() -> String {
         json!({
             "name": name, "steps": [{"weightPercent": 50, "bakeSeconds": 3}, {"weightPercent": 100, "bakeSeconds": 3}],
             "tolerancePpm": {"relative": 250_000, "absolute": 300},
-            "marginPpm": {"relative": 500_000, "absolute": 50_000}, "minSamples": 100, "noDataSeconds": 90,
+            "marginPpm": {"relative": 500_000, "absolute": 50_000}, "minSamples": 100, "noDataSeconds": 1800,
         })
     };
     format!("classes={}", json!([class("R0"), class("R1")]))

@@ -53,6 +53,8 @@ pub const ANNOTATION_REQUEST: &str = "sluice.dev/request";
 pub const ANNOTATION_COMMIT: &str = "sluice.dev/commit";
 /// Annotation on a Deployment that says who wrote the change of its template: a name of [`Provenance`].
 pub const ANNOTATION_PROVENANCE: &str = "sluice.dev/provenance";
+/// Annotation on a ClusterRiskPolicy that the controller made: the preset that it was made from.
+pub const ANNOTATION_PRESET: &str = "sluice.dev/preset";
 /// Annotation on a route: `<runID> <weight>` of our last write, with ` aborted` once the run went back.
 pub const ANNOTATION_TRAFFIC: &str = "sluice.dev/traffic";
 /// Label on every object that we made or keep: the name of the rollout.

@@ -13,15 +13,15 @@ mod validate;
 use std::collections::BTreeMap;
 
 use crate::api::{
-    BlastRadius, ClusterRiskPolicySpec, Floor, PolicyLimits, ProvenancePolicy, RiskClass, RiskPolicySpec,
-    Tier, TierMapping,
+    BlastRadius, ClusterRiskPolicy, ClusterRiskPolicySpec, Floor, PolicyLimits, ProvenancePolicy, RiskClass,
+    RiskPolicy, RiskPolicySpec, Tier, TierMapping,
 };
 use crate::config::{ClassRow, Config};
 
 pub use assess::{Assessment, assess};
 pub use presets::Preset;
 pub use table::Row;
-pub use validate::{cluster_problem, in_force, own_problem, status};
+pub use validate::{cluster_problem, own_problem, status};
 
 /// A value, and the object that it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +73,30 @@ impl Policy {
     /// What holds while the policies are not known. It is shown, and nothing starts on it.
     pub fn unknown(config: &Config, why: String) -> Self {
         Self { trouble: Some(why), ..Self::of_installation(config) }
+    }
+
+    /// What holds in a namespace with these labels: the policies of the cluster and its own, each as far as it is in force.
+    pub fn resolve<'a>(
+        config: &Config,
+        cluster: impl IntoIterator<Item = &'a ClusterRiskPolicy>,
+        own: impl IntoIterator<Item = &'a RiskPolicy>,
+        labels: &BTreeMap<String, String>,
+    ) -> Self {
+        let cluster = cluster.into_iter().filter_map(|object| {
+            let problem = cluster_problem(&object.spec, config);
+            let spec = validate::in_force(&object.spec, problem.as_deref(), object.status.as_ref())?;
+            Some((object.metadata.name.clone().unwrap_or_default(), spec.clone()))
+        });
+        let own = own.into_iter().filter_map(|object| {
+            let problem = own_problem(&object.spec);
+            let spec = validate::in_force(&object.spec, problem.as_deref(), object.status.as_ref())?;
+            Some((object.metadata.name.clone().unwrap_or_default(), spec.clone()))
+        });
+        let (mut cluster, mut own): (Vec<_>, Vec<_>) = (cluster.collect(), own.collect());
+        // Values do not depend on the order, but of equal ones the first is named.
+        cluster.sort_by(|one, other| one.0.cmp(&other.0));
+        own.sort_by(|one, other| one.0.cmp(&other.0));
+        Self::joined(config, &cluster, &own, labels)
     }
 
     /// The policies in force of a cluster and of one of its namespaces by name, and the namespace's labels.

@@ -162,12 +162,12 @@ fn what_is_wrong_with_a_policy_is_named_and_the_last_accepted_version_stays() {
     assert_eq!(second.conditions[0].status, ConditionStatus::False);
     let message = &second.conditions[0].message;
     assert!(message.ends_with("The version of generation 1 stays in force"), "{message}");
-    assert_eq!(in_force(&bad, problem().as_deref(), Some(&second)), Some(&good));
+    assert_eq!(validate::in_force(&bad, problem().as_deref(), Some(&second)), Some(&good));
     assert_eq!(status(&bad, 2, problem(), Some(&second), now()), second, "nothing new, nothing to write");
     // One that was never in order holds nothing, and takes nothing away.
     let never = status(&bad, 1, problem(), None, now());
     assert_eq!((never.accepted.as_ref(), never.accepted_generation), (None, 0));
-    assert_eq!(in_force(&bad, problem().as_deref(), Some(&never)), None);
+    assert_eq!(validate::in_force(&bad, problem().as_deref(), Some(&never)), None);
 }
 
 #[test]
@@ -348,7 +348,12 @@ fn values(policy: &Policy) -> impl PartialEq + std::fmt::Debug + use<> {
         };
         (of("maxFirstStepPercent"), of("minBakeSeconds"))
     });
-    (policy.tier.value, policy.blast_radius.value, policy.rows().cloned().collect(), composed.to_vec())
+    (
+        policy.tier.value,
+        policy.blast_radius.value,
+        policy.rows().cloned().collect::<Vec<ClassRow>>(),
+        composed.to_vec(),
+    )
 }
 
 proptest! {

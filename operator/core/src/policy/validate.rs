@@ -66,7 +66,7 @@ fn is_label(key: &str) -> bool {
 }
 
 /// The version that counts: the newest if nothing is wrong with it, else the last accepted one, else none.
-pub fn in_force<'a, S>(
+pub(super) fn in_force<'a, S>(
     newest: &'a S,
     problem: Option<&str>,
     status: Option<&'a PolicyStatus<S>>,

@@ -2,7 +2,7 @@
 
 use kube::CustomResourceExt;
 use serde_json::Value;
-use sluice_core::api::ProgressiveRollout;
+use sluice_core::api::{ClusterRiskPolicy, ProgressiveRollout, RiskPolicy};
 
 fn version() -> Value {
     let crd = serde_json::to_value(ProgressiveRollout::crd()).unwrap();
@@ -11,6 +11,15 @@ fn version() -> Value {
 
 fn schema() -> Value {
     version()["schema"]["openAPIV3Schema"].clone()
+}
+
+/// The schemas of all kinds.
+fn schemas() -> [Value; 3] {
+    let crds = [ProgressiveRollout::crd(), ClusterRiskPolicy::crd(), RiskPolicy::crd()];
+    crds.map(|crd| {
+        let crd = serde_json::to_value(crd).unwrap();
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+    })
 }
 
 /// Calls `see` with every schema under this one and its path, fields as `.name`, items as `[]`.
@@ -42,21 +51,26 @@ fn all(schema: &Value) -> usize {
 
 #[test]
 fn every_field_and_every_enum_explains_itself() {
-    let schema = schema();
-    assert!(all(&schema) > 200, "the walk must see the whole schema");
-    let silent = collect(&schema, |path, schema| {
-        // A list item or map value is explained by its field, unless it is an object or an enum of its own.
-        let own = !path.ends_with(']') && !path.ends_with('}') || !schema["enum"].is_null();
-        own && schema["description"].as_str().unwrap_or_default().trim().is_empty()
-    });
-    assert_eq!(silent, Vec::<String>::new(), "fields without a description");
-    let unfinished = collect(&schema, |_, schema| {
-        schema["description"].as_str().is_some_and(|text| {
-            let text = text.trim();
-            text.contains("TODO") || text.contains("[`") || !text.ends_with(['.', '`', ')'])
-        })
-    });
-    assert_eq!(unfinished, Vec::<String>::new(), "descriptions that are no sentences, or link to Rust names");
+    assert!(all(&schema()) > 200, "the walk must see the whole schema");
+    for schema in schemas() {
+        let silent = collect(&schema, |path, schema| {
+            // A list item or map value is explained by its field, unless it is an object or an enum of its own.
+            let own = !path.ends_with(']') && !path.ends_with('}') || !schema["enum"].is_null();
+            own && schema["description"].as_str().unwrap_or_default().trim().is_empty()
+        });
+        assert_eq!(silent, Vec::<String>::new(), "fields without a description");
+        let unfinished = collect(&schema, |_, schema| {
+            schema["description"].as_str().is_some_and(|text| {
+                let text = text.trim();
+                text.contains("TODO") || text.contains("[`") || !text.ends_with(['.', '`', ')'])
+            })
+        });
+        assert_eq!(
+            unfinished,
+            Vec::<String>::new(),
+            "descriptions that are no sentences, or link to Rust names"
+        );
+    }
 }
 
 #[test]
@@ -68,28 +82,31 @@ fn printer_columns_explain_themselves() {
 
 #[test]
 fn numbers_have_ranges_that_kubernetes_knows_and_specs_have_no_floats() {
-    let schema = schema();
-    let unsigned =
-        collect(&schema, |_, schema| schema["format"].as_str().is_some_and(|f| f.starts_with("uint")));
-    assert_eq!(unsigned, Vec::<String>::new(), "formats that Kubernetes does not know");
-    let spec = &schema["properties"]["spec"];
-    let floats = collect(spec, |_, schema| schema["type"] == "number");
-    assert_eq!(floats, Vec::<String>::new(), "floats in spec");
-    let unbounded = collect(spec, |_, schema| {
-        schema["type"] == "integer" && (schema["minimum"].is_null() || schema["maximum"].is_null())
-    });
-    assert_eq!(unbounded, Vec::<String>::new(), "integers of spec without a range");
+    for schema in schemas() {
+        let unsigned =
+            collect(&schema, |_, schema| schema["format"].as_str().is_some_and(|f| f.starts_with("uint")));
+        assert_eq!(unsigned, Vec::<String>::new(), "formats that Kubernetes does not know");
+        let spec = &schema["properties"]["spec"];
+        let floats = collect(spec, |_, schema| schema["type"] == "number");
+        assert_eq!(floats, Vec::<String>::new(), "floats in spec");
+        let unbounded = collect(spec, |_, schema| {
+            schema["type"] == "integer" && (schema["minimum"].is_null() || schema["maximum"].is_null())
+        });
+        assert_eq!(unbounded, Vec::<String>::new(), "integers of spec without a range");
+    }
 }
 
 #[test]
 fn spec_is_bounded() {
     // What is not bounded makes CEL rules too expensive, and lets one object fill etcd.
-    let unbounded = collect(&schema()["properties"]["spec"], |_, schema| match schema["type"].as_str() {
-        Some("array") => schema["maxItems"].is_null(),
-        Some("string") => schema["maxLength"].is_null() && schema["enum"].is_null(),
-        _ => false,
-    });
-    assert_eq!(unbounded, Vec::<String>::new(), "lists and strings of spec without a limit");
+    for schema in schemas() {
+        let unbounded = collect(&schema["properties"]["spec"], |_, schema| match schema["type"].as_str() {
+            Some("array") => schema["maxItems"].is_null(),
+            Some("string") => schema["maxLength"].is_null() && schema["enum"].is_null(),
+            _ => false,
+        });
+        assert_eq!(unbounded, Vec::<String>::new(), "lists and strings of spec without a limit");
+    }
 }
 
 #[test]
@@ -130,11 +147,13 @@ fn a_name_that_is_no_label_value_is_refused() {
 
 #[test]
 fn every_rule_says_what_is_wrong() {
-    let silent = collect(&schema(), |_, schema| {
-        let rules = schema["x-kubernetes-validations"].as_array();
-        rules.into_iter().flatten().any(|rule| rule["message"].as_str().unwrap_or_default().is_empty())
-    });
-    assert_eq!(silent, Vec::<String>::new());
+    for schema in schemas() {
+        let silent = collect(&schema, |_, schema| {
+            let rules = schema["x-kubernetes-validations"].as_array();
+            rules.into_iter().flatten().any(|rule| rule["message"].as_str().unwrap_or_default().is_empty())
+        });
+        assert_eq!(silent, Vec::<String>::new());
+    }
 }
 
 #[test]

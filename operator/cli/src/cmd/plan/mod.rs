@@ -4,14 +4,16 @@
 //! and the forecast is the core's. `screen` shows it.
 
 mod document;
+mod offline;
 mod screen;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use jiff::Timestamp;
-use sluice_core::api::{Plan, PlanStatus, ProgressiveRollout, RiskClass};
+use sluice_core::api::{Plan, PlanStatus, ProgressiveRollout, Provenance, RiskClass};
 use sluice_core::config::Config;
 use sluice_core::evidence::Sample;
 use sluice_core::forecast::{Forecast, forecast};
@@ -28,6 +30,7 @@ use crate::args;
 use crate::cluster::Cluster;
 use crate::exit::Code;
 use crate::fail::Failure;
+use crate::manifests::Manifests;
 use crate::model::Seen;
 use crate::source::{Settings, Sources, hint};
 
@@ -40,6 +43,8 @@ pub enum About {
     Held,
     /// None is known: the next one, as `spec.change` declares it.
     Next,
+    /// No cluster is asked: the one that a manifest declares.
+    Manifest,
 }
 
 /// A plan and its forecast.
@@ -51,6 +56,10 @@ pub struct Planned {
     plan: Plan,
     /// Why it is so; of a run under way what its status says.
     why: PlanStatus,
+    /// Its class at best, where only a cluster knows more.
+    least: Option<RiskClass>,
+    /// Whether anybody says who wrote it.
+    declared: bool,
     commit: Option<String>,
     /// Pods of the workload.
     replicas: i32,
@@ -61,9 +70,22 @@ pub struct Planned {
 
 /// Runs `plan`.
 pub async fn run(context: &Context, args: args::Plan) -> Result<Code, Failure> {
+    let manifest = args.file.as_deref().map(|file| manifest(file, args.name.as_deref())).transpose()?;
+    if let (Some(rollout), Some(policies)) = (&manifest, &args.policy) {
+        let mut rollout = rollout.clone();
+        rollout.metadata.namespace = rollout.metadata.namespace.or_else(|| context.global.namespace.clone());
+        let manifests = Manifests::read(policies).map_err(Failure::new)?;
+        in_order(&rollout, &manifests)?;
+        let planned = offline::planned(&rollout, &manifests, args.class, now());
+        return tell(context, &args, &planned);
+    }
     let cluster = Cluster::connect(&context.global).await?;
-    let name = cluster.resolve(args.name.as_deref()).await?;
-    let rollout = cluster.get(&name).await?;
+    let named = manifest.as_ref().and_then(|rollout| rollout.metadata.name.as_deref());
+    let name = cluster.resolve(named.or(args.name.as_deref())).await?;
+    let mut rollout = cluster.get(&name).await?;
+    if let Some(manifest) = manifest {
+        rollout.spec = manifest.spec;
+    }
     let seen = cluster.gather(rollout, false).await;
     let settings = Settings::read(&cluster).await;
     let policy = cluster.policy(&settings.config).await;
@@ -82,11 +104,64 @@ pub async fn run(context: &Context, args: args::Plan) -> Result<Code, Failure> {
     };
     let samples = records(&prometheus, &arms, &planned.plan, end, interval).await?;
     planned.forecasts = forecast(&planned.plan, planned.replicas, &samples, args.suppose, interval);
+    tell(context, &args, &planned)
+}
+
+/// Prints a plan, and says whether it passes the gate.
+fn tell(context: &Context, args: &args::Plan, planned: &Planned) -> Result<Code, Failure> {
     match context.machine() {
-        Some(format) => context.document(format, &name, &document::of(&planned), false)?,
-        None => context.print(&screen::lines(&planned, size(context.terminal).0))?,
+        Some(format) => context.document(format, &planned.name, &document::of(planned), false)?,
+        None => context.print(&screen::lines(planned, size(context.terminal).0))?,
+    }
+    let class = planned.plan.risk_class;
+    if let Some(most) = args.fail_at.filter(|most| class >= *most) {
+        eprintln!("the change is of class {}: --fail-at {}", class.as_str(), most.as_str());
+        return Ok(Code::Gate);
+    }
+    if args.require_declared && !planned.declared {
+        eprintln!(
+            "nobody says who wrote the change: --require-declared. kubectl sluice scan writes spec.change"
+        );
+        return Ok(Code::Gate);
     }
     Ok(Code::Fine)
+}
+
+/// The rollout of a file; the one of this name, if it has several.
+fn manifest(file: &Path, name: Option<&str>) -> Result<ProgressiveRollout, Failure> {
+    let found = Manifests::read(file).map_err(Failure::new)?.rollouts;
+    let mut wanted =
+        found.into_iter().filter(|rollout| name.is_none() || rollout.metadata.name.as_deref() == name);
+    let rollout = wanted.next();
+    let of = name.map_or_else(String::new, |name| format!(" {name:?}"));
+    match (rollout, wanted.next()) {
+        (Some(rollout), None) => Ok(rollout),
+        (Some(_), Some(_)) => {
+            Err(Failure::usage(format!("{}: several ProgressiveRollouts{of}: name one", file.display())))
+        }
+        (None, _) => Err(Failure::new(format!("{}: no ProgressiveRollout{of} is in it", file.display()))),
+    }
+}
+
+/// Whether a rollout and the policies beside it are what the controller would accept.
+fn in_order(rollout: &ProgressiveRollout, manifests: &Manifests) -> Result<(), Failure> {
+    let named = |kind: &str, name: Option<&String>, problem: String| {
+        Failure::new(format!("{kind} {}: {problem}", name.map_or("", String::as_str)))
+    };
+    if let Some(problem) = limits::problems(&rollout.spec).into_iter().next() {
+        return Err(named("ProgressiveRollout", rollout.metadata.name.as_ref(), problem));
+    }
+    for policy in &manifests.cluster {
+        if let Some(problem) = policy::cluster_problem(&policy.spec, &Config::default()) {
+            return Err(named("ClusterRiskPolicy", policy.metadata.name.as_ref(), problem));
+        }
+    }
+    for policy in &manifests.own {
+        if let Some(problem) = policy::own_problem(&policy.spec) {
+            return Err(named("RiskPolicy", policy.metadata.name.as_ref(), problem));
+        }
+    }
+    Ok(())
 }
 
 /// The ReplicaSet of the stable revision.
@@ -123,12 +198,14 @@ fn limits_of(
     let rollout: &ProgressiveRollout = &seen.rollout;
     let workload = workload(seen)?;
     let status = seen.status();
-    let of = |about, plan, why, commit, cautions| Planned {
+    let of = |about, plan, why, declared, commit, cautions| Planned {
         name: seen.name().to_owned(),
         namespace: seen.namespace().to_owned(),
         about,
         plan,
         why,
+        least: None,
+        declared,
         commit,
         replicas: workload.replicas,
         forecasts: Vec::new(),
@@ -136,14 +213,17 @@ fn limits_of(
     };
     if let (Some(run), None) = (&status.run, class) {
         let why = status.plan.clone().unwrap_or_default();
-        return Ok(of(About::Run, run.plan.clone(), why, run.canary.commit.clone(), Vec::new()));
+        let declared = run.plan.provenance != Provenance::Unknown;
+        return Ok(of(About::Run, run.plan.clone(), why, declared, run.canary.commit.clone(), Vec::new()));
     }
     let stable = status.stable.clone().unwrap_or_default();
     let about = if workload.digest == stable.digest { About::Next } else { About::Held };
     let change = &rollout.spec.change;
     let view = match about {
         About::Next => provenance::declared(change),
-        About::Held | About::Run => provenance::describe(change, workload, &stable, &status),
+        About::Held | About::Run | About::Manifest => {
+            provenance::describe(change, workload, &stable, &status)
+        }
     };
     let mut cautions: Vec<String> = policy.trouble.iter().cloned().collect();
     if about == About::Held && class.is_none() {
@@ -161,7 +241,8 @@ fn limits_of(
     let clamped = limits::clamped(spec, policy, plan.risk_class);
     cautions.extend(clamped.into_iter().map(|what| format!("of spec.limits the tighter counts: {what}")));
     let commit = if about == About::Next { None } else { view.commit };
-    Ok(of(about, plan.clone(), risk.explain(spec, policy, &plan), commit, cautions))
+    let declared = view.declared && view.provenance != Provenance::Unknown;
+    Ok(of(about, plan.clone(), risk.explain(spec, policy, &plan), declared, commit, cautions))
 }
 
 /// What each guard that counts requests saw of stable in the hour before `end`.

@@ -18,6 +18,15 @@ const BURSTS: f64 = 1.15;
 pub fn lines(planned: &Planned, width: usize) -> Vec<Line> {
     let mut lines = vec![title(planned), change(planned)];
     lines.extend(risk(planned, width));
+    if planned.forecasts.is_empty() {
+        let steps: Vec<String> = planned
+            .plan
+            .steps
+            .iter()
+            .map(|step| format!("{}% {}", step.weight_percent, words::span(i64::from(step.bake_seconds))))
+            .collect();
+        lines.extend(labelled("steps", Role::Plain, &steps.join(", "), width));
+    }
     for forecast in &planned.forecasts {
         lines.push(Line::default());
         lines.extend(guard(planned, forecast, width));
@@ -49,6 +58,7 @@ fn title(planned: &Planned) -> Line {
         About::Run => "the plan of the run under way",
         About::Held => "the plan of the held template",
         About::Next => "the plan of the next change",
+        About::Manifest => "the worst plan of the change in the manifest",
     };
     Line::default()
         .add(Role::Strong, &planned.name)
@@ -58,13 +68,22 @@ fn title(planned: &Planned) -> Line {
 
 fn change(planned: &Planned) -> Line {
     let plan = &planned.plan;
-    let mut line = Line::new(format!("class {} ({:?})", plan.risk_class.as_str(), plan.provenance));
+    let class = match planned.least.filter(|least| *least < plan.risk_class) {
+        Some(least) => format!("{}..{}, worst case", least.as_str(), plan.risk_class.as_str()),
+        None => plan.risk_class.as_str().to_owned(),
+    };
+    let mut line = Line::new(format!("class {class} ({:?})", plan.provenance));
     if let Some(commit) = &planned.commit {
         line = line.plain(format!("   commit {}", commit.chars().take(COMMIT_LEN).collect::<String>()));
     }
-    let digest: String = plan.digest.trim_start_matches("sha256:").chars().take(DIGEST_LEN).collect();
     let time: i32 = plan.steps.iter().map(|step| step.bake_seconds).fold(0, i32::saturating_add);
-    line.plain(format!("   plan {digest}   at least {}", words::span(i64::from(time))))
+    let least = format!("   at least {}", words::span(i64::from(time)));
+    // The digest of a plan that no cluster has made is not the one that it will have.
+    if planned.about == About::Manifest {
+        return line.plain(least);
+    }
+    let digest: String = plan.digest.trim_start_matches("sha256:").chars().take(DIGEST_LEN).collect();
+    line.plain(format!("   plan {digest}{least}"))
 }
 
 /// What the class follows from.

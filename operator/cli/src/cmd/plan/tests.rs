@@ -60,6 +60,8 @@ fn planned(per_second: f64) -> Planned {
             {"name": "floor", "level": "R2", "points": 0, "source": "always: provenance GenAIAssisted or riskier, Tier1 or more critical"},
         ]}))
         .unwrap(),
+        least: None,
+        declared: true,
         commit: Some("9f2c1ab4d0e1f2a3".to_owned()),
         replicas: 4,
         cautions: vec!["spec.change does not describe the held template".to_owned()],
@@ -82,6 +84,48 @@ fn too_little_traffic_is_said_with_what_helps() {
     let text = screen(0.5);
     insta::assert_snapshot!(text);
     assert!(text.contains("limits.minBakeSeconds"));
+}
+
+/// A rollout, policies and a namespace, as a pipeline has them on disk.
+fn on_disk(tier: Option<&str>, provenance: &str) -> Planned {
+    let rollout = json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "ProgressiveRollout", "metadata": {"name": "checkout", "namespace": "shop"},
+        "spec": {
+            "workloadRef": {"name": "checkout"}, "routing": {"service": "checkout", "routes": [{"name": "checkout"}]},
+            "change": {"provenance": provenance, "size": {"changedLines": 120}, "commit": "9f2c1ab4d0e1"},
+            "limits": {"maxFirstStepPercent": 50},
+        },
+    });
+    let policy = json!({"metadata": {"name": "shop", "namespace": "shop"}, "spec": {"classes": [{"name": "R1", "minSamples": 3000}]}});
+    let manifests = Manifests {
+        cluster: vec![serde_json::from_value(json!({"metadata": {"name": "default"}, "spec": {}})).unwrap()],
+        own: vec![serde_json::from_value(policy).unwrap()],
+        namespaces: tier
+            .map(|tier| ("shop".to_owned(), [("sluice.dev/tier".to_owned(), tier.to_owned())].into()))
+            .into_iter()
+            .collect(),
+        ..Manifests::default()
+    };
+    let rollout: ProgressiveRollout = serde_json::from_value(rollout).unwrap();
+    in_order(&rollout, &manifests).unwrap();
+    offline::planned(&rollout, &manifests, None, Timestamp::from_second(1_767_225_600).unwrap())
+}
+
+#[test]
+fn without_a_cluster_the_worst_case_counts() {
+    let planned = on_disk(None, "GenAIAssisted");
+    let text: String = screen::lines(&planned, 80).iter().map(|line| line.paint(false) + "\n").collect();
+    insta::assert_snapshot!("offline", text);
+    // Tier0, a failed run today: 2 + 1 + 4 + 0 + 1 + 1 + 3; at best, Tier3 and none: 2 + 1 + 0 + 0 + 1 + 1.
+    assert_eq!(
+        (planned.why.points, planned.plan.risk_class, planned.least),
+        (12, RiskClass::R3, Some(RiskClass::R1))
+    );
+    assert_eq!(planned.plan.min_samples, 10_000, "the class asks for more than the namespace's policy");
+    let known = on_disk(Some("Tier3"), "Human");
+    assert_eq!((known.plan.risk_class, known.least), (RiskClass::R2, Some(RiskClass::R1)));
+    assert_eq!(document::of(&known)["change"], "Manifest");
+    assert!(!on_disk(None, "Unknown").declared && known.declared);
 }
 
 #[test]

@@ -1,0 +1,108 @@
+//! A plan without a cluster: from a rollout and policies on disk, for the worst case of what only a cluster knows.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::json;
+use sluice_core::api::{LABEL_TIER, Outcome, ProgressiveRollout, Provenance, RiskClass, RunRecord};
+use sluice_core::config::Config;
+use sluice_core::limits;
+use sluice_core::policy::{self, Assessment, Policy};
+use sluice_core::provenance;
+use sluice_core::view::Workload;
+
+use super::{About, Planned};
+use crate::manifests::Manifests;
+
+/// What only a cluster knows, at its best or its worst.
+struct Case<'a> {
+    tier: &'a str,
+    history: Vec<RunRecord>,
+}
+
+/// The plan of the change that `rollout` declares, and what it may be at best.
+pub fn planned(
+    rollout: &ProgressiveRollout,
+    manifests: &Manifests,
+    class: Option<RiskClass>,
+    now: Timestamp,
+) -> Planned {
+    let (spec, meta) = (&rollout.spec, &rollout.metadata);
+    let namespace = meta.namespace.clone().unwrap_or_default();
+    let config = Config::default();
+    let labels = manifests.namespaces.iter().find(|(name, _)| *name == namespace).map(|(_, labels)| labels);
+    let assess = |case: &Case<'_>| -> (Policy, Assessment) {
+        let keys = manifests.cluster.iter().map(|policy| policy.spec.tier_mapping.namespace_label.clone());
+        let assumed: BTreeMap<String, String> =
+            keys.chain([LABEL_TIER.to_owned()]).map(|key| (key, case.tier.to_owned())).collect();
+        let own = manifests
+            .own
+            .iter()
+            .filter(|policy| policy.metadata.namespace.as_deref().unwrap_or_default() == namespace);
+        let policy = Policy::resolve(&config, &manifests.cluster, own, labels.unwrap_or(&assumed));
+        let view = provenance::declared(&spec.change);
+        let risk = policy::assess(spec, &view, &policy, &case.history, now);
+        (policy, risk)
+    };
+    let (policy, worst) = assess(&Case { tier: "Tier0", history: vec![failed_now(now)] });
+    let (_, best) = assess(&Case { tier: "Tier3", history: Vec::new() });
+    let workload =
+        Workload::read(&json!({"metadata": {"name": spec.workload_ref.name}, "spec": {"template": {}}}));
+    let plan = limits::make_plan(
+        spec,
+        &config,
+        &policy,
+        &workload,
+        (worst.provenance, class.unwrap_or(worst.class)),
+    );
+    let mut cautions = vec![
+        "a forecast for the worst case: without a cluster nobody knows when a run of the workload last failed, which is taken as \
+         less than a day ago"
+            .to_owned(),
+    ];
+    if labels.is_none() {
+        cautions.push(format!(
+            "no Namespace {namespace:?} is among the policies, so its tier is taken as the most critical one; add its manifest with \
+             the label {LABEL_TIER}"
+        ));
+    }
+    let mut why = worst.explain(spec, &policy, &plan);
+    for factor in why.factors.iter_mut().filter(|factor| factor.name == "tier" && labels.is_none()) {
+        "not known, taken at its worst".clone_into(&mut factor.source);
+    }
+    let clamped = limits::clamped(spec, &policy, plan.risk_class);
+    cautions.extend(clamped.into_iter().map(|what| format!("of spec.limits the tighter counts: {what}")));
+    Planned {
+        name: meta.name.clone().unwrap_or_default(),
+        namespace,
+        about: About::Manifest,
+        why,
+        least: class.is_none().then_some(best.class),
+        declared: spec.change.provenance != Provenance::Unknown,
+        commit: spec.change.commit.clone(),
+        replicas: 0,
+        forecasts: Vec::new(),
+        plan,
+        cautions,
+    }
+}
+
+/// A run that failed just now.
+fn failed_now(now: Timestamp) -> RunRecord {
+    RunRecord {
+        id: "not known".to_owned(),
+        outcome: Outcome::Rejected,
+        reason: "the worst case".to_owned(),
+        message: String::new(),
+        risk_class: RiskClass::R4,
+        provenance: Provenance::Unknown,
+        digest: String::new(),
+        images: Vec::new(),
+        commit: None,
+        max_weight_percent: 0,
+        started_at: now,
+        ended_at: now,
+        exposed_since: None,
+        exposed_until: None,
+    }
+}

@@ -1,0 +1,228 @@
+//! Manifests on disk: rollouts, policies and namespaces, checked against the schemas that the API server has.
+
+use std::path::{Path, PathBuf};
+
+use kube::CustomResourceExt;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sluice_core::api::{ClusterRiskPolicy, ProgressiveRollout, RiskPolicy};
+
+use crate::input::{cause, yaml};
+
+/// Longest file that is read, in bytes: an object of the API server is smaller.
+const LONGEST: u64 = 4 << 20;
+/// Most files of a folder.
+const MOST_FILES: usize = 1000;
+
+/// What a set of files holds.
+#[derive(Clone, Debug, Default)]
+pub struct Manifests {
+    /// ProgressiveRollouts.
+    pub rollouts: Vec<ProgressiveRollout>,
+    /// ClusterRiskPolicies.
+    pub cluster: Vec<ClusterRiskPolicy>,
+    /// RiskPolicies.
+    pub own: Vec<RiskPolicy>,
+    /// Namespaces: name and labels.
+    pub namespaces: Vec<(String, std::collections::BTreeMap<String, String>)>,
+}
+
+impl Manifests {
+    /// Reads a file, or all `.yaml`, `.yml` and `.json` files of a folder. Other kinds are passed over.
+    ///
+    /// # Errors
+    /// The file, the document and the field that can't be read, and why.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let mut found = Self::default();
+        for file in files(path)? {
+            let name = file.display();
+            let length =
+                std::fs::metadata(&file).map_err(|error| format!("{name}: {}", cause(&error)))?.len();
+            if length > LONGEST {
+                return Err(format!(
+                    "{name}: {length} bytes are more than {LONGEST}: no manifest is that long"
+                ));
+            }
+            let text =
+                std::fs::read_to_string(&file).map_err(|error| format!("{name}: {}", cause(&error)))?;
+            for (number, document) in documents(&text).into_iter().enumerate() {
+                found
+                    .take(&document)
+                    .map_err(|problem| format!("{name}, document {}: {problem}", number + 1))?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn take(&mut self, text: &str) -> Result<(), String> {
+        let document: Value = yaml(text)?;
+        if document.is_null() {
+            return Ok(());
+        }
+        let of = |key: &str| document[key].as_str().unwrap_or_default();
+        match (of("apiVersion"), of("kind")) {
+            ("sluice.dev/v1alpha1", "ProgressiveRollout") => self.rollouts.push(object(text, &document)?),
+            ("sluice.dev/v1alpha1", "ClusterRiskPolicy") => self.cluster.push(object(text, &document)?),
+            ("sluice.dev/v1alpha1", "RiskPolicy") => self.own.push(object(text, &document)?),
+            ("v1", "Namespace") => {
+                let name = document["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                let labels =
+                    serde_json::from_value(document["metadata"]["labels"].clone()).unwrap_or_default();
+                self.namespaces.push((name, labels));
+            }
+            (version, kind) if version.starts_with("sluice.dev/") => {
+                return Err(format!(
+                    "apiVersion {version:?} with kind {kind:?}: write sluice.dev/v1alpha1 with ProgressiveRollout, \
+                     ClusterRiskPolicy or RiskPolicy"
+                ));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let fail = |error: std::io::Error| format!("{}: {}", path.display(), cause(&error));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(fail)? {
+        let file = entry.map_err(fail)?.path();
+        let manifest = file.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
+        if manifest && file.is_file() {
+            files.push(file);
+        }
+    }
+    if files.len() > MOST_FILES {
+        return Err(format!("{}: {} files are more than {MOST_FILES}", path.display(), files.len()));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The documents of a stream.
+fn documents(text: &str) -> Vec<String> {
+    let mut documents = vec![String::new()];
+    for line in text.lines() {
+        if line.trim_end() == "---" || line.starts_with("--- ") {
+            documents.push(String::new());
+        } else if let Some(document) = documents.last_mut() {
+            document.push_str(line);
+            document.push('\n');
+        }
+    }
+    documents.retain(|document| !document.trim().is_empty());
+    documents
+}
+
+fn object<K: CustomResourceExt + DeserializeOwned>(text: &str, document: &Value) -> Result<K, String> {
+    let crd = K::crd();
+    let schema = crd.spec.versions.first().and_then(|version| version.schema.as_ref());
+    let schema =
+        schema.and_then(|schema| serde_json::to_value(&schema.open_api_v3_schema).ok()).unwrap_or_default();
+    if let Some(problem) = problem("spec", &schema["properties"]["spec"], &document["spec"]) {
+        return Err(problem);
+    }
+    yaml(text)
+}
+
+/// What the schema refuses of a value: a field that is none, a number out of its range, a word that is none of a list. What
+/// is of another type is found when it is read.
+fn problem(path: &str, schema: &Value, value: &Value) -> Option<String> {
+    match value {
+        Value::Object(fields) => {
+            let known = schema["properties"].as_object()?;
+            fields.iter().find_map(|(name, value)| match known.get(name) {
+                Some(schema) => problem(&format!("{path}.{name}"), schema, value),
+                None => {
+                    let names: Vec<&str> = known.keys().map(String::as_str).collect();
+                    Some(format!("{path}.{name} is no field: write one of {}", names.join(", ")))
+                }
+            })
+        }
+        Value::Array(items) => {
+            let most = schema["maxItems"].as_u64().filter(|most| (items.len() as u64) > *most);
+            let too_many =
+                most.map(|most| format!("{path} has {} entries: write at most {most}", items.len()));
+            too_many.or_else(|| {
+                let each = |(at, item)| problem(&format!("{path}[{at}]"), &schema["items"], item);
+                items.iter().enumerate().find_map(each)
+            })
+        }
+        Value::Number(number) => {
+            let (least, most) = (schema["minimum"].as_f64(), schema["maximum"].as_f64());
+            let is = number.as_f64()?;
+            let within = least.is_none_or(|least| is >= least) && most.is_none_or(|most| is <= most);
+            let bound =
+                |bound: Option<f64>| bound.map_or_else(|| "any".to_owned(), |bound| bound.to_string());
+            (!within).then(|| format!("{path} {number}: write {} to {}", bound(least), bound(most)))
+        }
+        Value::String(text) => {
+            let words = schema["enum"].as_array()?;
+            let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+            (!words.contains(&text.as_str()))
+                .then(|| format!("{path} {text:?}: write one of {}", words.join(", ")))
+        }
+        Value::Null | Value::Bool(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+        let problem = Manifests::read(folder.path()).err().unwrap_or_default();
+        problem.replace(&folder.path().display().to_string(), "DIR")
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let policy = |spec: &str| {
+            said(&format!(
+                "apiVersion: sluice.dev/v1alpha1\nkind: RiskPolicy\nmetadata: {{name: a}}\nspec: {spec}\n"
+            ))
+        };
+        assert_eq!(
+            policy("{limits: {maxFirstStepPercent: -5}}"),
+            "DIR/a.yaml, document 1: spec.limits.maxFirstStepPercent -5: write 1 to 100"
+        );
+        assert_eq!(
+            policy("{tier: Gold}"),
+            "DIR/a.yaml, document 1: spec.tier \"Gold\": write one of Tier3, Tier2, Tier1, Tier0"
+        );
+        assert_eq!(
+            policy("{floor: []}"),
+            "DIR/a.yaml, document 1: spec.floor is no field: write one of blastRadius, classes, floors, limits, provenance, tier"
+        );
+        assert!(
+            policy("{floors: [{class: R2, when: {tierAtMost: 1}}]}")
+                .contains("spec.floors[0].when.tierAtMost"),
+            "{}",
+            policy("{floors: [{class: R2, when: {tierAtMost: 1}}]}")
+        );
+        assert_eq!(
+            said("apiVersion: sluice.dev/v1\nkind: RiskPolicy\n"),
+            "DIR/a.yaml, document 1: apiVersion \"sluice.dev/v1\" with kind \"RiskPolicy\": write sluice.dev/v1alpha1 with ProgressiveRollout, ClusterRiskPolicy or RiskPolicy"
+        );
+        let nowhere = Manifests::read(Path::new("/nowhere/at/all")).unwrap_err();
+        assert_eq!(nowhere, "/nowhere/at/all: there is no such file: is the path right?");
+    }
+
+    #[test]
+    fn other_kinds_and_empty_documents_are_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "# policies\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {sluice.dev/tier: Tier2}}\n---\n\
+                    apiVersion: v1\nkind: ConfigMap\ndata: {a: '---'}\n--- # more\napiVersion: sluice.dev/v1alpha1\nkind: ClusterRiskPolicy\n\
+                    metadata: {name: default}\nspec: {}\n";
+        std::fs::write(folder.path().join("a.yml"), text).unwrap();
+        std::fs::write(folder.path().join("README.md"), "not: [yaml").unwrap();
+        let found = Manifests::read(folder.path()).unwrap();
+        assert_eq!((found.cluster.len(), found.own.len(), found.rollouts.len()), (1, 0, 0));
+        assert_eq!(found.namespaces[0].1["sluice.dev/tier"], "Tier2");
+    }
+}
