@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::json;
-use sluice_core::api::{Phase, ProgressiveRolloutStatus, Provenance};
+use sluice_core::api::{Phase, ProgressiveRolloutStatus, Provenance, RiskClass};
 use sluice_core::statistics::SUSPICION;
 
 use crate::cluster::Cluster;
@@ -40,6 +40,10 @@ pub struct Scenario {
     pub name: String,
     /// What was declared.
     pub provenance: &'static str,
+    /// Risk class of the run; none where none ran.
+    pub risk_class: Option<RiskClass>,
+    /// Digest of its plan.
+    pub plan_digest: Option<String>,
     /// Outcome of the run; Held or Unchanged where none ran.
     pub outcome: String,
     /// Why.
@@ -491,6 +495,8 @@ impl Play {
         Ok(Scenario {
             name: name.to_owned(),
             provenance: provenance.as_str(),
+            risk_class: Some(record.risk_class),
+            plan_digest: Some(record.plan_digest.clone()),
             outcome: record.outcome.as_str().to_owned(),
             reason: format!("{}: {}", record.reason, record.message),
             excess_failed: excess(app, &counts),
@@ -513,6 +519,8 @@ impl Play {
         Scenario {
             name: name.to_owned(),
             provenance: "Unknown",
+            risk_class: None,
+            plan_digest: None,
             outcome: outcome.to_owned(),
             reason: reason.to_owned(),
             excess_failed: excess(app, &counts),
@@ -532,15 +540,25 @@ pub fn excess(app: &App<'_>, counts: &Snapshot) -> f64 {
 
 fn table(scenarios: &[Scenario]) {
     println!(
-        "\n{:<16} {:<14} {:<10} {:>6} {:>9} {:>7} {:>7} {:>8} {:>8}  reason",
-        "scenario", "provenance", "outcome", "max %", "requests", "failed", "excess", "exposed", "total"
+        "\n{:<16} {:<14} {:<5} {:<10} {:>6} {:>9} {:>7} {:>7} {:>8} {:>8}  reason",
+        "scenario",
+        "provenance",
+        "class",
+        "outcome",
+        "max %",
+        "requests",
+        "failed",
+        "excess",
+        "exposed",
+        "total"
     );
     for s in scenarios {
         let reason: String = s.reason.chars().take(60).collect();
         println!(
-            "{:<16} {:<14} {:<10} {:>6} {:>9} {:>7} {:>7.1} {:>6.1} s {:>6.1} s  {reason}",
+            "{:<16} {:<14} {:<5} {:<10} {:>6} {:>9} {:>7} {:>7.1} {:>6.1} s {:>6.1} s  {reason}",
             s.name,
             s.provenance,
+            s.risk_class.map_or("-", RiskClass::as_str),
             s.outcome,
             s.max_weight_percent,
             s.client.requests,

@@ -208,6 +208,7 @@ mod tests {
             reason: "Why".to_owned(),
             message: "because".to_owned(),
             risk_class: RiskClass::R3,
+            plan_digest: run.plan.digest,
             provenance: run.plan.provenance,
             digest: run.canary.digest,
             images: run.canary.images,

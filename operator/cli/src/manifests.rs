@@ -64,6 +64,7 @@ impl Manifests {
             ("sluice.dev/v1alpha1", "ProgressiveRollout") => self.rollouts.push(object(text, &document)?),
             ("sluice.dev/v1alpha1", "ClusterRiskPolicy") => self.cluster.push(object(text, &document)?),
             ("sluice.dev/v1alpha1", "RiskPolicy") => self.own.push(object(text, &document)?),
+            ("v1", "List") => return Err("a List: write its items as documents of their own".to_owned()),
             ("v1", "Namespace") => {
                 let name = document["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                 let labels =

@@ -5,7 +5,7 @@ use sluice_core::api::{
     ConditionStatus, ConditionType, Outcome, Phase, ProgressiveRollout, ProgressiveRolloutStatus, Run,
     RunKind, RunRecord, Stage, Waiting,
 };
-use sluice_core::provenance;
+use sluice_core::provenance::{self, Before};
 use sluice_core::view::{ReplicaSet, Workload};
 
 use crate::exit::Code;
@@ -144,7 +144,8 @@ impl Seen {
         let stable = status.stable.clone().unwrap_or_default();
         match &self.workload {
             Some(workload) => {
-                provenance::describe(&self.rollout.spec.change, workload, &stable, &status).commit
+                provenance::describe(&self.rollout.spec.change, workload, Before::held(&stable, &status))
+                    .commit
             }
             // Without the Deployment, what the controller shows of it, or what is declared.
             None => Some(status.summary.commit.clone())

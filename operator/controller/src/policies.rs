@@ -22,8 +22,8 @@ use crate::error::CallError;
 use crate::store::Object;
 use crate::watch::{Stores, Watched};
 
-/// How often the policies are looked at for their status.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often the policies are looked at for their status: a version that is replaced sooner was never accepted.
+const INTERVAL: Duration = Duration::from_millis(250);
 /// The policy that is made when there is none.
 const DEFAULT: &str = "default";
 
@@ -49,6 +49,11 @@ impl Policies {
 
 /// The policies in force for a namespace, or why they are not known.
 fn resolve(stores: &Stores, config: &Config, namespace: &str) -> Result<Policy, String> {
+    for kind in [Watched::ClusterPolicy, Watched::Policy, Watched::Namespace] {
+        if let Some(why) = stores.lost(kind) {
+            return Err(format!("{} can't be watched: {why}", kind.as_str()));
+        }
+    }
     let seen = |kind: Watched| match stores.near(kind, namespace) {
         Seen::Seen(found) => Ok(found),
         Seen::Unseen(why) => Err(format!("{} can't be read: {why}", kind.as_str())),
@@ -66,9 +71,12 @@ fn resolve(stores: &Stores, config: &Config, namespace: &str) -> Result<Policy, 
     for object in seen(Watched::Policy)? {
         own.push(object.policy().map_err(|why| unreadable("RiskPolicy", object.name(), why))?);
     }
-    let namespaces = seen(Watched::Namespace)?;
-    let labels = namespaces.iter().find(|object| object.name() == namespace);
-    let labels = labels.ok_or_else(|| format!("namespace {namespace} is not there"))?.meta.labels.clone();
+    let found = match stores.named(Watched::Namespace, "", [&namespace.to_owned()]) {
+        Seen::Seen(found) => found,
+        Seen::Unseen(why) => return Err(format!("namespaces can't be read: {why}")),
+    };
+    let labels =
+        found.first().ok_or_else(|| format!("namespace {namespace} is not there"))?.meta.labels.clone();
     let (cluster, own) = (cluster.iter().map(AsRef::as_ref), own.iter().map(AsRef::as_ref));
     Ok(Policy::resolve(config, cluster, own, &labels.unwrap_or_default()))
 }
@@ -76,13 +84,8 @@ fn resolve(stores: &Stores, config: &Config, namespace: &str) -> Result<Policy, 
 /// Says of each policy whether it is in force, and makes one when there is none, until `stop`.
 pub async fn watch(ctx: Arc<Context>, stop: CancellationToken) {
     loop {
-        for answer in [make_default(&ctx).await, tell_cluster(&ctx).await, tell_namespaces(&ctx).await] {
-            if let Err(error) = answer.as_ref()
-                && !error.is_conflict()
-            {
-                warn!(%error, "a policy's status could not be written, it is tried again");
-            }
-        }
+        warn_of(make_default(&ctx).await);
+        tell_all(&ctx).await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
@@ -113,22 +116,30 @@ async fn make_default(ctx: &Context) -> Result<(), CallError> {
     }
 }
 
-async fn tell_cluster(ctx: &Context) -> Result<(), CallError> {
+async fn tell_all(ctx: &Context) {
     for object in ctx.stores.all(Watched::ClusterPolicy, |_| true) {
-        let Ok(found) = object.cluster_policy() else { continue };
-        let problem = policy::cluster_problem(&found.spec, &ctx.config);
-        tell(ctx, Watched::ClusterPolicy, &object, &found.spec, found.status.as_ref(), problem).await?;
+        if let Ok(found) = object.cluster_policy() {
+            let problem = policy::cluster_problem(&found.spec, &ctx.config);
+            let told =
+                tell(ctx, Watched::ClusterPolicy, &object, &found.spec, found.status.as_ref(), problem).await;
+            warn_of(told);
+        }
     }
-    Ok(())
+    for object in ctx.stores.all(Watched::Policy, |_| true) {
+        if let Ok(found) = object.policy() {
+            let problem = policy::own_problem(&found.spec);
+            warn_of(tell(ctx, Watched::Policy, &object, &found.spec, found.status.as_ref(), problem).await);
+        }
+    }
 }
 
-async fn tell_namespaces(ctx: &Context) -> Result<(), CallError> {
-    for object in ctx.stores.all(Watched::Policy, |_| true) {
-        let Ok(found) = object.policy() else { continue };
-        let problem = policy::own_problem(&found.spec);
-        tell(ctx, Watched::Policy, &object, &found.spec, found.status.as_ref(), problem).await?;
+/// One policy whose status can't be written keeps no other from its own.
+fn warn_of(told: Result<(), CallError>) {
+    if let Err(error) = told
+        && !error.is_conflict()
+    {
+        warn!(%error, "a policy could not be written, it is tried again");
     }
-    Ok(())
 }
 
 /// Writes the status of a policy, if it says something new.

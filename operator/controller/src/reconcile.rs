@@ -101,6 +101,8 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
         return Ok(soon(ctx, go_back(ctx, key, &rollout, first).await));
     }
     let _place = ctx.forward.acquire().await;
+    // It may have changed while this waited for its place.
+    let policy = ctx.policy(&key.namespace);
     // Nothing goes forward by numbers, which with many runs under way are nearly all that is written.
     if first.actions.is_empty() && change < Change::Matter {
         return go_forward(ctx, key, &stored, first).await;

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -26,6 +26,10 @@ use crate::store::{Object, Store};
 
 /// Watches end and start again after this long, so that a dead connection is noticed.
 const WATCH_TIMEOUT_SECONDS: u32 = 60;
+/// A watch that fails is tried again within this time.
+const TRIED_AGAIN: Duration = Duration::from_secs(60);
+/// One that fails for so long is lost: what was known of its objects may have changed since.
+const LOST: Duration = Duration::from_secs(60);
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +124,30 @@ struct Part {
     store: Store,
     /// Why it is not seen now; `None` when it is.
     trouble: Arc<Mutex<Option<String>>>,
+    /// The failures of its watch that follow on one another.
+    failing: Arc<Mutex<Option<Failing>>>,
+}
+
+/// Failures of a watch, one after another.
+#[derive(Clone, Debug)]
+struct Failing {
+    first: Instant,
+    last: Instant,
+    why: String,
+}
+
+impl Failing {
+    /// The same with one more at this time.
+    fn again(before: Option<Self>, now: Instant, why: String) -> Self {
+        let first =
+            before.filter(|before| now.duration_since(before.last) < TRIED_AGAIN).map(|before| before.first);
+        Self { first: first.unwrap_or(now), last: now, why }
+    }
+
+    /// Whether it goes on, and has for too long.
+    fn is_lost(&self, now: Instant) -> bool {
+        now.duration_since(self.last) < TRIED_AGAIN && self.last.duration_since(self.first) >= LOST
+    }
 }
 
 impl Part {
@@ -179,7 +207,7 @@ impl Stores {
                     None => Api::all_with(client.clone(), &resource),
                 };
                 let trouble = Arc::new(Mutex::new(Some("not listed yet".to_owned())));
-                let part = Part { namespace, store: Store::new(kind), trouble };
+                let part = Part { namespace, store: Store::new(kind), trouble, failing: Arc::default() };
                 parts.push(part.clone());
                 runs.push((kind, api, part));
             }
@@ -274,6 +302,15 @@ impl Stores {
     /// One rollout.
     pub fn rollout(&self, key: &Key) -> Option<Arc<Object>> {
         self.stream(Watched::Rollout)?.parts.iter().find_map(|part| part.store.get(&key.namespace, &key.name))
+    }
+
+    /// Why a kind's watch has failed for longer than what it told is worth.
+    pub fn lost(&self, kind: Watched) -> Option<String> {
+        let now = Instant::now();
+        self.stream(kind)?.parts.iter().find_map(|part| {
+            let failing = part.failing.lock().unwrap_or_else(PoisonError::into_inner);
+            failing.as_ref().filter(|failing| failing.is_lost(now)).map(|failing| failing.why.clone())
+        })
     }
 
     /// Objects of a kind in a namespace, or of the cluster.
@@ -385,10 +422,13 @@ async fn follow(
                 // A store that was filled stays usable; live reads decide before anything moves forward.
                 let message = sluice_providers::innermost(&error);
                 warn!(stream = kind.as_str(), error = %message, "watch failed, it is tried again");
+                let mut failing = part.failing.lock().unwrap_or_else(PoisonError::into_inner);
+                *failing = Some(Failing::again(failing.take(), Instant::now(), message.clone()));
+                drop(failing);
                 if part.trouble().is_some() {
                     set(Some(message));
-                    count();
                 }
+                count();
                 continue;
             }
         };
@@ -420,7 +460,8 @@ mod tests {
             store.list_one(object);
         }
         store.end_list();
-        Part { namespace: namespace.map(ToOwned::to_owned), store, trouble: Arc::new(Mutex::new(trouble)) }
+        let trouble = Arc::new(Mutex::new(trouble));
+        Part { namespace: namespace.map(ToOwned::to_owned), store, trouble, failing: Arc::default() }
     }
 
     fn stores(kind: Watched, parts: Vec<Part>) -> Stores {
@@ -444,6 +485,23 @@ mod tests {
         assert_eq!(list("b"), Seen::Unseen("not listed yet".to_owned()));
         assert_eq!(list("c"), Seen::Unseen("namespace c is not watched".to_owned()));
         assert!(!stores.ready(Watched::Deployment));
+    }
+
+    #[test]
+    fn a_watch_is_lost_when_it_fails_again_and_again_for_a_minute() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut failing = None;
+        for second in [0, 10, 30, 59] {
+            failing = Some(Failing::again(failing, at(second), "forbidden".to_owned()));
+            assert!(!failing.as_ref().unwrap().is_lost(at(second)), "{second} s");
+        }
+        failing = Some(Failing::again(failing, at(61), "forbidden".to_owned()));
+        let lost = failing.clone().unwrap();
+        assert!(lost.is_lost(at(61)) && lost.is_lost(at(120)));
+        // No failure for longer than it takes to try again: it works.
+        assert!(!lost.is_lost(at(122)));
+        assert!(!Failing::again(failing, at(200), "forbidden".to_owned()).is_lost(at(200)));
     }
 
     #[test]

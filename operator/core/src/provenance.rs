@@ -5,7 +5,7 @@
 
 use crate::api::{
     ANNOTATION_COMMIT, ANNOTATION_PROVENANCE, Change, ChangeFinding, ChangeSize, ProgressiveRolloutStatus,
-    Provenance, Revision,
+    Provenance, Revision, Run, RunRecord,
 };
 use crate::view::Workload;
 
@@ -21,6 +21,8 @@ pub struct ChangeView {
     pub commit: Option<String>,
     /// Whether anything describes the template: nothing else is waited for then.
     pub declared: bool,
+    /// Whether `spec.change` does.
+    pub by_change: bool,
     /// How large it is, as far as it is known.
     pub size: Option<ChangeSize>,
     /// Commits that were scanned, and the version of the rules.
@@ -29,6 +31,74 @@ pub struct ChangeView {
     pub mismatch: Option<String>,
     /// Why something that seems meant for the template does not count, in words.
     pub obstacle: Option<String>,
+}
+
+/// What was there before a template: a commit of it describes no later one.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    stable: &'a Revision,
+    status: &'a ProgressiveRolloutStatus,
+    earlier: Option<&'a String>,
+}
+
+impl<'a> Before<'a> {
+    /// Before a template that is held, or would be.
+    pub fn held(stable: &'a Revision, status: &'a ProgressiveRolloutStatus) -> Self {
+        Self { stable, status, earlier: status.held.as_ref().and_then(|held| held.earlier_commit.as_ref()) }
+    }
+
+    /// Before the template of a run.
+    pub fn run(run: &'a Run, status: &'a ProgressiveRolloutStatus) -> Self {
+        Self { stable: &run.stable, status, earlier: run.earlier_commit.as_ref() }
+    }
+
+    /// Whether the Deployment's commit is that of another template: stable's, a good one's, one that was tried or held
+    /// before this one. A restart of a template is no other one.
+    pub fn has_spent(&self, workload: &Workload) -> bool {
+        let Some(commit) = &workload.commit else {
+            return false;
+        };
+        let of = |known: Option<&String>| known == Some(commit);
+        let other = |revision: &Revision| revision.restart_digest != workload.restart_digest;
+        if of(self.stable.commit.as_ref()) {
+            return other(self.stable);
+        }
+        let Self { status, earlier, .. } = self;
+        let held = status.held.as_ref().filter(|held| held.digest != workload.digest);
+        of(*earlier)
+            || held.is_some_and(|held| of(held.commit.as_ref()))
+            || status.good.iter().any(|good| of(good.commit.as_ref()) && other(good))
+            || status.history.iter().any(|run| of(run.commit.as_ref()) && run.digest != workload.digest)
+    }
+
+    /// The riskiest that the template was tried as, and by which run: from its first exposure on that can only rise. What
+    /// nobody had declared may be declared later.
+    fn tried_as(&self, workload: &Workload) -> Option<Said> {
+        let tried = |run: &&RunRecord| {
+            run.digest == workload.digest
+                && run.exposed_since.is_some()
+                && run.provenance != Provenance::Unknown
+        };
+        let riskiest = self.status.history.iter().filter(tried).max_by_key(|run| run.provenance)?;
+        Some(Said::new(format!("run {}, which tried it,", riskiest.id), riskiest.provenance))
+    }
+}
+
+impl ChangeView {
+    /// What is known of a change that nothing describes any more: that it is of no lower provenance than it was, and nothing
+    /// that would raise its risk.
+    pub fn as_known(provenance: Provenance, commit: Option<String>) -> Self {
+        Self {
+            provenance,
+            commit,
+            declared: false,
+            by_change: false,
+            size: Some(ChangeSize::default()),
+            scanned: Some((0, String::new())),
+            mismatch: Some("as it was known while it was described".to_owned()),
+            obstacle: None,
+        }
+    }
 }
 
 /// One who says something of the change, and what.
@@ -43,16 +113,11 @@ impl Said {
     }
 }
 
-/// What is known of the change that made the workload's template of `stable`'s. `status` remembers earlier templates.
-pub fn describe(
-    change: &Change,
-    workload: &Workload,
-    stable: &Revision,
-    status: &ProgressiveRolloutStatus,
-) -> ChangeView {
-    let spent = spent_commit(workload, stable, status);
+/// What is known of the change that made the workload's template of what was before.
+pub fn describe(change: &Change, workload: &Workload, before: Before<'_>) -> ChangeView {
+    let spent = before.has_spent(workload);
     let annotated = workload.commit.clone().filter(|_| !spent);
-    let (by_images, mut obstacle) = match by_images(change, workload, stable) {
+    let (by_images, mut obstacle) = match by_images(change, workload, before.stable) {
         Images::Declared => (true, None),
         Images::Others => (false, None),
         Images::Nearly(why) => (false, Some(why)),
@@ -67,7 +132,8 @@ pub fn describe(
             )
         });
     }
-    let annotation = workload.provenance.as_deref().filter(|_| !spent);
+    // Of an earlier template it says nothing to one that is described; to one that is not it may still be true.
+    let annotation = workload.provenance.as_deref().filter(|_| !(spent && described));
     let level = annotation.map(|text| Provenance::named(text).unwrap_or_default());
     if let Some(text) = annotation.filter(|text| Provenance::named(text).is_none()) {
         let known = Provenance::ALL.map(Provenance::as_str).join(", ");
@@ -76,20 +142,34 @@ pub fn describe(
         ));
     }
     let annotation = level.map(|level| Said::new(format!("annotation {ANNOTATION_PROVENANCE}"), level));
-    ChangeView { obstacle, ..join(Some(change).filter(|_| described), annotated, annotation) }
+    let tried = before.tried_as(workload);
+    ChangeView { obstacle, ..join(Some(change).filter(|_| described), annotated, annotation, tried) }
 }
 
 /// What `change` says of a template that it describes.
 pub fn declared(change: &Change) -> ChangeView {
-    join(Some(change), None, None)
+    join(Some(change), None, None, None)
+}
+
+/// What is known of a template that nothing describes.
+pub fn undeclared() -> ChangeView {
+    join(None, None, None, None)
 }
 
 /// Joins what describes a template: `change` if it does, the commit of the annotation if it is the template's, and the word
-/// beside that.
-fn join(change: Option<&Change>, annotated: Option<String>, annotation: Option<Said>) -> ChangeView {
+/// beside that; and what it was tried as.
+fn join(
+    change: Option<&Change>,
+    annotated: Option<String>,
+    annotation: Option<Said>,
+    tried: Option<Said>,
+) -> ChangeView {
     let mut claims: Vec<Said> = Vec::new();
-    let mut found: Vec<Said> = Vec::new();
+    let mut found: Vec<Said> = tried.into_iter().collect();
     let evidence = change.and_then(|change| change.evidence.as_ref());
+    // Findings of another commit may raise; that it was scanned, and how large it is, is known of that one only.
+    let stale =
+        change.is_some_and(|change| evidence.is_some_and(|evidence| evidence.head_commit != change.commit));
     claims.extend(change.map(|change| Said::new("spec.change.provenance", change.provenance)));
     if let Some(evidence) = evidence {
         claims.extend(evidence.declared.map(|level| Said::new("the author, as the scan was told,", level)));
@@ -109,28 +189,14 @@ fn join(change: Option<&Change>, annotated: Option<String>, annotation: Option<S
         provenance,
         commit: change.and_then(|change| change.commit.clone()).or(annotated),
         declared: claimed.is_some() || raised > Some(Provenance::Unknown),
-        size: change.and_then(|change| change.size),
-        scanned: evidence.map(|evidence| (evidence.commits_scanned, evidence.rules_version.clone())),
+        by_change: change.is_some(),
+        size: change.and_then(|change| change.size).filter(|_| !stale),
+        scanned: evidence
+            .filter(|_| !stale)
+            .map(|evidence| (evidence.commits_scanned, evidence.rules_version.clone())),
         mismatch: mismatch(&claims, &found),
         obstacle: None,
     }
-}
-
-/// Whether the Deployment's commit is that of another template: stable's, one that was tried or held before this one. A
-/// restart of a template is no other one.
-pub fn spent_commit(workload: &Workload, stable: &Revision, status: &ProgressiveRolloutStatus) -> bool {
-    let Some(commit) = &workload.commit else {
-        return false;
-    };
-    if stable.commit.as_ref() == Some(commit) {
-        return stable.restart_digest != workload.restart_digest;
-    }
-    let tried = |digest: &str, known: Option<&String>| known == Some(commit) && digest != workload.digest;
-    let held = status.held.as_ref();
-    status.history.iter().any(|run| tried(&run.digest, run.commit.as_ref()))
-        || held.is_some_and(|held| {
-            tried(&held.digest, held.commit.as_ref()) || held.earlier_commit.as_ref() == Some(commit)
-        })
 }
 
 /// The claim that is exceeded most, and what exceeds it. `Unknown` claims nothing.

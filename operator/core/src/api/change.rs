@@ -97,6 +97,11 @@ pub struct ChangeEvidence {
     /// Commit after which the change begins, 7 to 64 hexadecimal digits.
     #[schemars(length(max = 64), regex(pattern = r"^[0-9a-fA-F]{7,64}$"))]
     pub base_commit: String,
+    /// Last commit of the change, 7 to 64 hexadecimal digits; without it `change.commit` has to be without one too. Evidence of
+    /// another commit than that can raise, and confirms nothing. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), regex(pattern = r"^[0-9a-fA-F]{7,64}$"))]
+    pub head_commit: Option<String>,
     /// Commits that were read, 1 to 10000000.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub commits_scanned: i32,

@@ -166,6 +166,9 @@ pub struct Run {
     pub stable: Revision,
     /// Limits and steps.
     pub plan: Plan,
+    /// Commit of a template that was held before this one and never started. It does not describe this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier_commit: Option<String>,
     /// Where it stands: Preparing, Stepping, Promoting, Watching, Finishing or Returning.
     pub stage: Stage,
     /// Index of the step, from 0.
@@ -279,6 +282,7 @@ impl Run {
             canary,
             stable,
             plan,
+            earlier_commit: None,
             stage: Stage::Preparing,
             step: 0,
             started_at: at,

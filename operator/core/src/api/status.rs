@@ -330,6 +330,9 @@ pub struct RunRecord {
     pub message: String,
     /// Risk class of the change, R0 (lowest risk) to R4.
     pub risk_class: RiskClass,
+    /// Digest of the plan that was in force at the end.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub plan_digest: String,
     /// Provenance that the class follows from.
     pub provenance: Provenance,
     /// Digest of the template that was tried.

@@ -468,7 +468,7 @@ fn conclude(d: &mut Draft<'_>, run: Run, workload: &Workload) {
         message: message.clone(),
         change_digest: digest::of(&d.spec.change),
     };
-    let provenance = run.plan.provenance;
+    let (provenance, earlier_commit) = (run.plan.provenance, run.earlier_commit.clone());
     end(d, run, outcome, &reason, message);
     let still_held = workload.digest == digest_tried;
     let blocked = matches!(outcome, Outcome::Rejected | Outcome::Reverted | Outcome::NotProven);
@@ -477,7 +477,7 @@ fn conclude(d: &mut Draft<'_>, run: Run, workload: &Workload) {
         since: d.now,
         provenance,
         commit: None,
-        earlier_commit: None,
+        earlier_commit,
         known_alerts: Vec::new(),
         alerts_since: None,
         ended: blocked.then_some(ended),

@@ -7,7 +7,7 @@ use crate::api::{
 };
 use crate::digest;
 use crate::limits;
-use crate::provenance::{self, ChangeView};
+use crate::provenance::{self, Before, ChangeView};
 use crate::render;
 use crate::verdict::AlertsAtRest;
 use crate::view::{HeldMark, Workload};
@@ -50,8 +50,9 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
         d.status.held = None;
         return;
     }
-    let view = provenance::describe(&d.spec.change, workload, &stable, &d.status);
-    let spent = provenance::spent_commit(workload, &stable, &d.status);
+    let before = Before::held(&stable, &d.status);
+    let view = provenance::describe(&d.spec.change, workload, before);
+    let spent = before.has_spent(workload);
     let known = d.status.held.as_ref().is_some_and(|held| held.digest == workload.digest);
     if !known {
         d.normal("Held", format!("a new template is held; {} serves", stable.replica_set));
@@ -287,8 +288,10 @@ fn start(d: &mut Draft<'_>, run: Run, declared: bool) {
             steps.join(", ")
         ),
     );
-    let known_alerts = d.status.held.take().map(|held| held.known_alerts).unwrap_or_default();
-    d.status.run = Some(Run { known_alerts, ..run });
+    let held = d.status.held.take();
+    let (known_alerts, earlier_commit) =
+        held.map(|held| (held.known_alerts, held.earlier_commit)).unwrap_or_default();
+    d.status.run = Some(Run { known_alerts, earlier_commit, ..run });
     d.wake_within(BUSY_WAKE);
 }
 

@@ -2,7 +2,7 @@
 
 use crate::api::{Outcome, Phase, Revision, Run, RunKind, RunRecord, Stage, WeightIntent};
 use crate::limits;
-use crate::provenance;
+use crate::provenance::{self, Before};
 use crate::view::{ReplicaSet, Workload};
 
 use super::draft::Draft;
@@ -47,7 +47,15 @@ fn set_of<'a>(d: &Draft<'a>, workload: &Workload, digest: &str) -> Option<&'a Re
 }
 
 fn start(d: &mut Draft<'_>, workload: &Workload, stable: Revision, mut canary: Revision) {
-    let view = provenance::describe(&d.spec.change, workload, &stable, &d.status);
+    if let Some(why) = &d.input.policy.trouble {
+        d.wait(
+            "PoliciesUnknown",
+            format!("{why}; the native roll is judged once the limits are known"),
+            None,
+        );
+        return;
+    }
+    let view = provenance::describe(&d.spec.change, workload, Before::held(&stable, &d.status));
     canary.commit = view.commit;
     let (plan, risk) = rest::preview(d, workload);
     d.status.plan = Some(risk.explain(d.spec, d.input.policy, &plan));
@@ -129,6 +137,7 @@ pub(super) fn judge(d: &mut Draft<'_>, mut run: Run) {
             reason,
             message,
             risk_class: run.plan.risk_class,
+            plan_digest: run.plan.digest,
             provenance: run.plan.provenance,
             digest: run.canary.digest,
             images: run.canary.images,

@@ -402,6 +402,7 @@ pub(super) fn end(d: &mut Draft<'_>, run: Run, outcome: Outcome, reason: &str, m
             reason: reason.to_owned(),
             message,
             risk_class: run.plan.risk_class,
+            plan_digest: run.plan.digest,
             provenance: run.plan.provenance,
             digest: run.canary.digest,
             images: run.canary.images,

@@ -2,13 +2,13 @@
 
 use crate::action::{Event, EventKind, Lane};
 use crate::api::{
-    Condition, ConditionStatus, ConditionType, Limits, Phase, ProgressiveRolloutStatus, Run, RunKind, Stage,
-    Summary, TrafficStatus, Waiting,
+    Condition, ConditionStatus, ConditionType, Limits, Phase, ProgressiveRolloutStatus, Revision, Run,
+    RunKind, Stage, Summary, TrafficStatus, Waiting,
 };
 
 use crate::limits;
 use crate::observed::Seen;
-use crate::provenance;
+use crate::provenance::{self, Before};
 use crate::view::{Autoscaler, shorten};
 
 use super::draft::{Decision, Draft, MESSAGE_LIMIT};
@@ -161,7 +161,9 @@ fn summary(d: &Draft<'_>) -> Summary {
                 observed: String::new(),
                 risk_class: plan.risk_class.map_or_else(String::new, |class| class.as_str().to_owned()),
                 provenance: held.provenance.as_str().to_owned(),
-                commit: short(&provenance::describe(&d.spec.change, workload, &stable, &d.status).commit),
+                commit: short(
+                    &provenance::describe(&d.spec.change, workload, Before::held(&stable, &d.status)).commit,
+                ),
                 reason,
             }
         }
@@ -244,18 +246,18 @@ fn who_wrote_it(
     before: &ProgressiveRolloutStatus,
 ) -> Option<(ConditionType, ConditionStatus, String, String)> {
     let kind = ConditionType::ProvenanceVerified;
-    let (digest, stable) = match (&d.status.run, &d.status.held) {
+    let none = Revision::default();
+    let (digest, was) = match (&d.status.run, &d.status.held) {
         // What is known to be good is not asked who wrote it.
         (Some(run), _) if run.kind == RunKind::Return => return None,
-        (Some(run), _) => (&run.canary.digest, Some(&run.stable)),
-        (None, Some(held)) => (&held.digest, d.status.stable.as_ref()),
+        (Some(run), _) => (&run.canary.digest, Before::run(run, &d.status)),
+        (None, Some(held)) => {
+            (&held.digest, Before::held(d.status.stable.as_ref().unwrap_or(&none), &d.status))
+        }
         (None, None) => return None,
     };
-    let view = d
-        .workload()
-        .filter(|workload| workload.digest == *digest)
-        .zip(stable)
-        .map(|(workload, stable)| provenance::describe(&d.spec.change, workload, stable, &d.status));
+    let workload = d.workload().filter(|workload| workload.digest == *digest);
+    let view = workload.map(|workload| provenance::describe(&d.spec.change, workload, was));
     let known = before.conditions.iter().find(|condition| condition.kind == kind);
     let view = match (view, known) {
         // `spec.change` may be about the next template already.

@@ -5,7 +5,7 @@ use crate::api::{Phase, Plan};
 use crate::config::Hold;
 use crate::limits;
 use crate::policy::{self, Assessment};
-use crate::provenance::{self, ChangeView};
+use crate::provenance::{self, Before, ChangeView};
 use crate::render;
 use crate::view::{HeldMark, ReplicaSet, Workload};
 
@@ -154,7 +154,7 @@ fn idle(d: &mut Draft<'_>, workload: &Workload) {
     }
     // A commit that needed no new template, but not the one of a template that was taken back.
     let other = workload.commit.is_some() && workload.commit != stable.commit;
-    if other && !provenance::spent_commit(workload, &stable, &d.status) {
+    if other && !Before::held(&stable, &d.status).has_spent(workload) {
         if let Some(known) = d.status.stable.as_mut() {
             known.commit.clone_from(&workload.commit);
         }
@@ -235,7 +235,7 @@ pub(super) fn assess(d: &Draft<'_>, view: &ChangeView) -> Assessment {
 /// The plan that a held template would have.
 pub(super) fn preview(d: &Draft<'_>, workload: &Workload) -> (Plan, Assessment) {
     let stable = d.status.stable.clone().unwrap_or_default();
-    let view = provenance::describe(&d.spec.change, workload, &stable, &d.status);
+    let view = provenance::describe(&d.spec.change, workload, Before::held(&stable, &d.status));
     let risk = assess(d, &view);
     let change = (risk.provenance, risk.class);
     (limits::make_plan(d.spec, d.input.config, d.input.policy, workload, change), risk)

@@ -4,12 +4,15 @@
 //! that does not describe what is tried, and limits that loosen are for the next one. So it is with what the evidence leaves
 //! out at the rollout's wish: less of it counts at once, more of it from the next run on.
 
-use crate::api::{ChangeSize, Guard, Plan, Run, RunKind, Stage};
+use crate::api::{Guard, Plan, PlanStatus, Provenance, Run, RunKind, Stage};
 use crate::limits::{self, Progress};
-use crate::provenance;
+use crate::provenance::{self, Before, ChangeView};
 
 use super::draft::Draft;
 use super::rest;
+
+/// Most sources of limits that status names.
+const MOST_SOURCES: usize = 64;
 
 /// Tightens the plan when a run would start with a tighter one now.
 pub(super) fn plan(d: &mut Draft<'_>, run: &mut Run) {
@@ -20,19 +23,15 @@ pub(super) fn plan(d: &mut Draft<'_>, run: &mut Run) {
     let Some(workload) = d.workload().filter(|workload| workload.digest == run.canary.digest) else {
         return;
     };
-    let mut view = provenance::describe(&d.spec.change, workload, &run.stable, &d.status);
+    let mut view = provenance::describe(&d.spec.change, workload, Before::run(run, &d.status));
     if run.canary.commit.is_none() {
         run.canary.commit.clone_from(&view.commit);
     }
-    if !view.declared {
-        // `spec.change` may be about the next template already: of this one is known what was.
-        view.provenance = run.plan.provenance;
-        view.size = Some(ChangeSize::default());
-    }
-    // Neither limits that nobody can read nor policies that are not known are the run's; a riskier change always is.
-    let unknown = d.input.policy.trouble.is_some() || !limits::problems(d.spec).is_empty();
-    if unknown && view.provenance <= run.plan.provenance {
-        return;
+    if !view.by_change {
+        // `spec.change` may be about the next template already; annotations may still raise.
+        let said = Some(view.provenance).filter(|_| view.declared);
+        let provenance = run.plan.provenance.max(said.unwrap_or(Provenance::Human));
+        view = ChangeView::as_known(provenance, view.commit);
     }
     let risk = rest::assess(d, &view);
     let change = (view.provenance.max(run.plan.provenance), risk.class.max(run.plan.risk_class));
@@ -41,6 +40,11 @@ pub(super) fn plan(d: &mut Draft<'_>, run: &mut Run) {
     let Some(plan) = limits::tighten(&run.plan, progress, &now) else {
         return;
     };
+    // Neither policies that are not known nor limits with a mistake in them are the run's; a riskier change always is.
+    let unknown = || d.input.policy.trouble.is_some() || !limits::problems(d.spec).is_empty();
+    if plan.provenance == run.plan.provenance && unknown() {
+        return;
+    }
     let ahead: Vec<String> = usize::try_from(run.step)
         .ok()
         .and_then(|index| plan.steps.get(index..))
@@ -62,8 +66,33 @@ pub(super) fn plan(d: &mut Draft<'_>, run: &mut Run) {
         "a policy or spec.limits is tighter now".to_owned()
     };
     d.normal("PlanTightened", format!("run {}: {why}: class {}{ahead}", run.id, is.risk_class.as_str()));
-    d.status.plan = Some(risk.explain(d.spec, d.input.policy, &plan));
+    let now = risk.explain(d.spec, d.input.policy, &plan);
+    d.status.plan = Some(joined(d.status.plan.take(), now, view.by_change));
     run.plan = plan;
+}
+
+/// What explains a plan that is the join of what it was and of what a run would start with now: both. What is known of the
+/// change itself stays as long as nothing describes it anew.
+fn joined(before: Option<PlanStatus>, now: PlanStatus, anew: bool) -> PlanStatus {
+    let Some(before) = before else {
+        return now;
+    };
+    let floor = now.factors.iter().filter(|factor| factor.name == "floor").cloned();
+    let (points, factors) = if anew {
+        (now.points, now.factors)
+    } else {
+        let mut factors: Vec<_> =
+            before.factors.into_iter().filter(|factor| factor.name != "floor").collect();
+        factors.extend(floor);
+        (before.points, factors)
+    };
+    let mut limit_sources = now.limit_sources;
+    for source in before.limit_sources {
+        if !limit_sources.contains(&source) && limit_sources.len() < MOST_SOURCES {
+            limit_sources.push(source);
+        }
+    }
+    PlanStatus { points, factors, limit_sources, ..now }
 }
 
 /// Lets the evidence count what the rollout no longer leaves out.
@@ -94,6 +123,9 @@ pub(super) fn evidence(d: &mut Draft<'_>, run: &mut Run) {
     });
     let what: Vec<String> = pods.into_iter().chain(guards).collect();
     d.normal("PlanTightened", format!("run {}: from now on {}", run.id, what.join(", ")));
+    if let Some(shown) = &mut d.status.plan {
+        shown.digest.clone_from(&plan.digest);
+    }
     run.plan = plan;
 }
 

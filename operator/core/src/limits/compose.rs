@@ -49,7 +49,10 @@ pub(super) fn compose(spec: &ProgressiveRolloutSpec, policy: &Policy, class: Ris
     let most = first.as_ref().map_or(100, |found| found.0);
     let least = bake.as_ref().map_or(0, |found| found.0);
     let own_steps = Some(&spec.limits.steps).filter(|steps| !steps.is_empty());
-    let schedules = policy.row(class).schedules.iter().map(|schedule| &schedule.value).chain(own_steps);
+    // Those of all looser classes too: in a table that is in order they change nothing by themselves, but a limit delays each
+    // of them by its own measure.
+    let rows = policy.table.iter().filter(|row| row.row.name <= class);
+    let schedules = rows.flat_map(|row| &row.schedules).map(|schedule| &schedule.value).chain(own_steps);
     let limited: Vec<Vec<StepSpec>> = schedules.map(|steps| limit(steps, most, least)).collect();
     let last = |steps: &Vec<StepSpec>| steps.last().map_or(0, |step| step.bake_seconds);
     let last_bake_seconds = limited.iter().map(last).max().unwrap_or(0);

@@ -17,6 +17,7 @@ use crate::api::{
     RiskPolicy, RiskPolicySpec, Tier, TierMapping,
 };
 use crate::config::{ClassRow, Config};
+use crate::limits;
 
 pub use assess::{Assessment, assess};
 pub use presets::Preset;
@@ -118,6 +119,9 @@ impl Policy {
         let tables = cluster.iter().map(|(from, spec)| table::overlay(&ground, &spec.classes, from));
         let table = tables.reduce(|one, other| table::join(&one, &other)).unwrap_or_else(|| ground.clone());
         let table = own.iter().fold(table, |table, (from, spec)| table::tighten(&table, &spec.classes, from));
+        // A version that was accepted over other settings of the installation may not fit these.
+        let rows: Vec<ClassRow> = table.iter().map(|row| row.row.clone()).collect();
+        let table = if limits::order_problem(&rows).is_some() { table::in_order(table) } else { table };
 
         let tiers = cluster.iter().map(|(from, spec)| tier_of(&spec.tier_mapping, from, labels));
         let tier = tiers.reduce(Sourced::max).unwrap_or_else(|| Sourced::new(Tier::default(), "nothing"));

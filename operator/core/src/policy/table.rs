@@ -125,6 +125,25 @@ pub(super) fn tighten(table: &[Row], classes: &[PolicyClass], from: &str) -> Vec
     table.iter().map(tight).collect()
 }
 
+/// A table in which no riskier class is looser, whatever it was: each row joined with the one below. Capital is not in an
+/// order: a class plays the rows of all looser ones with theirs.
+pub(super) fn in_order(table: Vec<Row>) -> Vec<Row> {
+    let mut ordered: Vec<Row> = Vec::new();
+    for row in table {
+        let joined = match ordered.last() {
+            Some(below) => {
+                let (capital, from) = (row.row.capital_ppm, row.from.capital_ppm.clone());
+                let mut joined = join_rows(&row, below);
+                (joined.row.capital_ppm, joined.from.capital_ppm) = (capital, from);
+                joined
+            }
+            None => row,
+        };
+        ordered.push(joined);
+    }
+    ordered
+}
+
 fn join_rows(one: &Row, other: &Row) -> Row {
     let (a, b) = (&one.row, &other.row);
     let mut schedules = one.schedules.clone();

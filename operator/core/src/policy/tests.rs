@@ -136,6 +136,10 @@ fn what_is_wrong_with_a_policy_is_named_and_the_last_accepted_version_stays() {
             json!({"classes": [{"name": "R4", "steps": [{"weightPercent": 50, "bakeSeconds": 1}, {"weightPercent": 100, "bakeSeconds": 1}]}]}),
             "spec.classes[R4] is looser than classes[R3] in steps",
         ),
+        (
+            json!({"classes": [{"name": "R4", "marginPpm": {"relative": 0, "absolute": 0}}]}),
+            "spec.classes[R4].marginPpm.absolute 0: write 1 or more",
+        ),
         (json!({"classes": [{"name": "R1"}, {"name": "R1"}]}), "spec.classes has two rows of R1: write one"),
         (
             json!({"classes": [{"name": "R1", "steps": [{"weightPercent": 50, "bakeSeconds": 1}, {"weightPercent": 20, "bakeSeconds": 1}]}]}),
@@ -168,6 +172,20 @@ fn what_is_wrong_with_a_policy_is_named_and_the_last_accepted_version_stays() {
     let never = status(&bad, 1, problem(), None, now());
     assert_eq!((never.accepted.as_ref(), never.accepted_generation), (None, 0));
     assert_eq!(validate::in_force(&bad, problem().as_deref(), Some(&never)), None);
+}
+
+#[test]
+fn a_version_that_was_accepted_over_another_table_loosens_no_class() {
+    let policy = cluster(json!({"classes": [{"name": "R3", "noDataSeconds": 900}]}));
+    let faster = limits::class_table(&Config::default()).into_iter().filter(|row| row.name >= RiskClass::R2);
+    let faster = faster.map(|row| ClassRow { no_data_seconds: 600, ..row }).collect();
+    let config = Config { classes: faster, ..Config::default() };
+    assert!(cluster_problem(&policy, &config).is_some());
+    let table = Policy::joined(&config, &[("p".to_owned(), policy)], &[], &BTreeMap::new());
+    let rows: Vec<ClassRow> = table.rows().cloned().collect();
+    assert_eq!(limits::order_problem(&rows), None);
+    assert_eq!(rows[3].no_data_seconds, 600);
+    assert_eq!(rows[1].capital_ppm, Some(2000), "capital is each row's own");
 }
 
 #[test]
@@ -377,6 +395,23 @@ proptest! {
         }
         let rows: Vec<ClassRow> = all.rows().cloned().collect();
         prop_assert_eq!(limits::order_problem(&rows), None);
+    }
+
+    /// I2: whatever the policies and the rollout ask for, a riskier class is not looser in anything.
+    #[test]
+    fn a_riskier_class_is_looser_in_nothing(a in policy(), first in prop::option::of(1..100_i32), bake in prop::option::of(0..9999_i32), own in steps()) {
+        let policy = Policy::joined(&Config::default(), &[], &[("p".to_owned(), a)], &BTreeMap::new());
+        let mut spec = spec(json!({}));
+        (spec.limits.max_first_step_percent, spec.limits.min_bake_seconds) = (first, bake);
+        if bake.is_some_and(|bake| bake % 2 == 0) {
+            spec.limits.steps = own;
+        }
+        let workload = crate::view::Workload::read(&json!({"metadata": {"name": "web"}, "spec": {"template": {}}}));
+        let plan = |class| limits::make_plan(&spec, &Config::default(), &policy, &workload, (Provenance::Human, class));
+        let progress = limits::Progress { step: 0, asked: false, stepping: true };
+        for pair in RiskClass::ALL.windows(2) {
+            prop_assert_eq!(limits::loosened(&plan(pair[0]), &plan(pair[1]), progress), None, "{:?}", pair);
+        }
     }
 
     /// The same for policies of the cluster.

@@ -37,6 +37,11 @@ fn common(classes: &[PolicyClass], floors: &[Floor]) -> Option<String> {
         if classes[..at].iter().any(|other| other.name == class.name) {
             return Some(format!("spec.classes has two rows of {name}: write one"));
         }
+        if class.margin_ppm.is_some_and(|margin| margin.absolute < 1) {
+            return Some(format!(
+                "spec.classes[{name}].marginPpm.absolute 0: write 1 or more, or nothing ever passes"
+            ));
+        }
         if !class.steps.is_empty()
             && let Some(problem) = limits::schedule_problem(&class.steps)
         {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use sluice_core::api::{Change, ConditionStatus, ConditionType, Provenance, Revision};
 use sluice_core::decide::Decision;
-use sluice_core::provenance::describe;
+use sluice_core::provenance::{Before, describe};
 use sluice_core::view::Workload;
 
 const FIRST: &str = "1111111aaaa";
@@ -129,6 +129,132 @@ fn annotations_of_an_earlier_template_describe_no_later_one() {
 }
 
 #[test]
+fn a_commit_that_never_started_stays_another_template_s_when_the_next_one_does() {
+    let mut scene = annotated();
+    scene.apply(template("app:2"));
+    scene.rollout.spec.suspend = true;
+    annotate(&mut scene, "sluice.dev/commit", SECOND);
+    scene.pass();
+    scene.rollout.spec.suspend = false;
+    // Nobody annotates this one.
+    scene.apply(template("app:3"));
+    let mut scene = started(scene);
+    for _ in 0..3 {
+        let decision = scene.pass();
+        assert_eq!(verified(&decision).unwrap().1, "Undeclared");
+        assert_eq!((scene.run().plan.provenance, scene.run().canary.commit), (Provenance::Unknown, None));
+    }
+    // Neither after the run: what is tried again is as little known.
+    let id = scene.run().id;
+    scene.request(&format!("abort/{id}"));
+    for _ in 0..10 {
+        scene.later(60);
+        scene.pass();
+    }
+    assert_eq!(scene.status().history.len(), 1, "{:?}", scene.status().waiting);
+    scene.request(&format!("retry/{id}"));
+    for _ in 0..3 {
+        scene.pass();
+        scene.later(31);
+    }
+    assert_eq!((scene.status().run_count, scene.run().plan.provenance), (2, Provenance::Unknown));
+}
+
+#[test]
+fn a_commit_of_a_good_revision_is_no_later_one_s() {
+    let scene = annotated();
+    let mut status = scene.status();
+    let stable = Revision {
+        digest: "b".into(),
+        restart_digest: "b".into(),
+        commit: Some(SECOND.into()),
+        ..Revision::default()
+    };
+    let workload = |scene: &Scene| scene.workload_view();
+    assert_eq!(status.good[0].restart_digest, workload(&scene).restart_digest);
+    assert!(!Before::held(&stable, &status).has_spent(&workload(&scene)), "it is its own");
+    let mut later = scene.clone();
+    later.apply(template("app:3"));
+    status.good[0].commit = Some(FIRST.into());
+    assert!(Before::held(&stable, &status).has_spent(&workload(&later)));
+    status.good.clear();
+    assert!(!Before::held(&stable, &status).has_spent(&workload(&later)));
+}
+
+#[test]
+fn what_was_exposed_as_risky_is_not_declared_milder_afterwards() {
+    for (was, exposed, counts) in [
+        (Provenance::GenAIAutonomous, true, Provenance::GenAIAutonomous),
+        (Provenance::GenAIAutonomous, false, Provenance::Human),
+        (Provenance::Unknown, true, Provenance::Human),
+    ] {
+        let mut scene = Scene::held("app:2").declared(Provenance::Human);
+        let digest = scene.workload_view().digest;
+        let at = scene.now.to_string();
+        let record = json!({
+            "id": "1-abcde", "outcome": "NotProven", "reason": "NoData", "message": "m", "riskClass": "R3", "provenance": was,
+            "digest": digest, "maxWeightPercent": 1, "startedAt": at, "endedAt": at, "exposedSince": exposed.then_some(at.clone()),
+        });
+        scene.rollout.status.as_mut().unwrap().history.push(serde_json::from_value(record).unwrap());
+        let decision = scene.pass();
+        assert_eq!(scene.run().plan.provenance, counts);
+        let mismatch = events(&decision).contains(&"ProvenanceMismatch");
+        assert_eq!(mismatch, counts != Provenance::Human, "{:?}", decision.events);
+    }
+}
+
+#[test]
+fn an_annotation_of_an_earlier_template_can_still_raise_what_nothing_describes() {
+    let mut scene = annotated();
+    annotate(&mut scene, "sluice.dev/provenance", "GenAIAutonomous");
+    scene.apply(template("app:2"));
+    assert_eq!(started(scene.clone()).run().plan.provenance, Provenance::GenAIAutonomous);
+    // What is described is not what that was about.
+    assert_eq!(started(scene.declared(Provenance::Human)).run().plan.provenance, Provenance::Human);
+}
+
+#[test]
+fn a_scan_of_the_release_before_confirms_nothing() {
+    let view = |head: Option<&str>| {
+        let mut scene = Scene::held("app:2").declared(Provenance::Human);
+        scene.rollout.spec.change.commit = Some(SECOND.to_owned());
+        scene.rollout.spec.change.size = serde_json::from_value(json!({"changedLines": 7})).unwrap();
+        with_findings(&mut scene, None, &[("T-CLAUDE", Provenance::GenAIAssisted)]);
+        scene.rollout.spec.change.evidence.as_mut().unwrap().head_commit = head.map(ToOwned::to_owned);
+        let status = scene.status();
+        describe(
+            &scene.rollout.spec.change,
+            &scene.workload_view(),
+            Before::held(&Revision::default(), &status),
+        )
+    };
+    let fresh = view(Some(SECOND));
+    assert_eq!(
+        (fresh.size.map(|size| size.changed_lines), fresh.scanned.map(|scan| scan.0)),
+        (Some(7), Some(4))
+    );
+    for head in [Some(FIRST), None] {
+        let stale = view(head);
+        assert_eq!((stale.size, stale.scanned, stale.provenance), (None, None, Provenance::GenAIAssisted));
+    }
+}
+
+#[test]
+fn annotations_that_go_on_to_describe_the_run_do_not_tighten_it_when_the_change_does_not() {
+    let mut scene = annotated();
+    scene.apply(template("app:2"));
+    annotate(&mut scene, "sluice.dev/commit", SECOND);
+    let mut scene = scene.declared(Provenance::Human);
+    scene.rollout.spec.change.size = serde_json::from_value(json!({"changedLines": 7})).unwrap();
+    scene.pass();
+    assert_eq!(scene.run().plan.risk_class.as_str(), "R0");
+    scene.rollout.spec.change = Change { images: vec!["app:3".into()], ..Change::default() };
+    assert_eq!(events(&scene.pass()), Vec::<&str>::new());
+    annotate(&mut scene, "sluice.dev/provenance", "GenAIAutonomous");
+    assert!(events(&scene.pass()).contains(&"PlanTightened"));
+}
+
+#[test]
 fn a_restart_is_the_change_that_it_was() {
     let mut scene = annotated();
     scene.apply(restarted("app:1"));
@@ -161,7 +287,11 @@ fn an_annotation_that_is_no_provenance_says_what_to_write() {
     annotate(&mut scene, "sluice.dev/commit", SECOND);
     annotate(&mut scene, "sluice.dev/provenance", "AI");
     scene.pass();
-    let view = describe(&Change::default(), &scene.workload_view(), &Revision::default(), &scene.status());
+    let view = describe(
+        &Change::default(),
+        &scene.workload_view(),
+        Before::held(&Revision::default(), &scene.status()),
+    );
     assert_eq!(
         view.obstacle.as_deref(),
         Some(
@@ -286,7 +416,7 @@ proptest! {
         scene.apply(template("app:2"));
         let view = |scene: &Scene| {
             let workload: Workload = scene.workload_view();
-            describe(&scene.rollout.spec.change, &workload, &Revision::default(), &scene.status())
+            describe(&scene.rollout.spec.change, &workload, Before::held(&Revision::default(), &scene.status()))
         };
         let before = view(&scene);
         prop_assert_eq!((before.provenance, before.declared, before.mismatch), (claimed, true, None));

@@ -119,6 +119,19 @@ fn a_policy_that_tightens_counts_at_once_and_one_that_loosens_or_is_not_known_wa
     scene.policy = Some(under(&scene, json!({"classes": [{"name": "R0", "minSamples": 7777}]})));
     assert_eq!(events(&scene.pass()), ["PlanTightened"]);
     assert_eq!(scene.run().plan.min_samples, 7777);
+    // What a scan confirmed stays confirmed when `spec.change` goes on to the next template.
+    let strict = |scene: &Scene| {
+        under(scene, json!({"tier": "Tier0", "provenance": {"unverifiedHumanAs": "GenAIAssisted"}}))
+    };
+    let mut scene = Scene::held("app:2").declared(Provenance::Human);
+    let evidence = json!({"rulesVersion": "2026.11", "baseCommit": "0c6d1b2e77aa", "commitsScanned": 1});
+    scene.rollout.spec.change.evidence = Some(serde_json::from_value(evidence).unwrap());
+    scene.policy = Some(strict(&scene));
+    scene.pass();
+    assert_eq!(scene.run().plan.risk_class, RiskClass::R2);
+    scene.rollout.spec.change = sluice_core::api::Change::default();
+    assert!(!events(&scene.pass()).contains(&"PlanTightened"));
+    assert_eq!(scene.run().plan.risk_class, RiskClass::R2);
     // A riskier change is riskier, whatever is known of the policies.
     let mut scene = Scene::exposed().declared(Provenance::GenAIAutonomous);
     scene.policy = Some(Policy::unknown(&scene.config, "not listed yet".to_owned()));

@@ -30,7 +30,7 @@ struct Arguments {
 }
 
 const ROLLOUTS: &str = "Whole rollouts by each class's schedule";
-const COST: &str = "Cost of a window, and of what is kept";
+const COST: &str = "Cost of a window, of what is kept, and of a plan";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         for cost in cost::all() {
             println!("{}", report.cost(&cost));
         }
+        println!("{}", report.plan(&cost::PlanCost::measure()));
     }
     let mut title = "";
     for mut scenario in scenarios::all() {

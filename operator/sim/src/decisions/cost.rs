@@ -1,17 +1,20 @@
 //! What the decisions cost: the time of one window of a run with many guards and pods, and the length of what is kept of it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sluice_core::api::{
-    Guard, ProgressiveRolloutSpec, Provenance, Revision, RiskClass, Run, RunKind, Stage, WeightIntent,
+    Guard, ProgressiveRolloutSpec, Provenance, Revision, RiskClass, RiskPolicySpec, Run, RunKind, Stage,
+    WeightIntent,
 };
 use sluice_core::config::Config;
 use sluice_core::evidence::{Arm, EvidenceState, Outcome, PodCounters, Sample};
 use sluice_core::judge::{Evaluation, Polls, judge};
 use sluice_core::limits;
-use sluice_core::policy::Policy;
+use sluice_core::policy::{self, Policy, Preset};
+use sluice_core::provenance;
 use sluice_core::view::Workload;
 
 /// The largest rollout that the limits are for.
@@ -23,6 +26,9 @@ const WINDOWS: i64 = 300;
 const INTERVAL: i32 = 15;
 /// So much may a window take, half of all windows.
 const WINDOW_LIMIT: Duration = Duration::from_micros(100);
+/// So much may risk, limits and plan of a rollout take, half of all times; and so many are made.
+const PLAN_LIMIT: Duration = Duration::from_micros(50);
+const PLANS: usize = 2001;
 /// So long may the state be, in bytes.
 const STATE_LIMIT: usize = 24 << 10;
 /// Rollouts at once that the share of a core is told for.
@@ -75,6 +81,67 @@ impl Cost {
         let long = (self.kept > STATE_LIMIT)
             .then(|| format!("{}: {} bytes are kept, more than {STATE_LIMIT}", self.name, self.kept));
         slow.into_iter().chain(long).collect()
+    }
+}
+
+/// What the risk of a change, its limits and its plan cost.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanCost {
+    /// Half of the plans took no longer.
+    time: Duration,
+}
+
+impl PlanCost {
+    /// Makes plans under two policies of the cluster and one of the namespace.
+    pub fn measure() -> Self {
+        let config = Config::default();
+        let cluster =
+            [Preset::Standard, Preset::Critical].map(|preset| (preset.as_str().to_owned(), preset.spec()));
+        let own: RiskPolicySpec = serde_json::from_value(json!({
+            "tier": "Tier1", "floors": [{"class": "R1"}], "limits": {"minBakeSeconds": 900},
+            "classes": [{"name": "R2", "minSamples": 3000, "steps": [{"weightPercent": 5, "bakeSeconds": 1800}, {"weightPercent": 100, "bakeSeconds": 3600}]}],
+        }))
+        .unwrap_or_default();
+        let policy = Policy::joined(&config, &cluster, &[("shop".to_owned(), own)], &BTreeMap::new());
+        let spec = json!({
+            "workloadRef": {"name": "web"}, "routing": {"service": "web", "routes": [{"name": "web"}]}, "guards": guards(),
+            "change": {"provenance": "GenAIAssisted", "size": {"changedLines": 342}}, "limits": {"maxFirstStepPercent": 1},
+        });
+        let Ok(spec) = serde_json::from_value::<ProgressiveRolloutSpec>(spec) else {
+            return Self { time: Duration::MAX };
+        };
+        let workload = Workload::read(&json!({"metadata": {"name": "web"}, "spec": {"template": {}}}));
+        let mut times: Vec<Duration> = (0..PLANS)
+            .map(|_| {
+                let begin = Instant::now();
+                let view = provenance::declared(&spec.change);
+                let risk = policy::assess(&spec, &view, &policy, &[], Timestamp::UNIX_EPOCH);
+                let change = (risk.provenance, risk.class);
+                std::hint::black_box(limits::draft(&spec, &config, &policy, &workload, change));
+                begin.elapsed()
+            })
+            .collect();
+        times.sort();
+        Self { time: times[PLANS / 2] }
+    }
+
+    /// A line of the table.
+    pub fn line(&self) -> String {
+        let micros = self.time.as_secs_f64() * 1e6;
+        format!(
+            "{:<46} {micros:5.0} us, without its digest and the bound on harm",
+            "risk, limits and plan under three policies"
+        )
+    }
+
+    /// For programs.
+    pub fn value(&self) -> Value {
+        json!({ "name": "plan", "planMicroseconds": self.time.as_secs_f64() * 1e6 })
+    }
+
+    /// What is more than it may be, in words.
+    pub fn problem(&self) -> Option<String> {
+        (self.time > PLAN_LIMIT).then(|| format!("a plan takes {:?}, more than {PLAN_LIMIT:?}", self.time))
     }
 }
 

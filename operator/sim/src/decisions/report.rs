@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::cost::Cost;
+use super::cost::{Cost, PlanCost};
 use super::interval::Share;
 use super::judges::CLASSES;
 use super::rollout::{Ending, Played, Rollout, planned};
@@ -123,6 +123,13 @@ impl Report {
             told.join(", "),
             seconds / 3600.0
         )
+    }
+
+    /// Takes in what a plan costs; its line for the table.
+    pub fn plan(&mut self, cost: &PlanCost) -> String {
+        self.costs.push(cost.value());
+        self.broken.extend(cost.problem());
+        cost.line()
     }
 
     /// Takes in what a window costs; its line for the table.

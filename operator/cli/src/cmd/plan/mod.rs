@@ -20,7 +20,7 @@ use sluice_core::forecast::{Forecast, forecast};
 use sluice_core::judge::weighed;
 use sluice_core::limits;
 use sluice_core::policy::{self, Policy};
-use sluice_core::provenance;
+use sluice_core::provenance::{self, Before};
 use sluice_core::view::Workload;
 use sluice_providers::prometheus::Prometheus;
 use sluice_providers::queries::{Arms, RatioQuery, history};
@@ -79,17 +79,29 @@ pub async fn run(context: &Context, args: args::Plan) -> Result<Code, Failure> {
         let planned = offline::planned(&rollout, &manifests, args.class, now());
         return tell(context, &args, &planned);
     }
-    let cluster = Cluster::connect(&context.global).await?;
+    let mut global = context.global.clone();
+    if let Some(rollout) = &manifest {
+        in_order(rollout, &Manifests::default())?;
+        match (&global.namespace, &rollout.metadata.namespace) {
+            (Some(asked), Some(written)) if asked != written => {
+                return Err(Failure::usage(format!("-n {asked}: the manifest is of namespace {written}")));
+            }
+            (None, Some(written)) => global.namespace = Some(written.clone()),
+            _ => {}
+        }
+    }
+    let cluster = Cluster::connect(&global).await?;
     let named = manifest.as_ref().and_then(|rollout| rollout.metadata.name.as_deref());
     let name = cluster.resolve(named.or(args.name.as_deref())).await?;
     let mut rollout = cluster.get(&name).await?;
+    let on_disk = manifest.is_some();
     if let Some(manifest) = manifest {
         rollout.spec = manifest.spec;
     }
     let seen = cluster.gather(rollout, false).await;
     let settings = Settings::read(&cluster).await;
     let policy = cluster.policy(&settings.config).await;
-    let mut planned = limits_of(&seen, &settings.config, &policy, args.class)?;
+    let mut planned = limits_of(&seen, &settings.config, &policy, args.class, on_disk)?;
     planned.cautions.extend(settings.caution.clone());
     let interval = settings.config.evaluation_interval_seconds.max(1);
     let prometheus = Sources::new(&cluster, &seen.rollout, &settings, &args.reach).prometheus().await?;
@@ -194,6 +206,7 @@ fn limits_of(
     config: &Config,
     policy: &Policy,
     class: Option<RiskClass>,
+    on_disk: bool,
 ) -> Result<Planned, Failure> {
     let rollout: &ProgressiveRollout = &seen.rollout;
     let workload = workload(seen)?;
@@ -211,7 +224,8 @@ fn limits_of(
         forecasts: Vec::new(),
         cautions,
     };
-    if let (Some(run), None) = (&status.run, class) {
+    // A manifest is about what comes, whatever is under way.
+    if let (Some(run), None, false) = (&status.run, class, on_disk) {
         let why = status.plan.clone().unwrap_or_default();
         let declared = run.plan.provenance != Provenance::Unknown;
         return Ok(of(About::Run, run.plan.clone(), why, declared, run.canary.commit.clone(), Vec::new()));
@@ -222,7 +236,7 @@ fn limits_of(
     let view = match about {
         About::Next => provenance::declared(change),
         About::Held | About::Run | About::Manifest => {
-            provenance::describe(change, workload, &stable, &status)
+            provenance::describe(change, workload, Before::held(&stable, &status))
         }
     };
     let mut cautions: Vec<String> = policy.trouble.iter().cloned().collect();
@@ -236,13 +250,17 @@ fn limits_of(
     }
     let spec = &rollout.spec;
     let risk = policy::assess(spec, &view, policy, &status.history, now());
+    // Who may not read the policies reads what the controller made of them.
+    let shown = status.plan.clone().filter(|_| policy.trouble.is_some() && about == About::Held);
+    let known = class.or_else(|| shown.as_ref().and_then(|plan| plan.risk_class));
     let plan =
-        limits::make_plan(spec, config, policy, workload, (risk.provenance, class.unwrap_or(risk.class)));
+        limits::make_plan(spec, config, policy, workload, (risk.provenance, known.unwrap_or(risk.class)));
     let clamped = limits::clamped(spec, policy, plan.risk_class);
     cautions.extend(clamped.into_iter().map(|what| format!("of spec.limits the tighter counts: {what}")));
     let commit = if about == About::Next { None } else { view.commit };
     let declared = view.declared && view.provenance != Provenance::Unknown;
-    Ok(of(about, plan.clone(), risk.explain(spec, policy, &plan), declared, commit, cautions))
+    let why = shown.unwrap_or_else(|| risk.explain(spec, policy, &plan));
+    Ok(of(about, plan, why, declared, commit, cautions))
 }
 
 /// What each guard that counts requests saw of stable in the hour before `end`.

@@ -70,6 +70,23 @@ pub fn planned(
     for factor in why.factors.iter_mut().filter(|factor| factor.name == "tier" && labels.is_none()) {
         "not known, taken at its worst".clone_into(&mut factor.source);
     }
+    let undescribed = policy::assess(spec, &provenance::undeclared(), &policy, &[failed_now(now)], now);
+    if undescribed.class > worst.class {
+        cautions.push(format!(
+            "of class {} if spec.change does not describe the template that is applied",
+            undescribed.class.as_str()
+        ));
+    }
+    if manifests.cluster.is_empty() {
+        let preset = config.default_policy.as_str();
+        cautions.push(format!("no ClusterRiskPolicy is among the policies: preset {preset} is taken"));
+    }
+    for policy in
+        manifests.own.iter().filter(|policy| policy.metadata.namespace.is_none() && !namespace.is_empty())
+    {
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        cautions.push(format!("RiskPolicy {name} has no metadata.namespace and does not count"));
+    }
     let clamped = limits::clamped(spec, &policy, plan.risk_class);
     cautions.extend(clamped.into_iter().map(|what| format!("of spec.limits the tighter counts: {what}")));
     Planned {
@@ -95,6 +112,7 @@ fn failed_now(now: Timestamp) -> RunRecord {
         reason: "the worst case".to_owned(),
         message: String::new(),
         risk_class: RiskClass::R4,
+        plan_digest: String::new(),
         provenance: Provenance::Unknown,
         digest: String::new(),
         images: Vec::new(),

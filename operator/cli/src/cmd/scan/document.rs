@@ -25,6 +25,7 @@ fn change(scanned: &Scanned) -> Change {
     let evidence = ChangeEvidence {
         rules_version: scanned.rules_version.clone(),
         base_commit: scanned.base.clone(),
+        head_commit: scanned.commit.clone(),
         commits_scanned: i32::try_from(scanned.commits).unwrap_or(i32::MAX),
         declared: scanned.declared,
         findings: findings(scanned),
@@ -91,6 +92,7 @@ pub fn patch(scanned: &Scanned) -> Result<String, Failure> {
         "/spec/change/images",
         "/spec/change/size",
         "/spec/change/evidence/declared",
+        "/spec/change/evidence/headCommit",
         "/spec/change/evidence/findings",
     ] {
         if patch.pointer(path).is_none()
