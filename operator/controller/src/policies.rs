@@ -40,10 +40,15 @@ impl Policies {
         if let Some((_, policy)) = known.get(namespace).filter(|(of, _)| *of == version) {
             return policy.clone();
         }
-        let policy =
-            Arc::new(resolve(stores, config, namespace).unwrap_or_else(|why| Policy::unknown(config, why)));
-        known.insert(namespace.to_owned(), (version, policy.clone()));
-        policy
+        match resolve(stores, config, namespace) {
+            Ok(policy) => {
+                let policy = Arc::new(policy);
+                known.insert(namespace.to_owned(), (version, policy.clone()));
+                policy
+            }
+            // Not kept: nothing tells when a stream is back.
+            Err(why) => Arc::new(Policy::unknown(config, why)),
+        }
     }
 }
 

@@ -55,47 +55,29 @@ pub enum ConditionStatus {
 /// One condition. `lastTransitionTime` moves only when `status` does; the message is always fresh.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Condition {
-    /// What the condition is about: Ready, Reconciling, Stalled, MetricsAvailable, TrafficVerified, AutoscalerCompatible,
-    /// ProvenanceVerified or LimitsClamped.
+pub struct Condition<K = ConditionType> {
+    /// What the condition is about.
     #[serde(rename = "type")]
-    pub kind: ConditionType,
+    pub kind: K,
     /// True, False or Unknown.
     pub status: ConditionStatus,
     /// One CamelCase word for programs.
     pub reason: String,
     /// A sentence for people: what, why, and what to do.
     pub message: String,
-    /// Generation of the rollout that this condition was computed from.
+    /// Generation of the object that this condition was computed from.
     pub observed_generation: i64,
     /// When `status` of this condition last changed.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub last_transition_time: Timestamp,
 }
+
+/// One condition of a policy.
+pub type PolicyCondition = Condition<PolicyConditionType>;
 
 /// Condition types of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum PolicyConditionType {
     /// The newest version of the policy is in force.
     Accepted,
-}
-
-/// One condition of a policy. `lastTransitionTime` moves only when `status` does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PolicyCondition {
-    /// What the condition is about: Accepted.
-    #[serde(rename = "type")]
-    pub kind: PolicyConditionType,
-    /// True, False or Unknown.
-    pub status: ConditionStatus,
-    /// One CamelCase word for programs.
-    pub reason: String,
-    /// A sentence for people: what, why, and what to do.
-    pub message: String,
-    /// Generation of the policy that this condition was computed from.
-    pub observed_generation: i64,
-    /// When `status` of this condition last changed.
-    #[schemars(with = "String", extend("format" = "date-time"))]
-    pub last_transition_time: Timestamp,
 }
