@@ -179,14 +179,14 @@ pub struct Plan {
     /// Plan as if the change were of this class
     #[arg(long, value_name = "CLASS", ignore_case = true, value_parser = one_of(&RiskClass::ALL, RiskClass::as_str))]
     pub class: Option<RiskClass>,
-    /// The ProgressiveRollout as this file has it, instead of the cluster's
+    /// The ProgressiveRollout as this file, or standard input (-), has it, instead of the cluster's
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// No cluster: policies and namespaces from this file or folder, for the worst case of what only a cluster knows
-    #[arg(long, value_name = "DIR", requires = "file", conflicts_with = "suppose")]
+    #[arg(long, value_name = "DIR", requires = "file", conflicts_with_all = ["suppose", "prometheus"])]
     pub policy: Option<PathBuf>,
     /// Exit with code 6 when the class is this or a riskier one
-    #[arg(long, value_name = "CLASS", ignore_case = true, value_parser = one_of(&RiskClass::ALL, RiskClass::as_str))]
+    #[arg(long, value_name = "CLASS", conflicts_with = "class", ignore_case = true, value_parser = one_of(&RiskClass::ALL, RiskClass::as_str))]
     pub fail_at: Option<RiskClass>,
     /// Exit with code 6 when nobody says who wrote the change
     #[arg(long)]

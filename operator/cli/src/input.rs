@@ -4,6 +4,9 @@ use std::io;
 
 use serde::de::DeserializeOwned;
 
+/// What the reader advises to those who call it from a program.
+const LIBRARY: &str = ", set DuplicateKeyPolicy in Options if acceptable";
+
 /// Why a file can't be read, and what to do.
 pub fn cause(error: &io::Error) -> String {
     match error.kind() {
@@ -27,7 +30,8 @@ pub fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
         let field = if matches!(field.as_str(), "." | "?") { String::new() } else { format!("{field}: ") };
         let said = error.without_snippet().to_string();
         // The place is said once, and all in one line.
-        let said = said.split(" at line ").next().unwrap_or_default().split_whitespace();
+        let said = said.split(" at line ").next().unwrap_or_default().replace(LIBRARY, "");
+        let said = said.split_whitespace();
         format!("{at}{field}{}", said.collect::<Vec<_>>().join(" "))
     })
 }

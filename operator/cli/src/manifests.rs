@@ -1,5 +1,7 @@
 //! Manifests on disk: rollouts, policies and namespaces, checked against the schemas that the API server has.
 
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use kube::CustomResourceExt;
@@ -24,7 +26,7 @@ pub struct Manifests {
     /// RiskPolicies.
     pub own: Vec<RiskPolicy>,
     /// Namespaces: name and labels.
-    pub namespaces: Vec<(String, std::collections::BTreeMap<String, String>)>,
+    pub namespaces: Vec<(String, BTreeMap<String, String>)>,
 }
 
 impl Manifests {
@@ -34,6 +36,13 @@ impl Manifests {
     /// The file, the document and the field that can't be read, and why.
     pub fn read(path: &Path) -> Result<Self, String> {
         let mut found = Self::default();
+        if path.as_os_str() == "-" {
+            let mut text = String::new();
+            let read = std::io::stdin().lock().take(LONGEST).read_to_string(&mut text);
+            read.map_err(|error| format!("standard input: {}", cause(&error)))?;
+            found.take_all("standard input", &text)?;
+            return Ok(found);
+        }
         for file in files(path)? {
             let name = file.display();
             let length =
@@ -45,13 +54,15 @@ impl Manifests {
             }
             let text =
                 std::fs::read_to_string(&file).map_err(|error| format!("{name}: {}", cause(&error)))?;
-            for (number, document) in documents(&text).into_iter().enumerate() {
-                found
-                    .take(&document)
-                    .map_err(|problem| format!("{name}, document {}: {problem}", number + 1))?;
-            }
+            found.take_all(&name.to_string(), &text)?;
         }
         Ok(found)
+    }
+
+    fn take_all(&mut self, name: &str, text: &str) -> Result<(), String> {
+        documents(text).into_iter().enumerate().try_for_each(|(number, document)| {
+            self.take(&document).map_err(|problem| format!("{name}, document {}: {problem}", number + 1))
+        })
     }
 
     fn take(&mut self, text: &str) -> Result<(), String> {
@@ -66,9 +77,16 @@ impl Manifests {
             ("sluice.dev/v1alpha1", "RiskPolicy") => self.own.push(object(text, &document)?),
             ("v1", "List") => return Err("a List: write its items as documents of their own".to_owned()),
             ("v1", "Namespace") => {
+                named(&document)?;
                 let name = document["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-                let labels =
-                    serde_json::from_value(document["metadata"]["labels"].clone()).unwrap_or_default();
+                if self.namespaces.iter().any(|(known, _)| *known == name) {
+                    return Err(format!("there is another Namespace {name}: write one"));
+                }
+                let labels = match &document["metadata"]["labels"] {
+                    Value::Null => BTreeMap::new(),
+                    labels => serde_json::from_value(labels.clone())
+                        .map_err(|_| "metadata.labels: write text, in quotes if it looks like a number")?,
+                };
                 self.namespaces.push((name, labels));
             }
             (version, kind) if version.starts_with("sluice.dev/") => {
@@ -119,6 +137,7 @@ fn documents(text: &str) -> Vec<String> {
 }
 
 fn object<K: CustomResourceExt + DeserializeOwned>(text: &str, document: &Value) -> Result<K, String> {
+    named(document)?;
     let crd = K::crd();
     let schema = crd.spec.versions.first().and_then(|version| version.schema.as_ref());
     let schema =
@@ -129,9 +148,74 @@ fn object<K: CustomResourceExt + DeserializeOwned>(text: &str, document: &Value)
     yaml(text)
 }
 
-/// What the schema refuses of a value: a field that is none, a number out of its range, a word that is none of a list. What
-/// is of another type is found when it is read.
+/// Fields of an object, and of its metadata.
+const FIELDS: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
+const METADATA: [&str; 13] = [
+    "name",
+    "namespace",
+    "labels",
+    "annotations",
+    "finalizers",
+    "ownerReferences",
+    "generateName",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "managedFields",
+    "selfLink",
+];
+
+/// Whether an object has a name, and only fields that objects have.
+fn named(document: &Value) -> Result<(), String> {
+    for (path, value, known) in
+        [("", document, &FIELDS[..]), ("metadata.", &document["metadata"], &METADATA[..])]
+    {
+        let mut names = value.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+        if let Some(name) = names.find(|name| !known.contains(name)) {
+            return Err(format!("{path}{name} is no field: write one of {}", known.join(", ")));
+        }
+    }
+    match document["metadata"]["name"].as_str() {
+        Some(name) if !name.is_empty() => Ok(()),
+        _ => Err("metadata.name is missing: write the name of the object".to_owned()),
+    }
+}
+
+/// Why a value is of another type than the schema asks for, and what to write.
+fn mistyped(path: &str, schema: &Value, value: &Value) -> Option<String> {
+    let wanted = match (value, schema["type"].as_str()?) {
+        (Value::Null, _)
+        | (Value::Bool(_), "boolean")
+        | (Value::String(_), "string")
+        | (Value::Array(_), "array")
+        | (Value::Object(_), "object") => return None,
+        (Value::Number(number), "integer") if number.is_i64() => return None,
+        (_, "integer") => "a whole number without quotes or unit, such as 5".to_owned(),
+        (_, "string") => match words(schema) {
+            Some(words) => format!("one of {}", words.join(", ")),
+            None => "text, in quotes if it looks like a number".to_owned(),
+        },
+        (_, "boolean") => "true or false".to_owned(),
+        (_, "array") => "a list".to_owned(),
+        (_, "object") => "the fields below it".to_owned(),
+        _ => return None,
+    };
+    Some(format!("{path} {value}: write {wanted}"))
+}
+
+/// The words that a schema has, if it has some.
+fn words(schema: &Value) -> Option<Vec<&str>> {
+    schema["enum"].as_array().map(|words| words.iter().filter_map(Value::as_str).collect())
+}
+
+/// What the schema refuses of a value: a field that is none, another type, a number out of its range, a word that is none
+/// of a list.
 fn problem(path: &str, schema: &Value, value: &Value) -> Option<String> {
+    let mistyped = mistyped(path, schema, value);
+    if mistyped.is_some() {
+        return mistyped;
+    }
     match value {
         Value::Object(fields) => {
             let known = schema["properties"].as_object()?;
@@ -161,8 +245,7 @@ fn problem(path: &str, schema: &Value, value: &Value) -> Option<String> {
             (!within).then(|| format!("{path} {number}: write {} to {}", bound(least), bound(most)))
         }
         Value::String(text) => {
-            let words = schema["enum"].as_array()?;
-            let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+            let words = words(schema)?;
             (!words.contains(&text.as_str()))
                 .then(|| format!("{path} {text:?}: write one of {}", words.join(", ")))
         }
@@ -200,11 +283,41 @@ mod tests {
             policy("{floor: []}"),
             "DIR/a.yaml, document 1: spec.floor is no field: write one of blastRadius, classes, floors, limits, provenance, tier"
         );
+        for (spec, says) in [
+            (
+                "{floors: [{class: R2, when: {tierAtMost: 1}}]}",
+                "spec.floors[0].when.tierAtMost 1: write one of Tier3, Tier2, Tier1, Tier0",
+            ),
+            (
+                "{limits: {maxFirstStepPercent: 5%}}",
+                "spec.limits.maxFirstStepPercent \"5%\": write a whole number without quotes or unit, such as 5",
+            ),
+            ("{floors: R2}", "spec.floors \"R2\": write a list"),
+            ("{limits: 5}", "spec.limits 5: write the fields below it"),
+        ] {
+            assert_eq!(policy(spec), format!("DIR/a.yaml, document 1: {says}"));
+        }
+        let rollout = |text: &str| {
+            said(&format!("apiVersion: sluice.dev/v1alpha1\nkind: ProgressiveRollout\n{text}\n"))
+        };
+        for (text, says) in [
+            (
+                "metadata: {name: a}\nchange: {}",
+                "change is no field: write one of apiVersion, kind, metadata, spec, status",
+            ),
+            ("metadata: {nmae: a}", "metadata.nmae is no field: write one of name, namespace, labels"),
+            ("spec: {}", "metadata.name is missing: write the name of the object"),
+            (
+                "metadata: {name: a}\nspec: {change: {commit: 1234567}}",
+                "spec.change.commit 1234567: write text, in quotes",
+            ),
+        ] {
+            let problem = rollout(text);
+            assert!(problem.starts_with(&format!("DIR/a.yaml, document 1: {says}")), "{problem}");
+        }
+        let twice = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
         assert!(
-            policy("{floors: [{class: R2, when: {tierAtMost: 1}}]}")
-                .contains("spec.floors[0].when.tierAtMost"),
-            "{}",
-            policy("{floors: [{class: R2, when: {tierAtMost: 1}}]}")
+            said(&format!("{twice}---\n{twice}")).ends_with("there is another Namespace shop: write one")
         );
         assert_eq!(
             said("apiVersion: sluice.dev/v1\nkind: RiskPolicy\n"),

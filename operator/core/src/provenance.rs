@@ -23,6 +23,8 @@ pub struct ChangeView {
     pub declared: bool,
     /// Whether `spec.change` does.
     pub by_change: bool,
+    /// Whether the evidence in `spec.change` is about another commit.
+    pub stale: bool,
     /// How large it is, as far as it is known.
     pub size: Option<ChangeSize>,
     /// Commits that were scanned, and the version of the rules.
@@ -93,6 +95,7 @@ impl ChangeView {
             commit,
             declared: false,
             by_change: false,
+            stale: false,
             size: Some(ChangeSize::default()),
             scanned: Some((0, String::new())),
             mismatch: Some("as it was known while it was described".to_owned()),
@@ -190,6 +193,7 @@ fn join(
         commit: change.and_then(|change| change.commit.clone()).or(annotated),
         declared: claimed.is_some() || raised > Some(Provenance::Unknown),
         by_change: change.is_some(),
+        stale,
         size: change.and_then(|change| change.size).filter(|_| !stale),
         scanned: evidence
             .filter(|_| !stale)

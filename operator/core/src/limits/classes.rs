@@ -125,6 +125,10 @@ pub fn order_problem(table: &[ClassRow]) -> Option<String> {
         let (looser, tighter) = (&pair[0], &pair[1]);
         let names =
             format!("classes[{}] is looser than classes[{}]", tighter.name.as_str(), looser.name.as_str());
+        let than = |field: &str, may_not: &str, was: i32, is: i32| {
+            let (loose, tight) = (looser.name.as_str(), tighter.name.as_str());
+            format!("{names} in {field}: a riskier class may not {may_not} ({loose} has {was}, {tight} {is})")
+        };
         if tighter.tolerance_ppm.relative > looser.tolerance_ppm.relative
             || tighter.tolerance_ppm.absolute > looser.tolerance_ppm.absolute
         {
@@ -137,13 +141,23 @@ pub fn order_problem(table: &[ClassRow]) -> Option<String> {
             return Some(format!("{names} in marginPpm: a riskier class may not pass with more"));
         }
         if tight.gate_error_ppm > loose.gate_error_ppm {
-            return Some(format!("{names} in gateErrorPpm: a riskier class may not pass more easily"));
+            return Some(than(
+                "gateErrorPpm",
+                "pass more easily",
+                loose.gate_error_ppm,
+                tight.gate_error_ppm,
+            ));
         }
         if tighter.min_samples < looser.min_samples {
-            return Some(format!("{names} in minSamples: a riskier class may not need fewer requests"));
+            return Some(than("minSamples", "need fewer requests", looser.min_samples, tighter.min_samples));
         }
         if tighter.no_data_seconds > looser.no_data_seconds {
-            return Some(format!("{names} in noDataSeconds: a riskier class may not wait longer for data"));
+            return Some(than(
+                "noDataSeconds",
+                "wait longer for data",
+                looser.no_data_seconds,
+                tighter.no_data_seconds,
+            ));
         }
         if super::schedule::join(&looser.steps, &tighter.steps) != super::schedule::normal(&tighter.steps) {
             return Some(format!("{names} in steps: a riskier class may not reach any weight sooner"));

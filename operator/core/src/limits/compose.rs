@@ -119,18 +119,19 @@ pub fn clamped(spec: &ProgressiveRolloutSpec, policy: &Policy, class: RiskClass)
     let without = ProgressiveRolloutSpec { limits: crate::api::Limits::default(), ..spec.clone() };
     let anyhow = compose(&without, policy, class);
     let class_name = class.as_str();
+    // A policy's limit wins only if it is what holds.
+    let winner = |limit: &Option<(i32, String)>, holds: i32| {
+        let by_policy = limit.as_ref().filter(|(value, _)| *value == holds);
+        by_policy.map_or_else(|| format!("class {class_name}"), |(_, from)| from.clone())
+    };
     let mut found = Vec::new();
     let first = anyhow.steps.first().map_or(100, |step| step.weight_percent);
     if let Some(own) = spec.limits.max_first_step_percent.filter(|own| *own > first) {
-        let from =
-            anyhow.first.as_ref().map_or_else(|| format!("class {class_name}"), |(_, from)| from.clone());
-        found.push(format!("maxFirstStepPercent {own} -> {first} ({from})"));
+        found.push(format!("maxFirstStepPercent {own} -> {first} ({})", winner(&anyhow.first, first)));
     }
     let shortest = anyhow.steps.iter().map(|step| step.bake_seconds).min().unwrap_or(0);
     if let Some(own) = spec.limits.min_bake_seconds.filter(|own| *own < shortest) {
-        let from =
-            anyhow.bake.as_ref().map_or_else(|| format!("class {class_name}"), |(_, from)| from.clone());
-        found.push(format!("minBakeSeconds {own} -> {shortest} ({from})"));
+        found.push(format!("minBakeSeconds {own} -> {shortest} ({})", winner(&anyhow.bake, shortest)));
     }
     if let (Some(own), Some(holds)) = (spec.limits.pause_before_percent, anyhow.pause_before_percent)
         && own > holds

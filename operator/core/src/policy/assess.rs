@@ -17,6 +17,9 @@ use super::{Policy, Sourced};
 /// Reason of a run that a person stopped. It says nothing of the workload, and stopping one must not cost.
 const BY_A_PERSON: &str = "AbortedByUser";
 
+/// What is said of evidence that is about another commit.
+const STALE: &str = "spec.change.evidence.headCommit is not spec.change.commit: scan again";
+
 /// The risk of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assessment {
@@ -70,6 +73,7 @@ pub fn assess(
         Some(ChangeSize { changed_lines, .. }) => {
             Sourced::new(Size::of(Some(changed_lines)), format!("spec.change.size, {changed_lines} lines"))
         }
+        None if view.stale => Sourced::new(Size::of(None), STALE),
         None => Sourced::new(Size::of(None), "not known: kubectl sluice scan writes spec.change.size"),
     };
     let provenance = provenance(view, policy, tier.value);
@@ -129,7 +133,11 @@ fn provenance(view: &ChangeView, policy: &Policy, tier: Tier) -> Sourced<Provena
     let from = match (&view.mismatch, &view.scanned) {
         (Some(mismatch), _) => mismatch.clone(),
         (None, Some((commits, rules))) => format!("{commits} commits scanned by rules {rules}"),
-        (None, None) if view.declared => "declared, not scanned".to_owned(),
+        (None, None) if view.stale => STALE.to_owned(),
+        (None, None) if view.declared && view.provenance != Provenance::Unknown => {
+            "declared, not scanned".to_owned()
+        }
+        (None, None) if view.declared => "nobody says who wrote it".to_owned(),
         (None, None) => "nothing describes the template".to_owned(),
     };
     let known = Sourced::new(view.provenance, from);

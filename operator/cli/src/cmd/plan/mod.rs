@@ -71,17 +71,8 @@ pub struct Planned {
 /// Runs `plan`.
 pub async fn run(context: &Context, args: args::Plan) -> Result<Code, Failure> {
     let manifest = args.file.as_deref().map(|file| manifest(file, args.name.as_deref())).transpose()?;
-    if let (Some(rollout), Some(policies)) = (&manifest, &args.policy) {
-        let mut rollout = rollout.clone();
-        rollout.metadata.namespace = rollout.metadata.namespace.or_else(|| context.global.namespace.clone());
-        let manifests = Manifests::read(policies).map_err(Failure::new)?;
-        in_order(&rollout, &manifests)?;
-        let planned = offline::planned(&rollout, &manifests, args.class, now());
-        return tell(context, &args, &planned);
-    }
     let mut global = context.global.clone();
     if let Some(rollout) = &manifest {
-        in_order(rollout, &Manifests::default())?;
         match (&global.namespace, &rollout.metadata.namespace) {
             (Some(asked), Some(written)) if asked != written => {
                 return Err(Failure::usage(format!("-n {asked}: the manifest is of namespace {written}")));
@@ -89,6 +80,28 @@ pub async fn run(context: &Context, args: args::Plan) -> Result<Code, Failure> {
             (None, Some(written)) => global.namespace = Some(written.clone()),
             _ => {}
         }
+    }
+    if let (Some(rollout), Some(folder)) = (&manifest, &args.policy) {
+        let mut rollout = rollout.clone();
+        rollout.metadata.namespace.clone_from(&global.namespace);
+        if global.namespace.is_none() {
+            return Err(Failure::usage(
+                "metadata.namespace is missing in the manifest: write it, or give -n",
+            ));
+        }
+        let manifests = Manifests::read(folder).map_err(Failure::new)?;
+        if manifests.cluster.is_empty() && manifests.own.is_empty() && manifests.namespaces.is_empty() {
+            return Err(Failure::new(format!(
+                "{}: neither a ClusterRiskPolicy, a RiskPolicy nor a Namespace is in it; folders below it are not read",
+                folder.display()
+            )));
+        }
+        in_order(&rollout, &manifests)?;
+        let planned = offline::planned(&rollout, &manifests, args.class, now());
+        return tell(context, &args, &planned);
+    }
+    if let Some(rollout) = &manifest {
+        in_order(rollout, &Manifests::default())?;
     }
     let cluster = Cluster::connect(&global).await?;
     let named = manifest.as_ref().and_then(|rollout| rollout.metadata.name.as_deref());
@@ -127,7 +140,8 @@ fn tell(context: &Context, args: &args::Plan, planned: &Planned) -> Result<Code,
     }
     let class = planned.plan.risk_class;
     if let Some(most) = args.fail_at.filter(|most| class >= *most) {
-        eprintln!("the change is of class {}: --fail-at {}", class.as_str(), most.as_str());
+        let may = if planned.least.is_some_and(|least| least < class) { "may be" } else { "is" };
+        eprintln!("the change {may} of class {}: --fail-at {}", class.as_str(), most.as_str());
         return Ok(Code::Gate);
     }
     if args.require_declared && !planned.declared {

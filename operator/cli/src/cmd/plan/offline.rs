@@ -30,6 +30,8 @@ pub fn planned(
     let (spec, meta) = (&rollout.spec, &rollout.metadata);
     let namespace = meta.namespace.clone().unwrap_or_default();
     let config = Config::default();
+    // Without either, nothing can tell which template it is about.
+    let describes = !spec.change.images.is_empty() || spec.change.commit.is_some();
     let labels = manifests.namespaces.iter().find(|(name, _)| *name == namespace).map(|(_, labels)| labels);
     let assess = |case: &Case<'_>| -> (Policy, Assessment) {
         let keys = manifests.cluster.iter().map(|policy| policy.spec.tier_mapping.namespace_label.clone());
@@ -40,7 +42,7 @@ pub fn planned(
             .iter()
             .filter(|policy| policy.metadata.namespace.as_deref().unwrap_or_default() == namespace);
         let policy = Policy::resolve(&config, &manifests.cluster, own, labels.unwrap_or(&assumed));
-        let view = provenance::declared(&spec.change);
+        let view = if describes { provenance::declared(&spec.change) } else { provenance::undeclared() };
         let risk = policy::assess(spec, &view, &policy, &case.history, now);
         (policy, risk)
     };
@@ -71,6 +73,12 @@ pub fn planned(
         "not known, taken at its worst".clone_into(&mut factor.source);
     }
     let undescribed = policy::assess(spec, &provenance::undeclared(), &policy, &[failed_now(now)], now);
+    if !describes {
+        cautions.push(
+            "spec.change has neither images nor commit, so it describes no template: write one of them"
+                .to_owned(),
+        );
+    }
     if undescribed.class > worst.class {
         cautions.push(format!(
             "of class {} if spec.change does not describe the template that is applied",
@@ -95,7 +103,7 @@ pub fn planned(
         about: About::Manifest,
         why,
         least: class.is_none().then_some(best.class),
-        declared: spec.change.provenance != Provenance::Unknown,
+        declared: describes && spec.change.provenance != Provenance::Unknown,
         commit: spec.change.commit.clone(),
         replicas: 0,
         forecasts: Vec::new(),

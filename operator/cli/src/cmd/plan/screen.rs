@@ -18,6 +18,10 @@ const BURSTS: f64 = 1.15;
 pub fn lines(planned: &Planned, width: usize) -> Vec<Line> {
     let mut lines = vec![title(planned), change(planned)];
     lines.extend(risk(planned, width));
+    if let Some(percent) = planned.plan.pause_before_percent {
+        let text = format!("before {percent}% or more it waits for a person: kubectl sluice resume");
+        lines.extend(labelled("pause", Role::Plain, &text, width));
+    }
     if planned.forecasts.is_empty() {
         let steps: Vec<String> = planned
             .plan

@@ -229,7 +229,8 @@ pub fn provenance(declared: Option<Provenance>, findings: &[Finding]) -> Provena
         Level::Is(provenance) => Some(provenance),
         Level::Hint => None,
     });
-    let known = found.chain(declared).max().unwrap_or(Provenance::Human);
+    // Nobody says that a person wrote it, and nothing that is missing does.
+    let known = found.chain(declared).max().unwrap_or(Provenance::Unknown);
     let hinted = findings.iter().any(|finding| finding.level == Level::Hint);
     if known == Provenance::Human && hinted { Provenance::Unknown } else { known }
 }

@@ -137,7 +137,11 @@ pub fn text(scanned: &Scanned) -> Result<String, Failure> {
         lines.push(format!("... and {} more by {}", same.len() - MOST_OF_ONE_RULE, same[0]));
     }
     if scanned.findings.is_empty() {
-        lines.push("nothing that generative AI leaves behind was found; that is no proof".to_owned());
+        lines.push(match scanned.declared {
+            Some(_) => "nothing that generative AI leaves behind was found; that is no proof".to_owned(),
+            None => "nothing that generative AI leaves behind was found, which is no proof; --declared says who wrote it"
+                .to_owned(),
+        });
     }
     let comments: String = lines.iter().map(|line| format!("# {}\n", clean(line))).collect();
     let block = serde_saphyr::to_string(&json!({ "change": change(scanned) }));

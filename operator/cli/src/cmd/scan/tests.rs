@@ -163,7 +163,11 @@ fn the_riskiest_commit_of_a_change_decides() {
         author: "renovate[bot] <1+renovate[bot]@users.noreply.github.com>".to_owned(),
         ..Made::default()
     };
-    assert_eq!(of(std::slice::from_ref(&human)).provenance, Provenance::Human);
+    assert_eq!(
+        of(std::slice::from_ref(&human)).provenance,
+        Provenance::Unknown,
+        "nobody says that it is a person's"
+    );
     assert_eq!(of(&[assisted.clone(), human.clone()]).provenance, Provenance::GenAIAssisted);
     assert_eq!(of(&[assisted.clone(), bot.clone(), human.clone()]).provenance, Provenance::Unknown);
     assert_eq!(of(&[agent, assisted, bot, human]).provenance, Provenance::GenAIAutonomous);
@@ -185,7 +189,7 @@ fn what_is_found_only_raises_what_is_declared() {
         let wanted = if declared == Provenance::Human { Provenance::Unknown } else { declared };
         assert_eq!(hinted, wanted);
     }
-    assert_eq!(provenance(None, &[]), Provenance::Human);
+    assert_eq!(provenance(None, &[]), Provenance::Unknown);
     assert_eq!(provenance(None, &[finding(Level::Hint), finding(Level::Hint)]), Provenance::Unknown);
 }
 
