@@ -1,5 +1,5 @@
-//! What a run leaves on another cluster: nodes, namespaces with all in them, and the policy of the demo. A run takes its own away at its end, and
-//! before it begins those of one that was killed. What somebody else made is never taken away.
+//! What a run leaves on another cluster: nodes, namespaces with all in them, and the policy of the demo. A run takes its own
+//! away at its end, and before it begins those of one that was killed. What somebody else made is never taken away.
 
 use std::time::Duration;
 

@@ -72,6 +72,13 @@ pub struct TolerancePpm {
     pub absolute: i32,
 }
 
+impl TolerancePpm {
+    /// The smaller of each.
+    pub(crate) fn least(self, other: Self) -> Self {
+        Self { relative: self.relative.min(other.relative), absolute: self.absolute.min(other.absolute) }
+    }
+}
+
 /// Limits and steps frozen for one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -56,8 +56,8 @@ fn start(d: &mut Draft<'_>, workload: &Workload, stable: Revision, mut canary: R
         return;
     }
     let view = provenance::describe(&d.spec.change, workload, Before::held(&stable, &d.status));
+    let (plan, risk) = rest::preview(d, workload, &view);
     canary.commit = view.commit;
-    let (plan, risk) = rest::preview(d, workload);
     d.status.plan = Some(risk.explain(d.spec, d.input.policy, &plan));
     d.status.run_count += 1;
     let id = format!("{}-observe", d.status.run_count);

@@ -2,13 +2,13 @@
 
 use crate::action::{Event, EventKind, Lane};
 use crate::api::{
-    Condition, ConditionStatus, ConditionType, Limits, Phase, ProgressiveRolloutStatus, Revision, Run,
-    RunKind, Stage, Summary, TrafficStatus, Waiting,
+    Condition, ConditionStatus, ConditionType, Limits, Phase, ProgressiveRolloutStatus, Run, RunKind, Stage,
+    Summary, TrafficStatus, Waiting,
 };
 
 use crate::limits;
 use crate::observed::Seen;
-use crate::provenance::{self, Before};
+use crate::provenance::{self, Before, ChangeView};
 use crate::view::{Autoscaler, shorten};
 
 use super::draft::{Decision, Draft, MESSAGE_LIMIT};
@@ -16,17 +16,22 @@ use super::{forward, rest};
 
 /// Reason of a provenance that somebody claims to be less.
 const MISMATCH: &str = "Mismatch";
+/// Reason of an autoscaler that counts the canary's pods.
+const VALUE_TARGET: &str = "ValueTarget";
+/// Reason of limits of the rollout's own that are not used.
+const CLAMPED: &str = "TighterHolds";
 /// Characters of a commit in columns.
 const COMMIT_LEN: usize = 12;
 
 /// Closes the pass.
 pub(super) fn finish(mut d: Draft<'_>) -> Decision {
     let before = d.input.rollout.status.clone().unwrap_or_default();
+    let view = view(&d);
     if let Some(run) = &d.status.run {
         d.status.phase = phase_of(run);
     } else {
-        d.status.plan = d.workload().filter(|_| d.status.held.is_some()).map(|workload| {
-            let (plan, risk) = rest::preview(&d, workload);
+        d.status.plan = d.workload().zip(view.as_ref()).map(|(workload, view)| {
+            let (plan, risk) = rest::preview(&d, workload, view);
             risk.explain(d.spec, d.input.policy, &plan)
         });
     }
@@ -38,13 +43,11 @@ pub(super) fn finish(mut d: Draft<'_>) -> Decision {
         d.status.observed_workload_generation = Some(workload.generation);
     }
     evidence(&mut d);
-    warn_of_autoscaler(&mut d, &before);
-    warn_of_mismatch(&mut d, &before);
-    warn_of_clamped(&mut d, &before);
     d.status.waiting = waiting(&d, &before);
     d.status.traffic = d.status.run.as_ref().map(|run| traffic(&d, run));
-    d.status.summary = summary(&d);
-    d.status.conditions = conditions(&d, &before);
+    d.status.summary = summary(&d, view.as_ref());
+    d.status.conditions = conditions(&d, &before, view.as_ref());
+    warn_of_conditions(&mut d, &before);
     if let Some(problem) = &d.problem {
         let said = before.conditions.iter().any(|condition| {
             condition.kind == ConditionType::Stalled
@@ -61,6 +64,17 @@ pub(super) fn finish(mut d: Draft<'_>) -> Decision {
         }
     }
     Decision { status: d.status, actions: d.actions, events: d.events, wake: d.wake }
+}
+
+/// What is known of the change that is held or tried.
+fn view(d: &Draft<'_>) -> Option<ChangeView> {
+    let workload = d.workload()?;
+    match (&d.status.run, &d.status.held) {
+        (Some(run), _) => (workload.digest == run.canary.digest)
+            .then(|| provenance::describe(&d.spec.change, workload, Before::run(run, &d.status))),
+        (None, Some(_)) => Some(rest::view(d, workload)),
+        (None, None) => None,
+    }
 }
 
 fn phase_of(run: &Run) -> Phase {
@@ -135,7 +149,7 @@ fn permille(share: f64) -> i32 {
     (share.clamp(0.0, 1.0) * 1000.0).round() as i32
 }
 
-fn summary(d: &Draft<'_>) -> Summary {
+fn summary(d: &Draft<'_>, view: Option<&ChangeView>) -> Summary {
     let short =
         |commit: &Option<String>| commit.as_deref().unwrap_or_default().chars().take(COMMIT_LEN).collect();
     let reason = d.status.waiting.as_ref().map(|w| w.reason.clone()).unwrap_or_default();
@@ -151,19 +165,16 @@ fn summary(d: &Draft<'_>) -> Summary {
             reason,
         };
     }
-    match (&d.status.held, d.workload()) {
-        (Some(held), Some(workload)) => {
+    match (&d.status.held, view) {
+        (Some(held), Some(view)) => {
             let plan = d.status.plan.clone().unwrap_or_default();
-            let stable = d.status.stable.clone().unwrap_or_default();
             Summary {
                 step: format!("0/{}", plan.steps.len()),
                 weight: "0%".to_owned(),
                 observed: String::new(),
                 risk_class: plan.risk_class.map_or_else(String::new, |class| class.as_str().to_owned()),
                 provenance: held.provenance.as_str().to_owned(),
-                commit: short(
-                    &provenance::describe(&d.spec.change, workload, Before::held(&stable, &d.status)).commit,
-                ),
+                commit: short(&view.commit),
                 reason,
             }
         }
@@ -177,7 +188,7 @@ fn summary(d: &Draft<'_>) -> Summary {
     }
 }
 
-fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition> {
+fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus, view: Option<&ChangeView>) -> Vec<Condition> {
     use ConditionStatus::{False, True, Unknown};
     let wait = d.status.waiting.as_ref();
     let said = |fallback: &str| wait.map_or_else(|| fallback.to_owned(), |w| w.message.clone());
@@ -223,7 +234,7 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition
         list.push((ConditionType::TrafficVerified, status, reason.to_owned(), format!("weight {percent} %")));
     }
     list.extend(autoscaler(d, before));
-    list.extend(who_wrote_it(d, before));
+    list.extend(who_wrote_it(d, before, view));
     list.extend(clamped(d));
     list.into_iter()
         .map(|(kind, status, reason, message)| {
@@ -244,33 +255,27 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus) -> Vec<Condition
 fn who_wrote_it(
     d: &Draft<'_>,
     before: &ProgressiveRolloutStatus,
+    view: Option<&ChangeView>,
 ) -> Option<(ConditionType, ConditionStatus, String, String)> {
     let kind = ConditionType::ProvenanceVerified;
-    let none = Revision::default();
-    let (digest, was) = match (&d.status.run, &d.status.held) {
+    let known = before.conditions.iter().find(|condition| condition.kind == kind);
+    let view = match (&d.status.run, &d.status.held) {
         // What is known to be good is not asked who wrote it.
         (Some(run), _) if run.kind == RunKind::Return => return None,
-        (Some(run), _) => (&run.canary.digest, Before::run(run, &d.status)),
-        (None, Some(held)) => {
-            (&held.digest, Before::held(d.status.stable.as_ref().unwrap_or(&none), &d.status))
-        }
+        // `spec.change` may be about the next template already; annotations may still raise.
+        (Some(run), _) => view.filter(|view| {
+            before.run.is_none() || view.by_change || (view.declared && view.provenance > run.plan.provenance)
+        }),
+        (None, Some(held)) => view.filter(|_| d.workload().is_some_and(|known| known.digest == held.digest)),
         (None, None) => return None,
-    };
-    let workload = d.workload().filter(|workload| workload.digest == *digest);
-    let view = workload.map(|workload| provenance::describe(&d.spec.change, workload, was));
-    let known = before.conditions.iter().find(|condition| condition.kind == kind);
-    let view = match (view, known) {
-        // `spec.change` may be about the next template already.
-        (Some(view), Some(_)) if d.status.run.is_some() && !view.declared => None,
-        (view, _) => view,
     };
     let Some(view) = view else {
         return known.map(|known| (kind, known.status, known.reason.clone(), known.message.clone()));
     };
     let level = view.provenance.as_str();
-    let (status, reason, message) = if let Some(mismatch) = view.mismatch {
-        (ConditionStatus::False, MISMATCH, mismatch)
-    } else if let Some((commits, rules)) = view.scanned {
+    let (status, reason, message) = if let Some(mismatch) = &view.mismatch {
+        (ConditionStatus::False, MISMATCH, mismatch.clone())
+    } else if let Some((commits, rules)) = &view.scanned {
         let message =
             format!("commits scanned: {commits}, by rules {rules}; nothing riskier than {level} was found");
         (ConditionStatus::True, "Scanned", message)
@@ -279,7 +284,7 @@ fn who_wrote_it(
             format!("declared as {level}, and no scan of the source says more: kubectl sluice scan");
         (ConditionStatus::False, "ClaimOnly", message)
     } else {
-        let message = view.obstacle.unwrap_or_else(|| {
+        let message = view.obstacle.clone().unwrap_or_else(|| {
             "nothing describes the template: name its images or its commit in spec.change, or annotate the Deployment".to_owned()
         });
         (ConditionStatus::False, "Undeclared", message)
@@ -304,28 +309,26 @@ fn clamped(d: &Draft<'_>) -> Option<(ConditionType, ConditionStatus, String, Str
         ));
     }
     let message = shorten(&format!("of spec.limits the tighter counts: {}", found.join("; ")), MESSAGE_LIMIT);
-    Some((kind, ConditionStatus::True, "TighterHolds".to_owned(), message))
+    Some((kind, ConditionStatus::True, CLAMPED.to_owned(), message))
 }
 
-/// Tells once that a limit of the rollout's own is not used.
-fn warn_of_clamped(d: &mut Draft<'_>, before: &ProgressiveRolloutStatus) {
-    let Some((kind, ConditionStatus::True, _, message)) = clamped(d) else {
-        return;
-    };
-    let told = |c: &Condition| c.kind == kind && c.message == message;
-    if !before.conditions.iter().any(told) {
-        d.warn("LimitsClamped", message);
-    }
-}
+/// Conditions that are told as an event too, once for each message: kind, status and reason, and the event's reason.
+const TOLD: [(ConditionType, ConditionStatus, &str, &str); 3] = [
+    (ConditionType::AutoscalerCompatible, ConditionStatus::False, VALUE_TARGET, "AutoscalerCountsCanary"),
+    (ConditionType::ProvenanceVerified, ConditionStatus::False, MISMATCH, "ProvenanceMismatch"),
+    (ConditionType::LimitsClamped, ConditionStatus::True, CLAMPED, "LimitsClamped"),
+];
 
-/// Tells once that more is known of a change than somebody claims.
-fn warn_of_mismatch(d: &mut Draft<'_>, before: &ProgressiveRolloutStatus) {
-    let Some((kind, _, reason, message)) = who_wrote_it(d, before).filter(|said| said.2 == MISMATCH) else {
-        return;
-    };
-    let told = |c: &Condition| c.kind == kind && c.reason == reason && c.message == message;
-    if !before.conditions.iter().any(told) {
-        d.warn("ProvenanceMismatch", message);
+fn warn_of_conditions(d: &mut Draft<'_>, before: &ProgressiveRolloutStatus) {
+    for (kind, status, reason, event) in TOLD {
+        let is = |c: &&Condition| c.kind == kind && c.status == status && c.reason == reason;
+        let Some(now) = d.status.conditions.iter().find(is) else {
+            continue;
+        };
+        if before.conditions.iter().find(is).is_none_or(|told| told.message != now.message) {
+            let message = now.message.clone();
+            d.warn(event, message);
+        }
     }
 }
 
@@ -354,7 +357,7 @@ fn autoscaler(
         Some(Seen::Seen(found)) => match found.iter().find(|autoscaler| !autoscaler.value_metrics.is_empty())
         {
             Some(counts) => {
-                said(ConditionStatus::False, "ValueTarget", shorten(&value_target(counts), MESSAGE_LIMIT))
+                said(ConditionStatus::False, VALUE_TARGET, shorten(&value_target(counts), MESSAGE_LIMIT))
             }
             None => {
                 let name = &found.first()?.name;
@@ -372,17 +375,4 @@ fn value_target(autoscaler: &Autoscaler) -> String {
         autoscaler.name,
         autoscaler.value_metrics.join(", ")
     )
-}
-
-/// Tells once that an autoscaler counts the canary's pods.
-fn warn_of_autoscaler(d: &mut Draft<'_>, before: &ProgressiveRolloutStatus) {
-    let Some((kind, ConditionStatus::False, _, message)) = autoscaler(d, before) else {
-        return;
-    };
-    let told = before.conditions.iter().any(|condition| {
-        condition.kind == kind && condition.status == ConditionStatus::False && condition.message == message
-    });
-    if !told {
-        d.warn("AutoscalerCountsCanary", message);
-    }
 }

@@ -1,7 +1,7 @@
 //! At rest: is the workload enrolled, and is a template held?
 
 use crate::action::Lane;
-use crate::api::{Phase, Plan};
+use crate::api::{Phase, Plan, Revision};
 use crate::config::Hold;
 use crate::limits;
 use crate::policy::{self, Assessment};
@@ -232,11 +232,16 @@ pub(super) fn assess(d: &Draft<'_>, view: &ChangeView) -> Assessment {
     policy::assess(d.spec, view, d.input.policy, &d.status.history, d.now)
 }
 
-/// The plan that a held template would have.
-pub(super) fn preview(d: &Draft<'_>, workload: &Workload) -> (Plan, Assessment) {
-    let stable = d.status.stable.clone().unwrap_or_default();
-    let view = provenance::describe(&d.spec.change, workload, Before::held(&stable, &d.status));
-    let risk = assess(d, &view);
+/// What is known of the change that a held template is.
+pub(super) fn view(d: &Draft<'_>, workload: &Workload) -> ChangeView {
+    let none = Revision::default();
+    let stable = d.status.stable.as_ref().unwrap_or(&none);
+    provenance::describe(&d.spec.change, workload, Before::held(stable, &d.status))
+}
+
+/// The plan that it would have.
+pub(super) fn preview(d: &Draft<'_>, workload: &Workload, view: &ChangeView) -> (Plan, Assessment) {
+    let risk = assess(d, view);
     let change = (risk.provenance, risk.class);
     (limits::make_plan(d.spec, d.input.config, d.input.policy, workload, change), risk)
 }

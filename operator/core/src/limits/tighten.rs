@@ -47,7 +47,7 @@ pub fn tighten(plan: &Plan, progress: Progress, now: &Plan) -> Option<Plan> {
     let mut tight = plan.clone();
     tight.provenance = plan.provenance.max(now.provenance);
     tight.risk_class = plan.risk_class.max(now.risk_class);
-    tight.tolerance_ppm = least(plan.tolerance_ppm, now.tolerance_ppm);
+    tight.tolerance_ppm = plan.tolerance_ppm.least(now.tolerance_ppm);
     tight.min_samples = plan.min_samples.max(now.min_samples);
     tight.rows = rows(&plan.rows, &now.rows);
     tight.no_data_seconds = plan.no_data_seconds.min(now.no_data_seconds);
@@ -96,16 +96,12 @@ fn rows(own: &[EvidenceRow], riskier: &[EvidenceRow]) -> Vec<EvidenceRow> {
             rows.push(*other);
             continue;
         };
-        row.tolerance_ppm = least(row.tolerance_ppm, other.tolerance_ppm);
-        row.margin_ppm = least(row.margin_ppm, other.margin_ppm);
+        row.tolerance_ppm = row.tolerance_ppm.least(other.tolerance_ppm);
+        row.margin_ppm = row.margin_ppm.least(other.margin_ppm);
         row.gate_error_ppm = row.gate_error_ppm.min(other.gate_error_ppm);
         row.min_samples = row.min_samples.max(other.min_samples);
     }
     rows
-}
-
-fn least(one: TolerancePpm, other: TolerancePpm) -> TolerancePpm {
-    TolerancePpm { relative: one.relative.min(other.relative), absolute: one.absolute.min(other.absolute) }
 }
 
 /// Steps that were passed, then those of the joined schedule above the weight in force. Healthy time that the joined

@@ -132,7 +132,7 @@ fn factor<T: Level>(name: &str, input: Sourced<T>) -> Factor {
 fn provenance(view: &ChangeView, policy: &Policy, tier: Tier) -> Sourced<Provenance> {
     let from = match (&view.mismatch, &view.scanned) {
         (Some(mismatch), _) => mismatch.clone(),
-        (None, Some((commits, rules))) => format!("{commits} commits scanned by rules {rules}"),
+        (None, Some((commits, rules))) => format!("commits scanned: {commits}, by rules {rules}"),
         (None, None) if view.stale => STALE.to_owned(),
         (None, None) if view.declared && view.provenance != Provenance::Unknown => {
             "declared, not scanned".to_owned()

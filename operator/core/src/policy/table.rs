@@ -2,7 +2,7 @@
 //! where its value comes from, and schedules stay apart until the limits of a change are known: a shortest bake or a largest
 //! first step changes each of them, and only then is their join as tight as each.
 
-use crate::api::{PolicyClass, RiskClass, StepSpec, TolerancePpm};
+use crate::api::{PolicyClass, RiskClass, StepSpec};
 use crate::config::{ClassRow, Config};
 use crate::limits;
 
@@ -156,11 +156,11 @@ fn join_rows(one: &Row, other: &Row) -> Row {
     let (tolerance_ppm, tolerance_from) = pick(
         (&a.tolerance_ppm, &one.from.tolerance_ppm),
         (&b.tolerance_ppm, &other.from.tolerance_ppm),
-        least,
+        |a, b| a.least(*b),
     );
     let (margin_ppm, margin_from) =
         pick((&a.margin_ppm, &one.from.margin_ppm), (&b.margin_ppm, &other.from.margin_ppm), |a, b| {
-            a.zip(*b).map(|(a, b)| least(&a, &b)).or(*a).or(*b)
+            a.zip(*b).map(|(a, b)| a.least(b)).or(*a).or(*b)
         });
     // A row with more capital finds a fault sooner, and stops a good canary oftener.
     let (capital_ppm, capital_from) =
@@ -215,8 +215,4 @@ fn pick<T: PartialEq>(one: (&T, &String), other: (&T, &String), join: impl Fn(&T
         format!("{} and {}", one.1, other.1)
     };
     (joined, from)
-}
-
-fn least(one: &TolerancePpm, other: &TolerancePpm) -> TolerancePpm {
-    TolerancePpm { relative: one.relative.min(other.relative), absolute: one.absolute.min(other.absolute) }
 }

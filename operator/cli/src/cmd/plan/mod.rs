@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::Timestamp;
-use sluice_core::api::{Plan, PlanStatus, ProgressiveRollout, Provenance, RiskClass};
+use sluice_core::api::{Plan, PlanStatus, ProgressiveRollout, ProgressiveRolloutSpec, Provenance, RiskClass};
 use sluice_core::config::Config;
 use sluice_core::evidence::Sample;
 use sluice_core::forecast::{Forecast, forecast};
@@ -269,12 +269,17 @@ fn limits_of(
     let known = class.or_else(|| shown.as_ref().and_then(|plan| plan.risk_class));
     let plan =
         limits::make_plan(spec, config, policy, workload, (risk.provenance, known.unwrap_or(risk.class)));
-    let clamped = limits::clamped(spec, policy, plan.risk_class);
-    cautions.extend(clamped.into_iter().map(|what| format!("of spec.limits the tighter counts: {what}")));
+    cautions.extend(clamped(spec, policy, &plan));
     let commit = if about == About::Next { None } else { view.commit };
     let declared = view.declared && view.provenance != Provenance::Unknown;
     let why = shown.unwrap_or_else(|| risk.explain(spec, policy, &plan));
     Ok(of(about, plan, why, declared, commit, cautions))
+}
+
+/// Limits of the rollout's own that are not used.
+fn clamped(spec: &ProgressiveRolloutSpec, policy: &Policy, plan: &Plan) -> Vec<String> {
+    let found = limits::clamped(spec, policy, plan.risk_class);
+    found.into_iter().map(|what| format!("of spec.limits the tighter counts: {what}")).collect()
 }
 
 /// What each guard that counts requests saw of stable in the hour before `end`.

@@ -11,7 +11,7 @@ use sluice_core::policy::{self, Assessment, Policy};
 use sluice_core::provenance;
 use sluice_core::view::Workload;
 
-use super::{About, Planned};
+use super::{About, Planned, clamped};
 use crate::manifests::Manifests;
 
 /// What only a cluster knows, at its best or its worst.
@@ -95,8 +95,7 @@ pub fn planned(
         let name = policy.metadata.name.as_deref().unwrap_or_default();
         cautions.push(format!("RiskPolicy {name} has no metadata.namespace and does not count"));
     }
-    let clamped = limits::clamped(spec, &policy, plan.risk_class);
-    cautions.extend(clamped.into_iter().map(|what| format!("of spec.limits the tighter counts: {what}")));
+    cautions.extend(clamped(spec, &policy, &plan));
     Planned {
         name: meta.name.clone().unwrap_or_default(),
         namespace,
