@@ -2,11 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use sluice_core::api::{PlanStatus, Provenance, RiskClass};
+use sluice_core::api::{Outcome, PlanStatus, ProgressiveRolloutStatus, Provenance, RiskClass, Waiting};
 
 use super::Scenario;
 use super::cli::cli;
-use super::expect::{LOOK, RUN, SOON, clean, ended, event, forget, serving};
+use super::expect::{LOOK, RUN, SOON, clean, ended, event, forget, outcome, serving};
 use crate::cluster::until;
 use crate::shared;
 use crate::world::{App, NAME, World};
@@ -17,6 +17,7 @@ pub fn scenarios() -> Vec<Scenario> {
         shared!(policy_that_tightens_in_the_middle_of_a_run_counts_at_once),
         shared!(policy_that_is_refused_changes_nothing),
         shared!(the_namespace_says_how_critical_its_workloads_are),
+        shared!(policy_holds_starts_for_sign_offs_and_after_a_failure),
     ]
 }
 
@@ -164,4 +165,52 @@ async fn the_namespace_says_how_critical_its_workloads_are(world: &World<'_>) ->
         "{shown:?}"
     );
     forget(&app).await
+}
+
+async fn policy_holds_starts_for_sign_offs_and_after_a_failure(world: &World<'_>) -> Result<()> {
+    let app = serving(world, clean("start-gates")).await?;
+    let senior = json!([{"role": "senior", "count": 2}]);
+    apply(&app, json!({"classes": [{"name": "R0", "requiredSignoffs": senior, "cooldownSeconds": 600}]}))
+        .await?;
+    said(&app, "True", "in force").await?;
+    app.ship("shop:2-crash", Provenance::Human).await?;
+    let held = waits(&app, "SignoffMissing").await?;
+    ensure!(held.message.contains("needs sign-offs (2 senior; RiskPolicy/shop)"), "{}", held.message);
+    event(&app, "SignoffMissing", "nobody can give one yet").await?;
+    let approved = app.kubectl(&[
+        "get",
+        "prollout",
+        NAME,
+        "-o",
+        "jsonpath={.status.conditions[?(@.type=='Approved')].status}",
+    ]);
+    ensure!(approved.await? == "False", "there is no condition Approved");
+
+    // It starts once nobody has to sign, and fails.
+    apply(&app, json!({"classes": [{"name": "R0", "cooldownSeconds": 600}]})).await?;
+    let record = ended(&app, 0, RUN).await?;
+    outcome(&record, Outcome::Rejected, "CrashLoopBackOff")?;
+    app.ship(&app.spec.image("3"), Provenance::Human).await?;
+    let held = waits(&app, "Cooldown").await?;
+    let left = held.deadline.context("no deadline")?.duration_since(record.ended_at).as_secs();
+    ensure!(
+        left == 600 && held.message.contains("cooldownSeconds of RiskPolicy/shop"),
+        "{left} s: {}",
+        held.message
+    );
+    cli(&app, &["status", NAME]).await?.with(0)?.says("Cooldown")?;
+
+    apply(&app, json!({"classes": [{"name": "R0", "cooldownSeconds": 0}]})).await?;
+    app.wait("the run without a cooldown", RUN, |status| status.run.is_some()).await?;
+    forget(&app).await
+}
+
+/// Waits until the start waits for this.
+async fn waits(app: &App<'_>, reason: &str) -> Result<Waiting> {
+    let is = |status: &ProgressiveRolloutStatus| {
+        status.waiting.as_ref().is_some_and(|waiting| waiting.reason == reason)
+    };
+    let status = app.wait(reason, RUN, is).await?;
+    ensure!(status.run.is_none(), "a run is under way");
+    status.waiting.context("no wait")
 }

@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::pods::PodStore;
 use crate::policies::Policies;
 use crate::store::Object;
+use crate::turns::Turns;
 use crate::watch::{Key, Stores, Watched};
 
 /// Passes that go forward at the same time; returning traffic does not wait for a place. Few, since they come in order: of
@@ -40,6 +41,8 @@ pub struct Context {
     pub releasing: bool,
     /// Limits by namespace.
     pub policies: Policies,
+    /// Room for runs in flight.
+    pub turns: Turns,
     /// Verdicts.
     pub evidence: EvidenceStore,
     /// What is known of pods.
@@ -86,6 +89,7 @@ impl Context {
             config,
             releasing,
             policies: Policies::default(),
+            turns: Turns::default(),
             evidence: EvidenceStore::default(),
             pods: PodStore::default(),
             autoscalers: Autoscalers::default(),

@@ -28,4 +28,5 @@ pub mod store;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod turns;
 pub mod watch;

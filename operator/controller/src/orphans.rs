@@ -128,6 +128,7 @@ async fn release(ctx: &Context, key: &Key) -> Result<(), crate::error::CallError
         verdict: &Verdict::default(),
         config: &ctx.config,
         policy: &policy,
+        turn: None,
         releasing: false,
         now: Timestamp::now(),
     });

@@ -90,7 +90,10 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
     let verdict = ctx.evidence.verdict(key);
     let seen = observe::cached(ctx, key, &rollout);
     pods::look(ctx, key, &rollout, &seen);
-    let stored = input(ctx, &policy, &rollout, &seen, &verdict);
+    let mut stored = input(ctx, &policy, &rollout, &seen, &verdict);
+    if rollout.status.as_ref().is_some_and(|status| status.queue.is_some()) {
+        stored.turn = ctx.turns.look(ctx, key, &rollout);
+    }
     let first = decide(stored);
     let change = Change::of(&rollout, &first);
     if first.actions.is_empty() && !due(ctx, key, change) {
@@ -133,22 +136,40 @@ async fn go_forward(
     ctx: &Context,
     key: &Key,
     input: &Input<'_>,
-    decision: Decision,
+    mut decision: Decision,
 ) -> Result<Option<Duration>, CallError> {
+    let (rollout, mut input) = (input.rollout, *input);
+    let begins =
+        decision.begins(rollout.status.as_ref()).map(|run| (run.plan.risk_class, run.plan.provenance));
+    if let Some(change) = begins
+        && let Err(turn) = ctx.turns.take(ctx, key, rollout, change)
+    {
+        input.turn = Some(turn);
+        decision = decide(input);
+    }
     // A run that starts here has no name before.
-    let began = input.rollout.status.as_ref().is_none_or(|status| status.run.is_none());
+    let began = rollout.status.as_ref().is_none_or(|status| status.run.is_none());
     if let Some(run) = decision.status.run.as_ref().filter(|_| began) {
         tracing::Span::current().record("run", run.id.as_str());
     }
-    if !allowed(ctx, input, &decision) {
+    if !allowed(ctx, &input, &decision) {
+        ctx.turns.settle(key);
         return Ok(Some(VIOLATION_RETRY));
     }
-    let change = Change::of(input.rollout, &decision);
+    let change = Change::of(rollout, &decision);
     if due(ctx, key, change) {
-        match write_status(ctx, key, input.rollout, &decision, change, FORWARD_LIMIT).await {
+        let written = write_status(ctx, key, rollout, &decision, change, FORWARD_LIMIT).await;
+        match written {
+            Ok(()) => ctx.turns.settle(key),
             // Somebody wrote meanwhile: decide again on the newer object, once it is here.
-            Err(error) if error.is_conflict() => return Ok(Some(CONFLICT_RETRY)),
-            other => other?,
+            Err(error) if error.is_conflict() => {
+                ctx.turns.settle(key);
+                return Ok(Some(CONFLICT_RETRY));
+            }
+            Err(error) => {
+                ctx.turns.doubt(key);
+                return Err(error);
+            }
         }
     }
     let moved = actuate::execute(ctx, key, &decision.actions).await?;
@@ -187,7 +208,7 @@ fn input<'a>(
     verdict: &'a Verdict,
 ) -> Input<'a> {
     let now = whole_millis(Timestamp::now());
-    Input { rollout, seen, verdict, config: &ctx.config, policy, releasing: ctx.releasing, now }
+    Input { rollout, seen, verdict, config: &ctx.config, policy, turn: None, releasing: ctx.releasing, now }
 }
 
 /// Times in status have milliseconds: more is noise in `kubectl get -o yaml`.
@@ -318,6 +339,7 @@ fn drop_numbers(status: &mut ProgressiveRolloutStatus) {
     }
     status.summary.observed.clear();
     status.guards.clear();
+    status.queue = None;
 }
 
 /// Compare-and-swap of the whole status, then its events.

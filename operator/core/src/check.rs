@@ -42,6 +42,9 @@ fn history(
             if before.run.is_some() {
                 found.push(format!("run {} began while another was under way", run.id));
             }
+            if run.kind == RunKind::Canary && input.turn.is_some() {
+                found.push(format!("run {} began without room for it", run.id));
+            }
             if after.quarantine.iter().any(|q| q.digest == run.canary.digest) {
                 found.push(format!("run {} tries a rejected revision", run.id));
             }

@@ -12,7 +12,8 @@
 //! - [`judge`]: which guard is judged by what, in which window
 //! - [`forecast`]: what a plan would catch, before the start
 //! - [`provenance`]: who wrote a template's change, as far as it is known
-//! - [`risk`]: inputs on ordered levels, points, classes; [`policy`]: the policies in force, joined
+//! - [`risk`]: inputs on ordered levels, points, classes; [`queue`]: whose turn it is to start
+//! - [`policy`]: the policies in force, joined
 //! - [`limits`]: class table, own limits, their join into a frozen plan
 //! - [`evidence`], [`verdict`]: counters to scores, scores to a verdict on the run
 //! - [`statistics`]: what counts prove, for and against the canary; [`trace`]: the same on paper
@@ -34,6 +35,7 @@ pub mod limits;
 pub mod observed;
 pub mod policy;
 pub mod provenance;
+pub mod queue;
 pub mod render;
 pub mod risk;
 pub mod statistics;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sluice_core::api::{
     AlertGuard, AlertMatcher, AlertSource, ApexCallers, Change, DeclaredRisk, ErrorRatioGuard, Guard,
-    GuardAction, Limits, MatchOp, Mode, ProgressiveRollout, ProgressiveRolloutSpec, Provenance,
+    GuardAction, Limits, MatchOp, Mode, Priority, ProgressiveRollout, ProgressiveRolloutSpec, Provenance,
     ProviderConfig, RiskClass, RouteRef, Routing, StepSpec, TolerancePpm, Wiring, WorkloadRef,
 };
 use sluice_core::config::{ClassRow, Config};
@@ -106,6 +106,7 @@ pub fn rollout() -> ProgressiveRollout {
                 drain_seconds: 12,
             },
             declared_risk: DeclaredRisk::default(),
+            priority: Priority::Normal,
             guards: guards(),
             limits: Limits::default(),
             mode: Mode::Enforce,

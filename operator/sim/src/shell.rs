@@ -90,6 +90,7 @@ impl World {
             verdict: &verdict,
             config: &config,
             policy: &policy,
+            turn: None,
             releasing: self.releasing,
             now: self.now,
         };

@@ -23,6 +23,8 @@ pub enum ConditionType {
     ProvenanceVerified,
     /// A limit of the rollout's own is looser than what holds anyhow, and is not used.
     LimitsClamped,
+    /// Whoever has to sign the change has signed it.
+    Approved,
 }
 
 impl ConditionType {
@@ -37,6 +39,7 @@ impl ConditionType {
             Self::AutoscalerCompatible => "AutoscalerCompatible",
             Self::ProvenanceVerified => "ProvenanceVerified",
             Self::LimitsClamped => "LimitsClamped",
+            Self::Approved => "Approved",
         }
     }
 }

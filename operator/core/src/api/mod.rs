@@ -24,14 +24,15 @@ pub use guard::{
 pub use metric::{MetricGuard, Quantity};
 pub use policy::{
     ClusterRiskPolicy, ClusterRiskPolicySpec, ClusterRiskPolicyStatus, LABEL_TIER, PolicyClass, PolicyLimits,
-    PolicyPpm, PolicyStatus, ProvenancePolicy, RiskPolicy, RiskPolicySpec, RiskPolicyStatus, TierMapping,
+    PolicyPpm, PolicyStatus, ProvenancePolicy, RiskPolicy, RiskPolicySpec, RiskPolicyStatus, Signoff,
+    TierMapping,
 };
 pub use provider::{Header, PROVIDER_SECRET, ProviderConfig};
 pub use request::{Request, Verb};
 pub use risk::{BlastRadius, DeclaredRisk, Factor, Floor, FloorWhen, LimitSource, Novelty, Tier};
 pub use rollout::{
-    ApexCallers, Limits, Mode, ProgressiveRollout, ProgressiveRolloutSpec, RouteRef, Routing, StepSpec,
-    Wiring, WorkloadRef,
+    ApexCallers, Limits, Mode, Priority, ProgressiveRollout, ProgressiveRolloutSpec, RouteRef, Routing,
+    StepSpec, Wiring, WorkloadRef,
 };
 pub use run::{EvidenceRow, GoingBack, Plan, RiskClass, Run, RunKind, Stage, TolerancePpm, WeightIntent};
 pub use status::*;

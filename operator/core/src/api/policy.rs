@@ -186,6 +186,75 @@ pub struct PolicyClass {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
     pub no_data_seconds: Option<i32>,
+    /// A change of the class starts while fewer rollouts of its namespace are under way, 1 to 1000. Default: that of the class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_in_flight_per_namespace: Option<i32>,
+    /// A change of the class that is not Human starts while fewer such changes are under way in the cluster, 1 to 1000.
+    /// Default: that of the class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_in_flight_not_human: Option<i32>,
+    /// A change of the class starts while fewer changes of its class or a riskier one are under way in the cluster, 1 to 1000.
+    /// Default: that of the class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_in_flight_of_class: Option<i32>,
+    /// A change of the class starts at the earliest so long after the last failed run of its workload ended, in seconds, 0 to
+    /// 604800. Default: that of the class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub cooldown_seconds: Option<i32>,
+    /// Sign-offs that a change of the class needs, at most 8, merged by role. Nobody can give one yet: a class that needs any
+    /// is held, with condition Approved. Default: those of the class, built in none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["role".to_string()]))]
+    pub required_signoffs: Vec<Signoff>,
+}
+
+impl PolicyClass {
+    /// A row that keeps every column as it is.
+    pub fn of(name: RiskClass) -> Self {
+        Self {
+            name,
+            steps: Vec::new(),
+            tolerance_ppm: None,
+            margin_ppm: None,
+            capital_ppm: None,
+            gate_error_ppm: None,
+            min_samples: None,
+            no_data_seconds: None,
+            max_in_flight_per_namespace: None,
+            max_in_flight_not_human: None,
+            max_in_flight_of_class: None,
+            cooldown_seconds: None,
+            required_signoffs: Vec::new(),
+        }
+    }
+}
+
+/// People who have to sign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Signoff {
+    /// Their role, such as peer, senior or owner: lower-case letters, digits and dashes, at most 63.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub role: String,
+    /// How many, 1 to 10. Default 1.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 10))]
+    pub count: i32,
+}
+
+fn one() -> i32 {
+    1
+}
+
+impl std::fmt::Display for Signoff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.count, self.role)
+    }
 }
 
 /// A tolerated rise of a bad ratio: `relative x stable + absolute`.

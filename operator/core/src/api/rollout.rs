@@ -46,6 +46,10 @@ pub struct ProgressiveRolloutSpec {
     /// What the owner of the workload says of its risk besides. It can only raise what the policies say.
     #[serde(default)]
     pub declared_risk: DeclaredRisk,
+    /// Where the change stands when there is no room for it to start: Urgent before all that are Normal. It changes no limit.
+    /// Default Normal.
+    #[serde(default)]
+    pub priority: Priority,
     /// How traffic is divided between stable and canary. A run under way keeps what it started with.
     pub routing: Routing,
     /// Metrics and alerts that can stop a rollout, at most 16, merged by name. When there are any, they replace the
@@ -238,6 +242,16 @@ pub struct StepSpec {
     /// does not count.
     #[schemars(range(min = 0, max = 604_800))]
     pub bake_seconds: i32,
+}
+
+/// Where a change stands in the queue. Ordered: what comes first is less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Priority {
+    /// Before those that are Normal.
+    Urgent,
+    /// In the order of holding.
+    #[default]
+    Normal,
 }
 
 /// Whether the controller acts or only watches.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, Factor, LimitSource, Provenance, RiskClass, Run, StepSpec};
+use super::{Condition, Factor, LimitSource, Provenance, RiskClass, Run, Signoff, StepSpec};
 use crate::evidence::KnownAlert;
 
 /// Observed state of a rollout.
@@ -46,6 +46,9 @@ pub struct ProgressiveRolloutStatus {
     /// A held template that is not under way, and since when it is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldRevision>,
+    /// Its place in the queue, while there is no room for it to start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueStatus>,
     /// What the held template, or the run under way, is allowed, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanStatus>,
@@ -77,7 +80,8 @@ pub struct ProgressiveRolloutStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<TrafficStatus>,
     /// Conditions: Ready, Reconciling, Stalled; during a run MetricsAvailable and TrafficVerified; AutoscalerCompatible
-    /// when an autoscaler scales the workload; ProvenanceVerified while a template is held or tried.
+    /// when an autoscaler scales the workload; ProvenanceVerified while a template is held or tried; Approved while one is held
+    /// that needs sign-offs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -214,6 +218,33 @@ pub struct PlanStatus {
     /// Steps, the last at 100 percent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepSpec>,
+    /// Sign-offs that it needs before it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required_signoffs: Vec<Signoff>,
+}
+
+/// A place in the queue of those that wait for the same room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStatus {
+    /// From 1 on; beyond 10 rounded up to tens, beyond 100 to hundreds.
+    pub position: i32,
+    /// How many wait, rounded in the same way.
+    pub length: i32,
+    /// The room that there is not: Namespace (rollouts of the namespace), NotHuman (changes of the cluster that are not Human)
+    /// or Class (changes of the class or a riskier one).
+    pub room: QueueRoom,
+}
+
+/// Room for rollouts in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum QueueRoom {
+    /// Rollouts of the namespace.
+    Namespace,
+    /// Changes of the cluster that are not `Human`.
+    NotHuman,
+    /// Changes of the cluster that are of the class or a riskier one.
+    Class,
 }
 
 /// A held template that is not under way.

@@ -11,6 +11,7 @@ use crate::api::{
 use crate::config::Config;
 use crate::observed::Observed;
 use crate::policy::Policy;
+use crate::queue::Turn;
 use crate::verdict::Verdict;
 use crate::view::{Workload, shorten};
 
@@ -27,6 +28,8 @@ pub struct Input<'a> {
     pub config: &'a Config,
     /// The policies in force for the rollout's namespace.
     pub policy: &'a Policy,
+    /// Why there is no room for a held template to start, once the shell has asked; none: there is, as far as is known.
+    pub turn: Option<Turn>,
     /// Whether the installation is being removed: every rollout lets go.
     pub releasing: bool,
     /// Now.
@@ -98,7 +101,11 @@ impl<'a> Draft<'a> {
             spec: &input.rollout.spec,
             seen: input.seen,
             now: input.now,
-            status: input.rollout.status.clone().unwrap_or_default(),
+            // A place in the queue is for one pass: whoever waits for something else has none.
+            status: ProgressiveRolloutStatus {
+                queue: None,
+                ..input.rollout.status.clone().unwrap_or_default()
+            },
             actions: Vec::new(),
             events: Vec::new(),
             wake: IDLE_WAKE,

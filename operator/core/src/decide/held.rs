@@ -13,7 +13,7 @@ use crate::verdict::AlertsAtRest;
 use crate::view::{HeldMark, Workload};
 
 use super::draft::{BUSY_WAKE, Draft};
-use super::{ground, promote, rest};
+use super::{ground, promote, rest, start};
 
 /// Characters of the revision hash in a run's name.
 const RUN_HASH_LEN: usize = 5;
@@ -118,10 +118,14 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
         }
     };
     d.status.plan = Some(risk.explain(d.spec, d.input.policy, &plan));
+    if returning.is_none() && !start::may(d, risk.class) {
+        return;
+    }
     let commit = view.commit.or_else(|| returning.and_then(|good| good.commit));
     let run = new_run(d, workload, commit, stable, kind, plan);
     match alerts_hold(d, &run) {
-        Start::Now => start(d, run, view.declared),
+        Start::Now if run.kind == RunKind::Canary && start::waits_in_queue(d, risk.class) => {}
+        Start::Now => begin(d, run, view.declared),
         Start::Later => {}
         Start::Never(reason, message) => refuse(d, workload, run, reason, message),
     }
@@ -273,7 +277,7 @@ fn refuse(d: &mut Draft<'_>, workload: &Workload, run: Run, reason: &str, messag
     not_proven(d, workload);
 }
 
-fn start(d: &mut Draft<'_>, run: Run, declared: bool) {
+fn begin(d: &mut Draft<'_>, run: Run, declared: bool) {
     d.status.run_count += 1;
     let declared = if declared { "declared" } else { "undeclared" };
     let steps: Vec<String> = run.plan.steps.iter().map(|step| step.weight_percent.to_string()).collect();

@@ -23,6 +23,7 @@ mod promote;
 mod report;
 mod request;
 mod rest;
+mod start;
 mod stop;
 mod tighten;
 mod traffic;
@@ -84,6 +85,12 @@ fn under_way(draft: &mut Draft<'_>, mut run: Run) {
 }
 
 impl Decision {
+    /// The canary run that begins here, if one does: it takes room from others.
+    pub fn begins(&self, before: Option<&ProgressiveRolloutStatus>) -> Option<&Run> {
+        let under_way = before.is_some_and(|status| status.run.is_some());
+        self.status.run.as_ref().filter(|run| run.kind == RunKind::Canary && !under_way)
+    }
+
     /// Whether every action only returns traffic, so that it may run on what the caches show.
     pub fn only_returns(&self) -> bool {
         self.actions.iter().all(|action| action.lane == Lane::Abort)

@@ -12,7 +12,7 @@ use crate::provenance::{self, Before, ChangeView};
 use crate::view::{Autoscaler, shorten};
 
 use super::draft::{Decision, Draft, MESSAGE_LIMIT};
-use super::{forward, rest};
+use super::{forward, rest, start};
 
 /// Reason of a provenance that somebody claims to be less.
 const MISMATCH: &str = "Mismatch";
@@ -236,6 +236,7 @@ fn conditions(d: &Draft<'_>, before: &ProgressiveRolloutStatus, view: Option<&Ch
     list.extend(autoscaler(d, before));
     list.extend(who_wrote_it(d, before, view));
     list.extend(clamped(d));
+    list.extend(start::approved(d));
     list.into_iter()
         .map(|(kind, status, reason, message)| {
             let known = before.conditions.iter().find(|c| c.kind == kind && c.status == status);

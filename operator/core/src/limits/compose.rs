@@ -111,6 +111,7 @@ pub fn sources(spec: &ProgressiveRolloutSpec, policy: &Policy, class: RiskClass)
         of("minSamples", columns.min_samples.to_string(), &from.min_samples),
         of("noDataSeconds", columns.no_data_seconds.to_string(), &from.no_data_seconds),
     ]);
+    sources.extend(row.start.named().into_iter().map(|(field, value, from)| of(field, value, from)));
     sources
 }
 

@@ -43,6 +43,13 @@ impl Assessment {
             factors: self.factors.clone(),
             limit_sources: limits::sources(spec, policy, plan.risk_class),
             steps: plan.steps.clone(),
+            required_signoffs: policy
+                .row(plan.risk_class)
+                .start
+                .signoffs
+                .iter()
+                .map(|signoff| signoff.value.clone())
+                .collect(),
         }
     }
 }
@@ -153,11 +160,16 @@ fn provenance(view: &ChangeView, policy: &Policy, tier: Tier) -> Sourced<Provena
     })
 }
 
-fn last_failure(history: &[RunRecord], now: Timestamp) -> Sourced<LastFailure> {
+/// The last run of the workload that failed, of those that are remembered.
+pub fn last_failed(history: &[RunRecord]) -> Option<&RunRecord> {
     let failed = |run: &&RunRecord| {
         matches!(run.outcome, Outcome::Rejected | Outcome::Reverted) && run.reason != BY_A_PERSON
     };
-    match history.iter().find(failed) {
+    history.iter().find(failed)
+}
+
+fn last_failure(history: &[RunRecord], now: Timestamp) -> Sourced<LastFailure> {
+    match last_failed(history) {
         Some(run) => {
             let seconds = now.duration_since(run.ended_at).as_secs();
             Sourced::new(LastFailure::of(Some(seconds)), format!("run {} ({})", run.id, run.reason))

@@ -5,6 +5,7 @@
 
 mod assess;
 mod presets;
+mod start;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -19,8 +20,9 @@ use crate::api::{
 use crate::config::{ClassRow, Config};
 use crate::limits;
 
-pub use assess::{Assessment, assess};
+pub use assess::{Assessment, assess, last_failed};
 pub use presets::Preset;
+pub use start::StartRules;
 pub use table::Row;
 pub use validate::{cluster_problem, own_problem, status};
 
@@ -121,7 +123,8 @@ impl Policy {
         let table = own.iter().fold(table, |table, (from, spec)| table::tighten(&table, &spec.classes, from));
         // A version that was accepted over other settings of the installation may not fit these.
         let rows: Vec<ClassRow> = table.iter().map(|row| row.row.clone()).collect();
-        let table = if limits::order_problem(&rows).is_some() { table::in_order(table) } else { table };
+        let disorder = limits::order_problem(&rows).or_else(|| start::order_problem(&table));
+        let table = if disorder.is_some() { table::in_order(table) } else { table };
 
         let tiers = cluster.iter().map(|(from, spec)| tier_of(&spec.tier_mapping, from, labels));
         let tier = tiers.reduce(Sourced::max).unwrap_or_else(|| Sourced::new(Tier::default(), "nothing"));

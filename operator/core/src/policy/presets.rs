@@ -3,9 +3,24 @@
 use serde::{Deserialize, Serialize};
 
 use crate::api::{
-    BlastRadius, ClusterRiskPolicySpec, Floor, FloorWhen, PolicyLimits, Provenance, ProvenancePolicy,
-    RiskClass, Tier, TierMapping,
+    BlastRadius, ClusterRiskPolicySpec, Floor, FloorWhen, PolicyClass, PolicyLimits, Provenance,
+    ProvenancePolicy, RiskClass, Tier, TierMapping,
 };
+
+const MINUTE: i32 = 60;
+
+/// Rows that only say when a change may start, R0 to R4: most in flight of the namespace, not `Human` and of the class, and the
+/// cooldown in seconds.
+fn starts(columns: [(i32, i32, i32, i32); 5]) -> Vec<PolicyClass> {
+    let row = |(name, (namespace, not_human, of_class, cooldown))| PolicyClass {
+        max_in_flight_per_namespace: Some(namespace),
+        max_in_flight_not_human: Some(not_human),
+        max_in_flight_of_class: Some(of_class),
+        cooldown_seconds: Some(cooldown),
+        ..PolicyClass::of(name)
+    };
+    RiskClass::ALL.into_iter().zip(columns).map(row).collect()
+}
 
 /// A policy that is shipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +62,17 @@ impl Preset {
             Some(ProvenancePolicy { unverified_human_as: Provenance::GenAIAssisted, applies_to_tier_at_most })
         };
         match self {
-            Self::Startup => ClusterRiskPolicySpec { tier_mapping: tier(Tier::Tier3), ..Default::default() },
+            Self::Startup => ClusterRiskPolicySpec {
+                tier_mapping: tier(Tier::Tier3),
+                classes: starts([
+                    (20, 20, 1000, 0),
+                    (20, 20, 1000, 0),
+                    (10, 10, 1000, 15 * MINUTE),
+                    (5, 5, 1000, 60 * MINUTE),
+                    (2, 2, 2, 240 * MINUTE),
+                ]),
+                ..Default::default()
+            },
             Self::Standard => {
                 ClusterRiskPolicySpec { provenance: assisted(Some(Tier::Tier1)), ..Default::default() }
             }
@@ -59,12 +84,20 @@ impl Preset {
                 ],
                 provenance: assisted(None),
                 limits: PolicyLimits { max_first_step_percent: Some(1), ..PolicyLimits::default() },
+                classes: starts([
+                    (3, 2, 1000, 60 * MINUTE),
+                    (3, 2, 1000, 60 * MINUTE),
+                    (3, 2, 1000, 240 * MINUTE),
+                    (1, 1, 2, 1440 * MINUTE),
+                    (1, 1, 1, 1440 * MINUTE),
+                ]),
                 ..Default::default()
             },
             Self::Demo => ClusterRiskPolicySpec {
                 tier_mapping: tier(Tier::Tier3),
                 blast_radius: BlastRadius::Cell,
                 floors: vec![floor(Some(Provenance::GenAIAutonomous), RiskClass::R3)],
+                classes: starts([(1000, 1000, 1000, 0); 5]),
                 ..Default::default()
             },
         }

@@ -7,6 +7,7 @@ use crate::config::{ClassRow, Config};
 use crate::limits;
 
 use super::Sourced;
+use super::start::StartRules;
 
 /// A row of the class table, and where its columns come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Row {
     pub schedules: Vec<Sourced<Vec<StepSpec>>>,
     /// Sources of the other columns.
     pub from: Columns,
+    /// When a change of the class may start.
+    pub start: StartRules,
 }
 
 /// Where the columns of a row come from.
@@ -62,6 +65,7 @@ pub(super) fn installation(config: &Config) -> Vec<Row> {
         .map(|row| Row {
             schedules: vec![Sourced::new(row.steps.clone(), from(row.name))],
             from: Columns::all(&from(row.name)),
+            start: StartRules::built_in(row.name, &format!("class {} (built in)", row.name.as_str())),
             row,
         })
         .collect()
@@ -81,7 +85,8 @@ pub(super) fn overlay(ground: &[Row], classes: &[PolicyClass], from: &str) -> Ve
 }
 
 fn put(row: &mut Row, class: &PolicyClass, from: &str) {
-    let Row { row, schedules, from: columns } = row;
+    let Row { row, schedules, from: columns, start } = row;
+    start.put(class, from);
     if !class.steps.is_empty() {
         row.steps.clone_from(&class.steps);
         *schedules = vec![Sourced::new(class.steps.clone(), from)];
@@ -201,6 +206,7 @@ fn join_rows(one: &Row, other: &Row) -> Row {
             min_samples: samples_from,
             no_data_seconds: no_data_from,
         },
+        start: one.start.join(&other.start),
     }
 }
 

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::{
-    Change, ConditionStatus, FloorWhen, PolicyClass, ProgressiveRolloutSpec, Provenance, RunRecord, StepSpec,
+    Change, ConditionStatus, FloorWhen, PolicyClass, ProgressiveRolloutSpec, Provenance, RunRecord, Signoff,
+    StepSpec,
 };
 use crate::limits;
 use crate::provenance::declared;
@@ -139,6 +140,22 @@ fn what_is_wrong_with_a_policy_is_named_and_the_last_accepted_version_stays() {
         (
             json!({"classes": [{"name": "R4", "marginPpm": {"relative": 0, "absolute": 0}}]}),
             "spec.classes[R4].marginPpm.absolute 0: write 1 or more",
+        ),
+        (
+            json!({"classes": [{"name": "R3", "maxInFlightNotHuman": 7}]}),
+            "spec.classes[R3] is looser than classes[R2] in maxInFlightNotHuman: a riskier class may not start more easily (R2 has 3, R3 7)",
+        ),
+        (
+            json!({"classes": [{"name": "R2", "cooldownSeconds": 60}]}),
+            "spec.classes[R2] is looser than classes[R1] in cooldownSeconds: a riskier class may not start more easily (R1 has 900, R2 60)",
+        ),
+        (
+            json!({"classes": [{"name": "R2", "requiredSignoffs": [{"role": "peer", "count": 2}]}]}),
+            "spec.classes[R3] is looser than classes[R2] in requiredSignoffs: a riskier class may not need fewer (R2 needs 2 peer, R3 does not)",
+        ),
+        (
+            json!({"classes": [{"name": "R4", "requiredSignoffs": [{"role": "peer"}, {"role": "peer"}]}]}),
+            "spec.classes[R4].requiredSignoffs names peer twice",
         ),
         (json!({"classes": [{"name": "R1"}, {"name": "R1"}]}), "spec.classes has two rows of R1: write one"),
         (
@@ -294,8 +311,13 @@ fn class() -> impl Strategy<Value = PolicyClass> {
         prop::option::of(1..50_000_i32),
         prop::option::of(1..10_000_i32),
     );
-    (0..5_usize, prop::option::of(steps()), ppm(), ppm(), scalars).prop_map(
-        |(name, steps, tolerance, margin, scalars)| {
+    let cap = || prop::option::of(1..20_i32);
+    let signoffs = prop::collection::btree_map(0..3_usize, 1..4_i32, 0..3);
+    let starts = (cap(), cap(), cap(), prop::option::of(0..5000_i32), signoffs);
+    (0..5_usize, prop::option::of(steps()), ppm(), ppm(), scalars, starts).prop_map(
+        |(name, steps, tolerance, margin, scalars, starts)| {
+            let role = |at: usize| ["owner", "peer", "senior"][at].to_owned();
+            let signoffs = starts.4.into_iter().map(|(at, count)| Signoff { role: role(at), count });
             let ppm = |(relative, absolute)| crate::api::PolicyPpm { relative, absolute: absolute + 1 };
             PolicyClass {
                 name: RiskClass::ALL[name],
@@ -306,6 +328,11 @@ fn class() -> impl Strategy<Value = PolicyClass> {
                 gate_error_ppm: scalars.1,
                 min_samples: scalars.2,
                 no_data_seconds: scalars.3,
+                max_in_flight_per_namespace: starts.0,
+                max_in_flight_not_human: starts.1,
+                max_in_flight_of_class: starts.2,
+                cooldown_seconds: starts.3,
+                required_signoffs: signoffs.collect(),
             }
         },
     )
@@ -342,6 +369,9 @@ fn looser(tight: &Policy, loose: &Policy) -> Option<String> {
         return Some("the levels".to_owned());
     }
     RiskClass::ALL.into_iter().find_map(|class| {
+        if let Some(what) = starts_sooner(tight, loose, class) {
+            return Some(what);
+        }
         let spec = spec(json!({}));
         let workload =
             crate::view::Workload::read(&json!({"metadata": {"name": "web"}, "spec": {"template": {}}}));
@@ -351,6 +381,24 @@ fn looser(tight: &Policy, loose: &Policy) -> Option<String> {
         let progress = limits::Progress { step: 0, asked: false, stepping: true };
         limits::loosened(&plan(loose), &plan(tight), progress).map(|what| format!("{class:?}: {what}"))
     })
+}
+
+/// In what a change of this class starts more easily under the first.
+fn starts_sooner(tight: &Policy, loose: &Policy, class: RiskClass) -> Option<String> {
+    let (tight, loose) = (&tight.row(class).start, &loose.row(class).start);
+    let missing = loose.signoffs.iter().find(|asked| {
+        let same = |given: &&Sourced<Signoff>| given.value.role == asked.value.role;
+        tight.signoffs.iter().find(same).is_none_or(|given| given.value.count < asked.value.count)
+    });
+    [
+        (tight.per_namespace.value > loose.per_namespace.value, "more of the namespace in flight"),
+        (tight.not_human.value > loose.not_human.value, "more that are not Human in flight"),
+        (tight.of_class.value > loose.of_class.value, "more of the class in flight"),
+        (tight.cooldown_seconds.value < loose.cooldown_seconds.value, "a shorter cooldown"),
+        (missing.is_some(), "fewer sign-offs"),
+    ]
+    .into_iter()
+    .find_map(|(is, what)| is.then(|| format!("{class:?}: {what}")))
 }
 
 /// The same without where its values come from.
@@ -364,7 +412,11 @@ fn values(policy: &Policy) -> impl PartialEq + std::fmt::Debug + use<> {
                 .find(|source| source.field == field)
                 .and_then(|source| source.value.parse::<i32>().ok())
         };
-        (of("maxFirstStepPercent"), of("minBakeSeconds"))
+        let start = &policy.row(class).start;
+        let signoffs: std::collections::BTreeSet<String> =
+            start.signoffs.iter().map(|signoff| signoff.value.to_string()).collect();
+        let starts = (start.caps(), start.cooldown_seconds.value, signoffs);
+        (of("maxFirstStepPercent"), of("minBakeSeconds"), starts)
     });
     (
         policy.tier.value,
@@ -395,6 +447,7 @@ proptest! {
         }
         let rows: Vec<ClassRow> = all.rows().cloned().collect();
         prop_assert_eq!(limits::order_problem(&rows), None);
+        prop_assert_eq!(start::order_problem(&all.table), None);
     }
 
     /// I2: whatever the policies and the rollout ask for, a riskier class is not looser in anything.
@@ -411,6 +464,14 @@ proptest! {
         let progress = limits::Progress { step: 0, asked: false, stepping: true };
         for pair in RiskClass::ALL.windows(2) {
             prop_assert_eq!(limits::loosened(&plan(pair[0]), &plan(pair[1]), progress), None, "{:?}", pair);
+        }
+        // Said a second time, apart from `order_problem`.
+        let rows = policy.table.windows(2).map(|pair| (&pair[0].start, &pair[1].start));
+        for (loose, tight) in rows {
+            prop_assert!(tight.caps().per_namespace <= loose.caps().per_namespace);
+            prop_assert!(tight.caps().not_human <= loose.caps().not_human);
+            prop_assert!(tight.caps().of_class <= loose.caps().of_class);
+            prop_assert!(tight.cooldown_seconds.value >= loose.cooldown_seconds.value);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::api::{
 use crate::config::{ClassRow, Config};
 use crate::limits;
 
-use super::table;
+use super::{start, table};
 
 /// What is wrong with a policy of the cluster, from the field on. The schema has checked the ranges.
 pub fn cluster_problem(spec: &ClusterRiskPolicySpec, config: &Config) -> Option<String> {
@@ -21,8 +21,9 @@ pub fn cluster_problem(spec: &ClusterRiskPolicySpec, config: &Config) -> Option<
     }
     common(&spec.classes, &spec.floors).or_else(|| {
         let table = table::overlay(&table::installation(config), &spec.classes, "");
-        let rows: Vec<ClassRow> = table.into_iter().map(|row| row.row).collect();
-        limits::order_problem(&rows).map(|problem| format!("spec.{problem}"))
+        let rows: Vec<ClassRow> = table.iter().map(|row| row.row.clone()).collect();
+        let problem = limits::order_problem(&rows).or_else(|| start::order_problem(&table));
+        problem.map(|problem| format!("spec.{problem}"))
     })
 }
 
@@ -40,6 +41,13 @@ fn common(classes: &[PolicyClass], floors: &[Floor]) -> Option<String> {
         if class.margin_ppm.is_some_and(|margin| margin.absolute < 1) {
             return Some(format!(
                 "spec.classes[{name}].marginPpm.absolute 0: write 1 or more, or nothing ever passes"
+            ));
+        }
+        let roles: Vec<&str> = class.required_signoffs.iter().map(|signoff| signoff.role.as_str()).collect();
+        if let Some(at) = (1..roles.len()).find(|at| roles[..*at].contains(&roles[*at])) {
+            let role = roles[at];
+            return Some(format!(
+                "spec.classes[{name}].requiredSignoffs names {role} twice: write one with the count"
             ));
         }
         if !class.steps.is_empty()

@@ -1,6 +1,6 @@
 //! A plan for people: one table per guard, what it would cost, and what to do about too little traffic.
 
-use sluice_core::api::StepSpec;
+use sluice_core::api::{Provenance, StepSpec};
 use sluice_core::forecast::{Forecast, GuardForecast};
 use sluice_core::statistics::planner;
 
@@ -18,6 +18,7 @@ const BURSTS: f64 = 1.15;
 pub fn lines(planned: &Planned, width: usize) -> Vec<Line> {
     let mut lines = vec![title(planned), change(planned)];
     lines.extend(risk(planned, width));
+    lines.extend(starts(planned, width));
     if let Some(percent) = planned.plan.pause_before_percent {
         let text = format!("before {percent}% or more it waits for a person: kubectl sluice resume");
         lines.extend(labelled("pause", Role::Plain, &text, width));
@@ -104,6 +105,32 @@ fn risk(planned: &Planned, width: usize) -> Vec<Line> {
         lines.extend(labelled("", Role::Dim, &format!("{} points in all", why.points), width));
     }
     lines
+}
+
+/// What has to be for it to start, apart from the rollout itself.
+fn starts(planned: &Planned, width: usize) -> Vec<Line> {
+    let why = &planned.why;
+    let value = |field: &str| why.limit_sources.iter().find(|source| source.field == field);
+    let number = |field: &str| value(field)?.value.parse::<i64>().ok();
+    let mut parts: Vec<String> = Vec::new();
+    if let Some(most) = number("maxInFlightPerNamespace") {
+        parts.push(format!("fewer than {most} rollouts of the namespace are under way"));
+    }
+    if let Some(most) = number("maxInFlightNotHuman").filter(|_| planned.plan.provenance != Provenance::Human)
+    {
+        parts.push(format!("fewer than {most} changes of the cluster that are not Human"));
+    }
+    if let Some(seconds) = number("cooldownSeconds").filter(|seconds| *seconds > 0) {
+        parts.push(format!("a failed run of the workload is {} ago", words::span(seconds)));
+    }
+    if !why.required_signoffs.is_empty() {
+        let signoffs: Vec<String> = why.required_signoffs.iter().map(ToString::to_string).collect();
+        parts.push(format!("it has the sign-offs {}, which nobody can give yet", signoffs.join(", ")));
+    }
+    if parts.is_empty() {
+        return Vec::new();
+    }
+    labelled("starts", Role::Plain, &format!("when {}", parts.join(", ")), width)
 }
 
 fn guard(planned: &Planned, forecast: &Forecast, width: usize) -> Vec<Line> {

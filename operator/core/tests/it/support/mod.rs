@@ -17,6 +17,7 @@ use sluice_core::decide::{Decision, Input, decide};
 use sluice_core::digest;
 use sluice_core::observed::{Objects, Observed, Seen};
 use sluice_core::policy::Policy;
+use sluice_core::queue::Turn;
 use sluice_core::render;
 use sluice_core::verdict::Verdict;
 use sluice_core::view::Workload;
@@ -48,6 +49,7 @@ pub struct Scene {
     pub config: Config,
     /// Another policy than that of the settings.
     pub policy: Option<Policy>,
+    pub turn: Option<Turn>,
     pub releasing: bool,
     pub now: Timestamp,
 }
@@ -185,6 +187,7 @@ impl Scene {
             verdict: Verdict::default(),
             config: config(),
             policy: None,
+            turn: None,
             releasing: false,
             now: "2026-01-01T12:00:00Z".parse().unwrap(),
         }
@@ -379,6 +382,7 @@ impl Scene {
             verdict: &self.verdict,
             config: &self.config,
             policy: &policy,
+            turn: self.turn,
             releasing: self.releasing,
             now: self.now,
         };

@@ -1,0 +1,116 @@
+//! Whether a change may start now, apart from what it is: sign-offs, the time since a failed run, and room for it.
+//!
+//! All of this holds starts only. A run under way goes on and goes back as it would, and a return to a recorded good revision
+//! is never asked.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::api::{ConditionStatus, ConditionType, QueueRoom, RiskClass};
+use crate::policy;
+
+use super::draft::Draft;
+
+const SIGNOFF_MISSING: &str = "SignoffMissing";
+/// How often somebody who waits for room looks again: near the head of the queue, and far from it.
+const NEAR: (usize, Duration) = (10, Duration::from_secs(2));
+const FAR: Duration = Duration::from_secs(15);
+
+/// Whether a canary of this class may start as far as its policies say. Notes what it waits for otherwise.
+pub(super) fn may(d: &mut Draft<'_>, class: RiskClass) -> bool {
+    if let Some(message) = unsigned(d) {
+        hold(d, SIGNOFF_MISSING, message, None);
+        return false;
+    }
+    !cools_down(d, class)
+}
+
+/// Says what the start waits for, and once as an event.
+fn hold(d: &mut Draft<'_>, reason: &'static str, message: String, until: Option<Timestamp>) {
+    if !d.told(reason) {
+        d.normal(reason, message.clone());
+    }
+    d.wait_to_be_woken(reason, message, until);
+}
+
+/// The sign-offs that the held change lacks, in words.
+fn unsigned(d: &Draft<'_>) -> Option<String> {
+    let plan = d.status.plan.as_ref()?;
+    let class = plan.risk_class?;
+    if plan.required_signoffs.is_empty() {
+        return None;
+    }
+    let needs: Vec<String> = plan.required_signoffs.iter().map(ToString::to_string).collect();
+    let from: Vec<&str> =
+        d.input.policy.row(class).start.signoffs.iter().map(|signoff| signoff.from.as_str()).collect();
+    Some(format!(
+        "class {} needs sign-offs ({}; {}), and nobody can give one yet: take requiredSignoffs out of the policy, or lower the risk of the change",
+        class.as_str(),
+        needs.join(", "),
+        from.first().copied().unwrap_or_default()
+    ))
+}
+
+/// Whether whoever has to sign has signed, while a template is held that needs it.
+pub(super) fn approved(d: &Draft<'_>) -> Option<(ConditionType, ConditionStatus, String, String)> {
+    if d.status.run.is_some() {
+        return None;
+    }
+    let message = unsigned(d)?;
+    Some((ConditionType::Approved, ConditionStatus::False, SIGNOFF_MISSING.to_owned(), message))
+}
+
+/// After a failed run the next one waits: whoever repairs in haste breaks again.
+fn cools_down(d: &mut Draft<'_>, class: RiskClass) -> bool {
+    let cooldown = d.input.policy.row(class).start.cooldown_seconds.clone();
+    let Some(failed) = policy::last_failed(&d.status.history) else {
+        return false;
+    };
+    let (run, ended) = (failed.id.clone(), failed.ended_at);
+    if d.passed(ended, cooldown.value) {
+        return false;
+    }
+    let until = d.after(ended, cooldown.value);
+    let message = format!(
+        "run {run} failed: a change of class {} starts {} s after that at the earliest (cooldownSeconds of {}). Going back to a recorded good revision does not wait",
+        class.as_str(),
+        cooldown.value,
+        cooldown.from
+    );
+    hold(d, "Cooldown", message, Some(until));
+    true
+}
+
+/// Whether there is no room for it now. It takes its place in the queue then.
+pub(super) fn waits_in_queue(d: &mut Draft<'_>, class: RiskClass) -> bool {
+    let Some(turn) = d.input.turn else {
+        return false;
+    };
+    let queue = turn.status();
+    let start = &d.input.policy.row(class).start;
+    let name = class.as_str();
+    let (cap, what, field) = match turn.room {
+        QueueRoom::Namespace => (
+            &start.per_namespace,
+            format!("rollouts of namespace {}", d.namespace),
+            "maxInFlightPerNamespace",
+        ),
+        QueueRoom::NotHuman => {
+            (&start.not_human, "changes of the cluster that are not Human".to_owned(), "maxInFlightNotHuman")
+        }
+        QueueRoom::Class => (
+            &start.of_class,
+            format!("changes of the cluster of class {name} or riskier"),
+            "maxInFlightOfClass",
+        ),
+    };
+    let message = format!(
+        "{} of {} in the queue: a change of class {name} starts while fewer than {} {what} are under way ({field} of {})",
+        queue.position, queue.length, cap.value, cap.from
+    );
+    hold(d, "Queued", message, None);
+    d.wake_within(if turn.position <= NEAR.0 { NEAR.1 } else { FAR });
+    d.status.queue = Some(queue);
+    true
+}
