@@ -4,6 +4,7 @@
 //! namespace's policy can only tighten that. Without any, the preset that the installation names holds.
 
 mod assess;
+mod freezes;
 mod presets;
 mod table;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::config::{ClassRow, Config};
 use crate::limits;
 
 pub use assess::{Assessment, assess};
+pub use freezes::{Freeze, Freezes, Hold};
 pub use presets::Preset;
 pub use table::Row;
 pub use validate::{cluster_problem, own_problem, status};
@@ -61,6 +63,8 @@ pub struct Policy {
     pub limits: Vec<Sourced<PolicyLimits>>,
     /// The class table, loosest class first.
     pub table: Vec<Row>,
+    /// When no change may start.
+    pub freezes: Freezes,
     /// Why the policies are not known now: then nothing starts.
     pub trouble: Option<String>,
 }
@@ -144,6 +148,7 @@ impl Policy {
             humans: humans.filter_map(|(from, human)| Some(Sourced::new(human?, from))).collect(),
             limits: limits.map(|(from, limits)| Sourced::new(limits, from)).collect(),
             table,
+            freezes: Freezes::default(),
             trouble: None,
         }
     }

@@ -10,6 +10,7 @@ mod blame;
 mod carried;
 mod crd;
 mod freed;
+mod frozen;
 mod incidents;
 mod laws;
 mod leaves_out;
