@@ -341,7 +341,7 @@ class Roles(unittest.TestCase):
             ("get", "/secrets", "shop", "sluice-providers"),
             ("watch", "sluice.dev/riskpolicies", "shop"), ("update", "sluice.dev/riskpolicies/status", "shop"),
             ("create", "sluice.dev/clusterriskpolicies"), ("update", "sluice.dev/clusterriskpolicies/status"),
-            ("watch", "/namespaces"),
+            ("watch", "sluice.dev/changefreezes"), ("update", "sluice.dev/changefreezes/status"), ("watch", "/namespaces"),
             ("create", "events.k8s.io/events", "shop"), ("create", "coordination.k8s.io/leases", home),
             ("update", "coordination.k8s.io/leases", home, "sluice"), ("patch", "apps/deployments/scale", home, "sluice"),
             ("list", f"{policies}/mutatingadmissionpolicies"), ("get", f"{policies}/validatingadmissionpolicybindings"),
@@ -356,6 +356,7 @@ class Roles(unittest.TestCase):
             ("breakglass", "sluice.dev/progressiverollouts", "shop", "web"), ("list", "/nodes"), ("watch", "/pods", "shop"),
             ("update", "sluice.dev/clusterriskpolicies"), ("delete", "sluice.dev/clusterriskpolicies"),
             ("create", "sluice.dev/riskpolicies", "shop"), ("update", "sluice.dev/riskpolicies", "shop"),
+            ("create", "sluice.dev/changefreezes"), ("update", "sluice.dev/changefreezes"), ("delete", "sluice.dev/changefreezes"),
             ("get", f"{gateway}/gateways", "shop"), ("patch", "autoscaling/horizontalpodautoscalers", "shop"),
             ("list", "/persistentvolumeclaims", "shop"), ("update", "/namespaces", "shop"),
         ]
@@ -369,7 +370,8 @@ class Roles(unittest.TestCase):
         for verb in ("get", "watch", "create", "patch", "delete"):
             self.assertTrue(self.may(ALICE, verb, rollouts, "shop"), verb)
         for question in (("patch", f"{rollouts}/status", "shop"), ("breakglass", rollouts, "shop", "web"), ("get", rollouts, "default"),
-                         ("patch", "sluice.dev/riskpolicies", "shop"), ("create", "sluice.dev/clusterriskpolicies")):
+                         ("patch", "sluice.dev/riskpolicies", "shop"), ("create", "sluice.dev/clusterriskpolicies"),
+                         ("patch", "sluice.dev/changefreezes")):
             self.assertFalse(self.may(ALICE, *question), question)
         self.assertTrue(self.may(ALICE, "get", "sluice.dev/riskpolicies", "shop"))
         self.assertTrue(self.may(CAROL, "breakglass", rollouts, "shop", "bg"))

@@ -7,6 +7,7 @@ pub mod bad_input;
 pub mod canary;
 pub mod cli;
 pub mod expect;
+pub mod freeze;
 pub mod installation;
 pub mod kill;
 pub mod lifecycle;
@@ -84,6 +85,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(cli::scenarios());
     all.extend(provenance::scenarios());
     all.extend(policy::scenarios());
+    all.extend(freeze::scenarios());
     all.extend(observe::scenarios());
     all.extend(traefik::scenarios());
     all.extend(bad_input::scenarios());

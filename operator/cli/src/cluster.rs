@@ -1,5 +1,6 @@
 //! The cluster: connecting, finding rollouts, and reading what belongs to one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
@@ -9,8 +10,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Config};
 use serde_json::{Value, json};
-use sluice_core::api::{ANNOTATION_REQUEST, ClusterRiskPolicy, ProgressiveRollout, RiskPolicy};
-use sluice_core::policy::Policy;
+use sluice_core::api::{ANNOTATION_REQUEST, ChangeFreeze, ClusterRiskPolicy, ProgressiveRollout, RiskPolicy};
+use sluice_core::policy::{Freeze, Freezes, Policy};
 use sluice_core::view::{ReplicaSet, Workload};
 
 use crate::args::Global;
@@ -317,8 +318,12 @@ impl Cluster {
         let all = ListParams::default();
         let cluster = limited(cluster.list(&all)).await?;
         let own = limited(own.list(&all)).await?;
+        let freezes = limited(Api::<ChangeFreeze>::all(self.client.clone()).list(&all)).await?;
         let namespace = limited(namespaces.get_metadata(&self.namespace)).await?;
-        Ok(Policy::resolve(config, &cluster, &own, &namespace.metadata.labels.unwrap_or_default()))
+        let labels = namespace.metadata.labels.unwrap_or_default();
+        let freezes = freezes.iter().map(|found| Arc::new(Freeze::of(found)));
+        let freezes = Freezes::of(freezes, &self.namespace, &labels);
+        Ok(Policy { freezes, ..Policy::resolve(config, &cluster, &own, &labels) })
     }
 
     /// Names of all namespaces, for completion.

@@ -1,4 +1,4 @@
-//! Manifests on disk: rollouts, policies and namespaces, checked against the schemas that the API server has.
+//! Manifests on disk: rollouts, policies, freezes and namespaces, checked against the schemas that the API server has.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use kube::CustomResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use sluice_core::api::{ClusterRiskPolicy, ProgressiveRollout, RiskPolicy};
+use sluice_core::api::{ChangeFreeze, ClusterRiskPolicy, ProgressiveRollout, RiskPolicy};
 
 use crate::input::{cause, yaml};
 
@@ -25,6 +25,8 @@ pub struct Manifests {
     pub cluster: Vec<ClusterRiskPolicy>,
     /// RiskPolicies.
     pub own: Vec<RiskPolicy>,
+    /// ChangeFreezes.
+    pub freezes: Vec<ChangeFreeze>,
     /// Namespaces: name and labels.
     pub namespaces: Vec<(String, BTreeMap<String, String>)>,
 }
@@ -59,6 +61,12 @@ impl Manifests {
         Ok(found)
     }
 
+    /// Whether nothing in it says what a change may do.
+    pub fn has_no_policy(&self) -> bool {
+        let Self { cluster, own, freezes, namespaces, .. } = self;
+        cluster.is_empty() && own.is_empty() && freezes.is_empty() && namespaces.is_empty()
+    }
+
     fn take_all(&mut self, name: &str, text: &str) -> Result<(), String> {
         documents(text).into_iter().enumerate().try_for_each(|(number, document)| {
             self.take(&document).map_err(|problem| format!("{name}, document {}: {problem}", number + 1))
@@ -75,6 +83,7 @@ impl Manifests {
             ("sluice.dev/v1alpha1", "ProgressiveRollout") => self.rollouts.push(object(text, &document)?),
             ("sluice.dev/v1alpha1", "ClusterRiskPolicy") => self.cluster.push(object(text, &document)?),
             ("sluice.dev/v1alpha1", "RiskPolicy") => self.own.push(object(text, &document)?),
+            ("sluice.dev/v1alpha1", "ChangeFreeze") => self.freezes.push(object(text, &document)?),
             ("v1", "List") => return Err("a List: write its items as documents of their own".to_owned()),
             ("v1", "Namespace") => {
                 named(&document)?;
@@ -92,7 +101,7 @@ impl Manifests {
             (version, kind) if version.starts_with("sluice.dev/") => {
                 return Err(format!(
                     "apiVersion {version:?} with kind {kind:?}: write sluice.dev/v1alpha1 with ProgressiveRollout, \
-                     ClusterRiskPolicy or RiskPolicy"
+                     ClusterRiskPolicy, RiskPolicy or ChangeFreeze"
                 ));
             }
             _ => {}
@@ -321,7 +330,7 @@ mod tests {
         );
         assert_eq!(
             said("apiVersion: sluice.dev/v1\nkind: RiskPolicy\n"),
-            "DIR/a.yaml, document 1: apiVersion \"sluice.dev/v1\" with kind \"RiskPolicy\": write sluice.dev/v1alpha1 with ProgressiveRollout, ClusterRiskPolicy or RiskPolicy"
+            "DIR/a.yaml, document 1: apiVersion \"sluice.dev/v1\" with kind \"RiskPolicy\": write sluice.dev/v1alpha1 with ProgressiveRollout, ClusterRiskPolicy, RiskPolicy or ChangeFreeze"
         );
         let nowhere = Manifests::read(Path::new("/nowhere/at/all")).unwrap_err();
         assert_eq!(nowhere, "/nowhere/at/all: there is no such file: is the path right?");
@@ -338,5 +347,20 @@ mod tests {
         let found = Manifests::read(folder.path()).unwrap();
         assert_eq!((found.cluster.len(), found.own.len(), found.rollouts.len()), (1, 0, 0));
         assert_eq!(found.namespaces[0].1["sluice.dev/tier"], "Tier2");
+    }
+
+    #[test]
+    fn the_freezes_of_the_docs_are_accepted() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/freezes.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let blocks: Vec<&str> =
+            page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.yaml"), blocks.join("---\n")).unwrap();
+        let found = Manifests::read(folder.path()).unwrap().freezes;
+        assert!(found.len() >= 4, "{} freezes", found.len());
+        for freeze in found {
+            assert_eq!(sluice_core::freeze::problem(&freeze.spec), None, "{:?}", freeze.metadata.name);
+        }
     }
 }

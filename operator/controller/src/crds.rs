@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use sluice_core::api::{ClusterRiskPolicy, ProgressiveRollout, RiskPolicy};
+use sluice_core::api::{ChangeFreeze, ClusterRiskPolicy, ProgressiveRollout, RiskPolicy};
 
 /// Why the files are not in order.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +26,9 @@ pub enum CrdError {
 }
 
 /// The definitions by the names of their files.
-fn definitions() -> [(&'static str, CustomResourceDefinition); 3] {
+fn definitions() -> [(&'static str, CustomResourceDefinition); 4] {
     [
+        ("sluice.dev_changefreezes.yaml", ChangeFreeze::crd()),
         ("sluice.dev_clusterriskpolicies.yaml", ClusterRiskPolicy::crd()),
         ("sluice.dev_progressiverollouts.yaml", ProgressiveRollout::crd()),
         ("sluice.dev_riskpolicies.yaml", RiskPolicy::crd()),

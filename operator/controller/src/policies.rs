@@ -12,7 +12,7 @@ use serde_json::json;
 use sluice_core::api::{ANNOTATION_PRESET, ClusterRiskPolicy, MANAGER, PolicyStatus};
 use sluice_core::config::Config;
 use sluice_core::observed::Seen;
-use sluice_core::policy::{self, Policy};
+use sluice_core::policy::{self, Freezes, Policy};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -54,7 +54,7 @@ impl Policies {
 
 /// The policies in force for a namespace, or why they are not known.
 fn resolve(stores: &Stores, config: &Config, namespace: &str) -> Result<Policy, String> {
-    for kind in [Watched::ClusterPolicy, Watched::Policy, Watched::Namespace] {
+    for kind in [Watched::ClusterPolicy, Watched::Policy, Watched::Freeze, Watched::Namespace] {
         if let Some(why) = stores.lost(kind) {
             return Err(format!("{} can't be watched: {why}", kind.as_str()));
         }
@@ -76,14 +76,20 @@ fn resolve(stores: &Stores, config: &Config, namespace: &str) -> Result<Policy, 
     for object in seen(Watched::Policy)? {
         own.push(object.policy().map_err(|why| unreadable("RiskPolicy", object.name(), why))?);
     }
+    let mut freezes = Vec::new();
+    for object in seen(Watched::Freeze)? {
+        freezes.push(object.freeze().map_err(|why| unreadable("ChangeFreeze", object.name(), why))?);
+    }
     let found = match stores.named(Watched::Namespace, "", [&namespace.to_owned()]) {
         Seen::Seen(found) => found,
         Seen::Unseen(why) => return Err(format!("namespaces can't be read: {why}")),
     };
     let labels =
         found.first().ok_or_else(|| format!("namespace {namespace} is not there"))?.meta.labels.clone();
+    let labels = labels.unwrap_or_default();
     let (cluster, own) = (cluster.iter().map(AsRef::as_ref), own.iter().map(AsRef::as_ref));
-    Ok(Policy::resolve(config, cluster, own, &labels.unwrap_or_default()))
+    let freezes = Freezes::of(freezes, namespace, &labels);
+    Ok(Policy { freezes, ..Policy::resolve(config, cluster, own, &labels) })
 }
 
 /// Says of each policy whether it is in force, and makes one when there is none, until `stop`.
@@ -136,6 +142,12 @@ async fn tell_all(ctx: &Context) {
             warn_of(tell(ctx, Watched::Policy, &object, &found.spec, found.status.as_ref(), problem).await);
         }
     }
+    for object in ctx.stores.all(Watched::Freeze, |_| true) {
+        if let Ok(found) = object.freeze() {
+            let status = found.status(this_second());
+            warn_of(write(ctx, Watched::Freeze, &object, found.before(), &status).await);
+        }
+    }
 }
 
 /// One policy whose status can't be written keeps no other from its own.
@@ -147,7 +159,12 @@ fn warn_of(told: Result<(), CallError>) {
     }
 }
 
-/// Writes the status of a policy, if it says something new.
+/// Times in status are whole seconds.
+fn this_second() -> Timestamp {
+    Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default()
+}
+
+/// Says of a policy whether its newest version is in force.
 async fn tell<S: Clone + PartialEq + Serialize>(
     ctx: &Context,
     kind: Watched,
@@ -156,10 +173,20 @@ async fn tell<S: Clone + PartialEq + Serialize>(
     before: Option<&PolicyStatus<S>>,
     problem: Option<String>,
 ) -> Result<(), CallError> {
-    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     let generation = object.meta.generation.unwrap_or_default();
-    let status = policy::status(spec, generation, problem, before, now);
-    if before == Some(&status) {
+    let status = policy::status(spec, generation, problem, before, this_second());
+    write(ctx, kind, object, before, &status).await
+}
+
+/// Writes the status of a policy, if it says something new.
+async fn write<S: PartialEq + Serialize>(
+    ctx: &Context,
+    kind: Watched,
+    object: &Object,
+    before: Option<&S>,
+    status: &S,
+) -> Result<(), CallError> {
+    if before == Some(status) {
         return Ok(());
     }
     // By compare-and-swap: what is written is about the spec that was looked at.

@@ -13,7 +13,8 @@ use kube::{Resource, ResourceExt};
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
-use sluice_core::api::{ClusterRiskPolicy, LABEL_ROLLOUT, ProgressiveRollout, RiskPolicy};
+use sluice_core::api::{ChangeFreeze, ClusterRiskPolicy, LABEL_ROLLOUT, ProgressiveRollout, RiskPolicy};
+use sluice_core::policy::Freeze;
 use sluice_core::view::{ReplicaSet, Route, Service, Workload, ready_pods};
 
 use crate::watch::Watched;
@@ -44,6 +45,7 @@ enum View {
     Ready(BTreeSet<String>),
     ClusterPolicy(Result<Arc<ClusterRiskPolicy>, String>),
     Policy(Result<Arc<RiskPolicy>, String>),
+    Freeze(Result<Arc<Freeze>, String>),
 }
 
 impl Object {
@@ -149,6 +151,20 @@ impl Object {
         match self.view.get_or_init(read) {
             View::Policy(policy) => policy.clone(),
             _ => Err("not a RiskPolicy".to_owned()),
+        }
+    }
+
+    /// As a freeze, ready to be asked, or why it can't be read.
+    pub fn freeze(&self) -> Result<Arc<Freeze>, String> {
+        let read = || {
+            let parsed = ChangeFreeze::deserialize(&self.value);
+            View::Freeze(
+                parsed.map(|freeze| Arc::new(Freeze::of(&freeze))).map_err(|error| error.to_string()),
+            )
+        };
+        match self.view.get_or_init(read) {
+            View::Freeze(freeze) => freeze.clone(),
+            _ => Err("not a ChangeFreeze".to_owned()),
         }
     }
 

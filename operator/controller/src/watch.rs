@@ -52,11 +52,13 @@ pub enum Watched {
     ClusterPolicy,
     /// Our own RiskPolicy.
     Policy,
+    /// Our own ChangeFreeze.
+    Freeze,
 }
 
 impl Watched {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Rollout,
         Self::Deployment,
         Self::ReplicaSet,
@@ -66,6 +68,7 @@ impl Watched {
         Self::Namespace,
         Self::ClusterPolicy,
         Self::Policy,
+        Self::Freeze,
     ];
 
     /// Name of the stream in metrics and messages.
@@ -80,17 +83,18 @@ impl Watched {
             Self::Namespace => "namespaces",
             Self::ClusterPolicy => "clusterriskpolicies",
             Self::Policy => "riskpolicies",
+            Self::Freeze => "changefreezes",
         }
     }
 
     /// Whether its objects have no namespace.
     pub fn is_of_cluster(self) -> bool {
-        matches!(self, Self::Namespace | Self::ClusterPolicy)
+        matches!(self, Self::Namespace | Self::ClusterPolicy | Self::Freeze)
     }
 
-    /// Whether limits depend on it.
+    /// Whether limits, or what may start, depend on it.
     pub fn is_of_policy(self) -> bool {
-        matches!(self, Self::Namespace | Self::ClusterPolicy | Self::Policy)
+        matches!(self, Self::Namespace | Self::ClusterPolicy | Self::Policy | Self::Freeze)
     }
 
     /// The kind as the API server knows it.
@@ -105,6 +109,7 @@ impl Watched {
             Self::Namespace => ("", "v1", "Namespace"),
             Self::ClusterPolicy => ("sluice.dev", "v1alpha1", "ClusterRiskPolicy"),
             Self::Policy => ("sluice.dev", "v1alpha1", "RiskPolicy"),
+            Self::Freeze => ("sluice.dev", "v1alpha1", "ChangeFreeze"),
         };
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), self.as_str())
     }
@@ -329,7 +334,7 @@ impl Stores {
         let namespace = object.meta.namespace.as_deref().unwrap_or_default();
         match kind {
             Watched::Rollout => return vec![Key::of(object)],
-            Watched::ClusterPolicy => return all(self.rollouts()),
+            Watched::ClusterPolicy | Watched::Freeze => return all(self.rollouts()),
             Watched::Policy => return all(self.rollouts_near(namespace)),
             Watched::Namespace => return all(self.rollouts_near(object.name())),
             _ => {}
@@ -341,7 +346,11 @@ impl Stores {
             let plan = &rollout.value["status"]["run"]["plan"];
             let is = |name: &Value| name.as_str().is_some_and(|name| names.contains(&name));
             match kind {
-                Watched::Rollout | Watched::Namespace | Watched::ClusterPolicy | Watched::Policy => true,
+                Watched::Rollout
+                | Watched::Namespace
+                | Watched::ClusterPolicy
+                | Watched::Policy
+                | Watched::Freeze => true,
                 Watched::Deployment => is(&spec["workloadRef"]["name"]),
                 Watched::ReplicaSet => {
                     is(&spec["workloadRef"]["name"]) || object.label(LABEL_ROLLOUT) == Some(rollout.name())

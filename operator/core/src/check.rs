@@ -51,6 +51,13 @@ fn history(
             if after.run_count <= before.run_count {
                 found.push(format!("run {} has the number of an older run", run.id));
             }
+            // Whether the declared kind describes the template is not asked again: that can only hold more.
+            let kind = input.rollout.spec.change.kind;
+            if run.kind == RunKind::Canary
+                && let Some(hold) = input.policy.freezes.in_force(input.now, run.plan.risk_class, kind)
+            {
+                found.push(format!("run {} starts while ChangeFreeze {} holds it", run.id, hold.name));
+            }
         }
         Some(old) => same_run(input, old, run, found),
     }

@@ -13,7 +13,7 @@
 //! - [`forecast`]: what a plan would catch, before the start
 //! - [`provenance`]: who wrote a template's change, as far as it is known
 //! - [`risk`]: inputs on ordered levels, points, classes; [`queue`]: whose turn it is to start
-//! - [`policy`]: the policies in force, joined
+//! - [`freeze`]: when no change may start; [`policy`]: the policies in force, joined
 //! - [`limits`]: class table, own limits, their join into a frozen plan
 //! - [`evidence`], [`verdict`]: counters to scores, scores to a verdict on the run
 //! - [`statistics`]: what counts prove, for and against the canary; [`trace`]: the same on paper
@@ -30,6 +30,7 @@ pub mod digest;
 pub mod elect;
 pub mod evidence;
 pub mod forecast;
+pub mod freeze;
 pub mod judge;
 pub mod limits;
 pub mod observed;

@@ -4,8 +4,8 @@
 //! not describe the next one: `kubectl set image` leaves annotations as they are.
 
 use crate::api::{
-    ANNOTATION_COMMIT, ANNOTATION_PROVENANCE, Change, ChangeFinding, ChangeSize, ProgressiveRolloutStatus,
-    Provenance, Revision, Run, RunRecord,
+    ANNOTATION_COMMIT, ANNOTATION_PROVENANCE, Change, ChangeFinding, ChangeKind, ChangeSize,
+    ProgressiveRolloutStatus, Provenance, Revision, Run, RunRecord,
 };
 use crate::view::Workload;
 
@@ -25,6 +25,8 @@ pub struct ChangeView {
     pub by_change: bool,
     /// Whether the evidence in `spec.change` is about another commit.
     pub stale: bool,
+    /// What kind of change it is, if what is declared describes the template and says so.
+    pub kind: Option<ChangeKind>,
     /// How large it is, as far as it is known.
     pub size: Option<ChangeSize>,
     /// Commits that were scanned, and the version of the rules.
@@ -96,6 +98,7 @@ impl ChangeView {
             declared: false,
             by_change: false,
             stale: false,
+            kind: None,
             size: Some(ChangeSize::default()),
             scanned: Some((0, String::new())),
             mismatch: Some("as it was known while it was described".to_owned()),
@@ -194,6 +197,7 @@ fn join(
         declared: claimed.is_some() || raised > Some(Provenance::Unknown),
         by_change: change.is_some(),
         stale,
+        kind: change.and_then(|change| change.kind),
         size: change.and_then(|change| change.size).filter(|_| !stale),
         scanned: evidence
             .filter(|_| !stale)

@@ -39,6 +39,37 @@ impl Provenance {
     }
 }
 
+/// What kind of change it is. Freezes can exempt some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ChangeKind {
+    /// The application's own code.
+    Code,
+    /// Its configuration.
+    Config,
+    /// A feature that is switched on or off.
+    FeatureFlag,
+    /// A library or base image.
+    Dependency,
+    /// What it runs on.
+    Infra,
+    /// It closes a security hole.
+    Security,
+}
+
+impl ChangeKind {
+    /// The name as it appears in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Code => "Code",
+            Self::Config => "Config",
+            Self::FeatureFlag => "FeatureFlag",
+            Self::Dependency => "Dependency",
+            Self::Infra => "Infra",
+            Self::Security => "Security",
+        }
+    }
+}
+
 /// The change that is being shipped.
 ///
 /// It describes a held template when `images` lists every container image that differs from the stable
@@ -65,6 +96,11 @@ pub struct Change {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 500)))]
     pub images: Vec<String>,
+    /// What kind of change it is: Code, Config, FeatureFlag, Dependency, Infra or Security. A ChangeFreeze can exempt some
+    /// kinds; it counts only if this change describes the template. Default: not said, which no freeze exempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ChangeKind")]
+    pub kind: Option<ChangeKind>,
     /// How large the change is; `kubectl sluice scan` writes this. Default: not known, which counts as large.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<ChangeSize>,

@@ -5,6 +5,7 @@
 
 mod change;
 mod condition;
+mod freeze;
 mod guard;
 mod metric;
 mod policy;
@@ -15,8 +16,12 @@ mod rollout;
 mod run;
 mod status;
 
-pub use change::{Change, ChangeEvidence, ChangeFinding, ChangeSize, Provenance};
+pub use change::{Change, ChangeEvidence, ChangeFinding, ChangeKind, ChangeSize, Provenance};
 pub use condition::{Condition, ConditionStatus, ConditionType, PolicyCondition, PolicyConditionType};
+pub use freeze::{
+    ChangeFreeze, ChangeFreezeSpec, ChangeFreezeStatus, FreezeMode, FreezeScope, FreezeWindow,
+    NamespaceSelector,
+};
 pub use guard::{
     AlertGuard, AlertMatcher, AlertSource, Counted, ErrorRatioGuard, Guard, GuardAction, LatencyGuard,
     MatchOp, RatioSource, RestartsGuard,

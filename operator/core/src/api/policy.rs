@@ -277,7 +277,7 @@ impl From<PolicyPpm> for TolerancePpm {
 
 /// What the controller says of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>"))]
 pub struct PolicyStatus<S> {
     /// Generation that was looked at.
     #[serde(default)]

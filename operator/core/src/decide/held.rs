@@ -118,7 +118,7 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
         }
     };
     d.status.plan = Some(risk.explain(d.spec, d.input.policy, &plan));
-    if returning.is_none() && !start::may(d, risk.class) {
+    if returning.is_none() && !start::may(d, risk.class, view.kind) {
         return;
     }
     let commit = view.commit.or_else(|| returning.and_then(|good| good.commit));

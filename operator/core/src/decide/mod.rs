@@ -13,6 +13,7 @@ mod attend;
 mod back;
 mod draft;
 mod forward;
+mod freeze;
 mod ground;
 mod held;
 mod history;

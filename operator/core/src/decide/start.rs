@@ -1,4 +1,4 @@
-//! Whether a change may start now, apart from what it is: sign-offs, the time since a failed run, and room for it.
+//! Whether a change may start now, apart from what it is: sign-offs, freezes, the time since a failed run, and room for it.
 //!
 //! All of this holds starts only. A run under way goes on and goes back as it would, and a return to a recorded good revision
 //! is never asked.
@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::api::{ConditionStatus, ConditionType, QueueRoom, RiskClass};
+use crate::api::{ChangeKind, ConditionStatus, ConditionType, QueueRoom, RiskClass};
 use crate::policy;
 
 use super::draft::Draft;
+use super::freeze;
 
 const SIGNOFF_MISSING: &str = "SignoffMissing";
 /// How often somebody who waits for room looks again: near the head of the queue, and far from it.
@@ -18,20 +19,24 @@ const NEAR: (usize, Duration) = (10, Duration::from_secs(2));
 const FAR: Duration = Duration::from_secs(15);
 
 /// Whether a canary of this class may start as far as its policies say. Notes what it waits for otherwise.
-pub(super) fn may(d: &mut Draft<'_>, class: RiskClass) -> bool {
+pub(super) fn may(d: &mut Draft<'_>, class: RiskClass, kind: Option<ChangeKind>) -> bool {
     if let Some(message) = unsigned(d) {
         hold(d, SIGNOFF_MISSING, message, None);
         return false;
     }
-    !cools_down(d, class)
+    !(freeze::frozen(d, class, kind) || cools_down(d, class))
 }
 
 /// Says what the start waits for, and once as an event.
-fn hold(d: &mut Draft<'_>, reason: &'static str, message: String, until: Option<Timestamp>) {
+pub(super) fn hold(d: &mut Draft<'_>, reason: &'static str, message: String, until: Option<Timestamp>) {
     if !d.told(reason) {
         d.normal(reason, message.clone());
     }
     d.wait_to_be_woken(reason, message, until);
+    // The time for alerts begins when this is over: a start that is held by something else is not one that they hold.
+    if let Some(held) = d.status.held.as_mut() {
+        held.alerts_since = None;
+    }
 }
 
 /// The sign-offs that the held change lacks, in words.

@@ -4,6 +4,7 @@
 //! namespace's policy can only tighten that. Without any, the preset that the installation names holds.
 
 mod assess;
+mod freezes;
 mod presets;
 mod start;
 mod table;
@@ -21,6 +22,7 @@ use crate::config::{ClassRow, Config};
 use crate::limits;
 
 pub use assess::{Assessment, assess, last_failed};
+pub use freezes::{Freeze, Freezes, Hold};
 pub use presets::Preset;
 pub use start::StartRules;
 pub use table::Row;
@@ -63,6 +65,8 @@ pub struct Policy {
     pub limits: Vec<Sourced<PolicyLimits>>,
     /// The class table, loosest class first.
     pub table: Vec<Row>,
+    /// When no change may start.
+    pub freezes: Freezes,
     /// Why the policies are not known now: then nothing starts.
     pub trouble: Option<String>,
 }
@@ -147,6 +151,7 @@ impl Policy {
             humans: humans.filter_map(|(from, human)| Some(Sourced::new(human?, from))).collect(),
             limits: limits.map(|(from, limits)| Sourced::new(limits, from)).collect(),
             table,
+            freezes: Freezes::default(),
             trouble: None,
         }
     }

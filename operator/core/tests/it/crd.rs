@@ -2,7 +2,7 @@
 
 use kube::CustomResourceExt;
 use serde_json::Value;
-use sluice_core::api::{ClusterRiskPolicy, ProgressiveRollout, RiskPolicy};
+use sluice_core::api::{ChangeFreeze, ClusterRiskPolicy, ProgressiveRollout, RiskPolicy};
 
 fn version() -> Value {
     let crd = serde_json::to_value(ProgressiveRollout::crd()).unwrap();
@@ -14,8 +14,8 @@ fn schema() -> Value {
 }
 
 /// The schemas of all kinds.
-fn schemas() -> [Value; 3] {
-    let crds = [ProgressiveRollout::crd(), ClusterRiskPolicy::crd(), RiskPolicy::crd()];
+fn schemas() -> [Value; 4] {
+    let crds = [ProgressiveRollout::crd(), ClusterRiskPolicy::crd(), RiskPolicy::crd(), ChangeFreeze::crd()];
     crds.map(|crd| {
         let crd = serde_json::to_value(crd).unwrap();
         crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()

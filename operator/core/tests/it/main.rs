@@ -10,6 +10,7 @@ mod blame;
 mod carried;
 mod crd;
 mod freed;
+mod frozen;
 mod gates;
 mod incidents;
 mod laws;

@@ -26,6 +26,7 @@ pub fn of(planned: &Planned) -> Value {
         "commit": planned.commit,
         "digest": plan.digest,
         "tooLow": planned.too_low().next().is_some(),
+        "freezes": super::freeze::document(&planned.frozen),
         "cautions": planned.cautions,
         "guards": planned.forecasts.iter().map(|forecast| guard(planned, forecast)).collect::<Vec<_>>(),
     })

@@ -4,6 +4,7 @@
 //! and the forecast is the core's. `screen` shows it.
 
 mod document;
+mod freeze;
 mod offline;
 mod screen;
 #[cfg(test)]
@@ -19,7 +20,7 @@ use sluice_core::evidence::Sample;
 use sluice_core::forecast::{Forecast, forecast};
 use sluice_core::judge::weighed;
 use sluice_core::limits;
-use sluice_core::policy::{self, Policy};
+use sluice_core::policy::{self, Hold, Policy};
 use sluice_core::provenance::{self, Before};
 use sluice_core::view::Workload;
 use sluice_providers::prometheus::Prometheus;
@@ -64,6 +65,8 @@ pub struct Planned {
     /// Pods of the workload.
     replicas: i32,
     forecasts: Vec<Forecast>,
+    /// What holds its start now, and what will next.
+    frozen: Vec<Hold>,
     /// What people should know of how this came about.
     cautions: Vec<String>,
 }
@@ -90,9 +93,9 @@ pub async fn run(context: &Context, args: args::Plan) -> Result<Code, Failure> {
             ));
         }
         let manifests = Manifests::read(folder).map_err(Failure::new)?;
-        if manifests.cluster.is_empty() && manifests.own.is_empty() && manifests.namespaces.is_empty() {
+        if manifests.has_no_policy() {
             return Err(Failure::new(format!(
-                "{}: neither a ClusterRiskPolicy, a RiskPolicy nor a Namespace is in it; folders below it are not read",
+                "{}: neither a ClusterRiskPolicy, a RiskPolicy, a ChangeFreeze nor a Namespace is in it; folders below it are not read",
                 folder.display()
             )));
         }
@@ -187,6 +190,11 @@ fn in_order(rollout: &ProgressiveRollout, manifests: &Manifests) -> Result<(), F
             return Err(named("RiskPolicy", policy.metadata.name.as_ref(), problem));
         }
     }
+    for found in &manifests.freezes {
+        if let Some(problem) = sluice_core::freeze::problem(&found.spec) {
+            return Err(named("ChangeFreeze", found.metadata.name.as_ref(), problem));
+        }
+    }
     Ok(())
 }
 
@@ -236,6 +244,7 @@ fn limits_of(
         commit,
         replicas: workload.replicas,
         forecasts: Vec::new(),
+        frozen: Vec::new(),
         cautions,
     };
     // A manifest is about what comes, whatever is under way.
@@ -273,7 +282,11 @@ fn limits_of(
     let commit = if about == About::Next { None } else { view.commit };
     let declared = view.declared && view.provenance != Provenance::Unknown;
     let why = shown.unwrap_or_else(|| risk.explain(spec, policy, &plan));
-    Ok(of(about, plan, why, declared, commit, cautions))
+    // Going back to a recorded good revision is held by nothing.
+    let returns = about == About::Held && status.good.iter().any(|good| good.digest == workload.digest);
+    let frozen =
+        if returns { Vec::new() } else { freeze::of(&policy.freezes, plan.risk_class, view.kind, now()) };
+    Ok(Planned { frozen, ..of(about, plan, why, declared, commit, cautions) })
 }
 
 /// Limits of the rollout's own that are not used.

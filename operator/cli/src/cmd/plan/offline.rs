@@ -1,13 +1,16 @@
 //! A plan without a cluster: from a rollout and policies on disk, for the worst case of what only a cluster knows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::json;
-use sluice_core::api::{LABEL_TIER, Outcome, ProgressiveRollout, Provenance, RiskClass, RunRecord};
+use sluice_core::api::{
+    ChangeFreeze, LABEL_TIER, Outcome, ProgressiveRollout, Provenance, RiskClass, RunRecord,
+};
 use sluice_core::config::Config;
 use sluice_core::limits;
-use sluice_core::policy::{self, Assessment, Policy};
+use sluice_core::policy::{self, Assessment, Freeze, Freezes, Policy};
 use sluice_core::provenance;
 use sluice_core::view::Workload;
 
@@ -95,6 +98,18 @@ pub fn planned(
         let name = policy.metadata.name.as_deref().unwrap_or_default();
         cautions.push(format!("RiskPolicy {name} has no metadata.namespace and does not count"));
     }
+    let selects = |found: &ChangeFreeze| {
+        found.spec.scope.as_ref().is_some_and(|scope| scope.namespace_selector.is_some())
+    };
+    if labels.is_none() && manifests.freezes.iter().any(selects) {
+        cautions.push(format!(
+            "a ChangeFreeze is for namespaces with some labels, and no Namespace {namespace:?} is among the policies: only the names in its scope count"
+        ));
+    }
+    let kind = spec.change.kind.filter(|_| describes);
+    let freezes = manifests.freezes.iter().map(|found| Arc::new(Freeze::of(found)));
+    let freezes = Freezes::of(freezes, &namespace, labels.unwrap_or(&BTreeMap::new()));
+    let frozen = super::freeze::of(&freezes, plan.risk_class, kind, now);
     cautions.extend(clamped(spec, &policy, &plan));
     Planned {
         name: meta.name.clone().unwrap_or_default(),
@@ -106,6 +121,7 @@ pub fn planned(
         commit: spec.change.commit.clone(),
         replicas: 0,
         forecasts: Vec::new(),
+        frozen,
         plan,
         cautions,
     }

@@ -17,6 +17,7 @@ const BURSTS: f64 = 1.15;
 /// The screen.
 pub fn lines(planned: &Planned, width: usize) -> Vec<Line> {
     let mut lines = vec![title(planned), change(planned)];
+    lines.extend(super::freeze::lines(&planned.frozen, width));
     lines.extend(risk(planned, width));
     lines.extend(starts(planned, width));
     if let Some(percent) = planned.plan.pause_before_percent {

@@ -64,6 +64,7 @@ fn planned(per_second: f64) -> Planned {
         declared: true,
         commit: Some("9f2c1ab4d0e1f2a3".to_owned()),
         replicas: 4,
+        frozen: Vec::new(),
         cautions: vec!["spec.change does not describe the held template".to_owned()],
     }
 }
@@ -87,7 +88,7 @@ fn too_little_traffic_is_said_with_what_helps() {
 }
 
 /// A rollout, policies and a namespace, as a pipeline has them on disk.
-fn on_disk(tier: Option<&str>, provenance: &str) -> Planned {
+fn files(tier: Option<&str>, provenance: &str) -> (ProgressiveRollout, Manifests) {
     let rollout = json!({
         "apiVersion": "sluice.dev/v1alpha1", "kind": "ProgressiveRollout", "metadata": {"name": "checkout", "namespace": "shop"},
         "spec": {
@@ -106,7 +107,11 @@ fn on_disk(tier: Option<&str>, provenance: &str) -> Planned {
             .collect(),
         ..Manifests::default()
     };
-    let rollout: ProgressiveRollout = serde_json::from_value(rollout).unwrap();
+    (serde_json::from_value(rollout).unwrap(), manifests)
+}
+
+fn on_disk(tier: Option<&str>, provenance: &str) -> Planned {
+    let (rollout, manifests) = files(tier, provenance);
     in_order(&rollout, &manifests).unwrap();
     offline::planned(&rollout, &manifests, None, Timestamp::from_second(1_767_225_600).unwrap())
 }
@@ -126,6 +131,36 @@ fn without_a_cluster_the_worst_case_counts() {
     assert_eq!((known.plan.risk_class, known.least), (RiskClass::R2, Some(RiskClass::R1)));
     assert_eq!(document::of(&known)["change"], "Manifest");
     assert!(!on_disk(None, "Unknown").declared && known.declared);
+}
+
+#[test]
+fn a_freeze_that_holds_or_is_near_is_shown() {
+    let freeze = |name: &str, mode: &str, start: &str| {
+        let spec = json!({"reason": "no change over New Year", "mode": mode, "zone": "Europe/Berlin",
+            "windows": [{"start": start, "duration": "P2DT6H"}], "scope": {"namespaces": ["shop"]}, "exemptKinds": ["Security"]});
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+    };
+    let freezes = vec![
+        freeze("year-end", "Hard", "2025-12-31T18:00:00"),
+        freeze("sale", "Soft", "2026-01-05T00:00:00"),
+        freeze("inventory", "Hard", "2026-01-20T00:00:00"),
+    ];
+    let (rollout, manifests) = files(Some("Tier3"), "GenAIAssisted");
+    let manifests = Manifests { freezes, ..manifests };
+    in_order(&rollout, &manifests).unwrap();
+    let now = Timestamp::from_second(1_767_225_600).unwrap();
+    let planned = offline::planned(&rollout, &manifests, None, now);
+    let text: String = screen::lines(&planned, 80).iter().map(|line| line.paint(false) + "\n").collect();
+    insta::assert_snapshot!("frozen", text);
+    let document = document::of(&planned);
+    assert_eq!(document["freezes"][0]["name"], "year-end");
+    assert_eq!(document["freezes"][0]["until"], "2026-01-02T23:00:00Z");
+    assert_eq!(document["freezes"][1]["from"], "2026-01-04T23:00:00Z");
+    assert_eq!(document["freezes"].as_array().map(Vec::len), Some(2), "one that is far is not shown");
+    let mut exempt = rollout;
+    exempt.spec.change.kind = Some(sluice_core::api::ChangeKind::Security);
+    let planned = offline::planned(&exempt, &manifests, None, now);
+    assert_eq!(document::of(&planned)["freezes"], json!([]));
 }
 
 #[test]

@@ -34,6 +34,7 @@ fn change(scanned: &Scanned) -> Change {
         provenance: scanned.provenance,
         commit: scanned.commit.clone(),
         images: scanned.images.clone(),
+        kind: None,
         size: scanned.size.as_ref().map(|size| ChangeSize {
             changed_lines: whole(size.lines),
             changed_files: Some(whole(size.files)),
@@ -90,6 +91,7 @@ pub fn patch(scanned: &Scanned) -> Result<String, Failure> {
     for path in [
         "/spec/change/commit",
         "/spec/change/images",
+        "/spec/change/kind",
         "/spec/change/size",
         "/spec/change/evidence/declared",
         "/spec/change/evidence/headCommit",
