@@ -16,7 +16,7 @@ RUNS ?= 36
 PROFILE :=
 # What is built: a first demo does not wait for what it does not use.
 PACKAGES := --workspace
-demo: PACKAGES := -p sluice-controller -p sluice-e2e
+demo: PACKAGES := -p sluice-controller -p sluice-cli -p sluice-e2e
 BENCHES := bench-harm bench-bound bench-abort bench-fleet
 $(BENCHES): PROFILE := --release
 $(BENCHES): E2E := target/release/sluice-e2e
