@@ -254,7 +254,8 @@ impl AppSpec {
     }
 }
 
-fn merge(base: &mut Value, over: &Value) {
+/// Puts the fields of `over` into `base`, at every depth.
+pub fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {
