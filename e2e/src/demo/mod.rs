@@ -1,8 +1,10 @@
 //! The demo: applications under load, good and bad changes by people and with generative AI, side by side.
 
+mod freeze;
 mod narrator;
 mod play;
 mod provenance;
+mod queue;
 mod report;
 mod scenes;
 mod tightened;
@@ -52,8 +54,8 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
     narrator.say("sluice", "installed by helm: two controllers, one leads");
     narrator.say(
         "demo",
-        "fourteen scenarios: the same fault four times, declared otherwise each, beside two good changes; then, as there is room, what \
-         is hard to see, what follows on a rejection, a policy that tightens, and two outages; 7 minutes in all",
+        "nineteen scenarios: the same fault four times, declared otherwise each, beside two good changes; then, as there is room, what \
+         is hard to see, what follows on a rejection, a policy that tightens, a freeze, a queue, and two outages; 7 minutes in all",
     );
     let mut scenarios = play_all(&narrator, &world).await?;
     report::write(&mut scenarios, report)?;
@@ -61,7 +63,7 @@ pub async fn run(cluster: &Cluster, report: &Path) -> Result<()> {
     replayed(cluster).await
 }
 
-/// At most seven applications at a time: one whose part is over takes its clients along, and what comes later has the machine for
+/// At most ten applications at a time, three of them with less load: one whose part is over takes its clients along, and what comes later has the machine for
 /// itself.
 async fn play_all(n: &Narrator, world: &World<'_>) -> Result<Vec<Scenario>> {
     let (good_human, good_genai, bad_human, bad_genai, undeclared, false_human) = tokio::try_join!(
@@ -101,14 +103,18 @@ async fn play_all(n: &Narrator, world: &World<'_>) -> Result<Vec<Scenario>> {
             drop((bad_genai, bad_human));
             anyhow::Ok([held, back])
         };
-        let (after, hard) = tokio::try_join!(after, hard_to_see(n, world))?;
-        anyhow::Ok([human, genai, silent, lied].into_iter().chain(after).chain(hard).collect::<Vec<_>>())
+        let queue = named("queued", queue::queued(n, world));
+        let (after, hard, queue) = tokio::try_join!(after, hard_to_see(n, world), queue)?;
+        let all = [human, genai, silent, lied].into_iter().chain(after).chain(hard).chain(queue);
+        anyhow::Ok(all.collect::<Vec<_>>())
     };
     let good_ones = async {
         let by_human = async {
             let first = ship(n, "good-human", &good_human, &as_before, Provenance::Human);
             let first = named("good-human", first).await?;
-            anyhow::Ok([first, named("tightened", tightened::tightened(n, &good_human)).await?])
+            let tightened = named("tightened", tightened::tightened(n, &good_human)).await?;
+            let [frozen, back] = named("frozen", freeze::frozen(n, &good_human)).await?;
+            anyhow::Ok([first, tightened, frozen, back])
         };
         let by_genai = ship(n, "good-genai", &good_genai, &good, Provenance::GenAIAssisted);
         let (human, genai) = tokio::try_join!(by_human, named("good-genai", by_genai))?;

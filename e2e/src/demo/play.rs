@@ -10,7 +10,7 @@ use sluice_core::api::{Phase, ProgressiveRolloutStatus, Provenance};
 use super::narrator::Narrator;
 use super::report::{Client, Scenario};
 use crate::load::Snapshot;
-use crate::world::{App, NAME};
+use crate::world::App;
 
 /// One scenario under way.
 pub struct Play {
@@ -88,7 +88,8 @@ impl Play {
             None => 0,
         };
         if promoted {
-            app.kubectl(&["rollout", "status", &format!("deployment/{NAME}"), "--timeout=30s"]).await?;
+            let deployment = format!("deployment/{}", app.spec.name);
+            app.kubectl(&["rollout", "status", &deployment, "--timeout=30s"]).await?;
         }
         let exposed = record.exposed_since.zip(record.exposed_until);
         let client = Client::of(&counts, &record.images);

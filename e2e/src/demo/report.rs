@@ -54,7 +54,7 @@ pub struct Client {
 }
 
 /// How every scenario has to end.
-const EXPECTED: [(&str, &str); 14] = [
+const EXPECTED: [(&str, &str); 19] = [
     ("good-human", "Promoted"),
     ("good-genai", "Promoted"),
     ("bad-human", "Rejected"),
@@ -67,12 +67,29 @@ const EXPECTED: [(&str, &str); 14] = [
     ("quarantine", "Held"),
     ("revert", "Unchanged"),
     ("tightened", "Promoted"),
+    ("frozen", "Held"),
+    ("rollback", "Promoted"),
+    ("queued-1", "Promoted"),
+    ("queued-2", "Promoted"),
+    ("queued-3", "Promoted"),
     ("controller-down", "Promoted"),
     ("outage", "Promoted"),
 ];
 /// Those that harm nobody.
-const HARMLESS: [&str; 7] =
-    ["good-human", "good-genai", "quarantine", "revert", "tightened", "controller-down", "outage"];
+const HARMLESS: [&str; 12] = [
+    "good-human",
+    "good-genai",
+    "quarantine",
+    "revert",
+    "tightened",
+    "frozen",
+    "rollback",
+    "queued-1",
+    "queued-2",
+    "queued-3",
+    "controller-down",
+    "outage",
+];
 
 /// Puts the lines in the order in which they are told, prints them and writes them down.
 pub fn write(scenarios: &mut [Scenario], path: &Path) -> Result<()> {
