@@ -8,21 +8,25 @@ E2E := target/debug/sluice-e2e
 TOOLS_PATH = PATH="$$(e2e/tools/fetch --path)/bin:$$PATH"
 FILTER ?=
 N ?= 100
+# Held templates of bench-policy.
+ROLLOUTS ?= 1000
 # How often bench-harm plays each change.
 REPEAT ?= 20
 # Bad changes of bench-bound.
 RUNS ?= 36
+# Commits of bench-scan.
+COMMITS ?= 10000
 # Benchmarks measure what is shipped; a PROFILE of the environment counts for nothing.
 PROFILE :=
 # What is built: a first demo does not wait for what it does not use.
 PACKAGES := --workspace
-demo: PACKAGES := -p sluice-controller -p sluice-e2e
-BENCHES := bench-harm bench-bound bench-abort bench-fleet
+demo: PACKAGES := -p sluice-controller -p sluice-cli -p sluice-e2e
+BENCHES := bench-harm bench-bound bench-abort bench-fleet bench-policy bench-scan
 $(BENCHES): PROFILE := --release
 $(BENCHES): E2E := target/release/sluice-e2e
 
 .PHONY: help preflight tools build fmt fmt-check clippy lint deny crds chart drift unit chart-test test test-kill \
-	demo bench-harm bench-bound bench-abort bench-fleet bench-decisions image clean clean-tools prepare
+	demo bench-harm bench-bound bench-abort bench-fleet bench-policy bench-scan bench-decisions image clean clean-tools prepare
 
 help: ## Print the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +86,13 @@ bench-abort: prepare ## 10 aborts: from the deciding scrape to weight 0 in the r
 
 bench-fleet: prepare ## N rollouts at once (N=100, UNTHROTTLED=1): time to the first step, to abort, requests, CPU, memory
 	@$(E2E) bench-fleet --rollouts $(N) $(if $(UNTHROTTLED),--unthrottled)
+
+bench-policy: prepare ## One edit of a policy over N held templates (ROLLOUTS=1000): time to the last new plan, writes, memory
+	@$(E2E) bench-policy --rollouts $(ROLLOUTS)
+
+bench-scan: ## A scan of COMMITS commits (COMMITS=10000): its time, the repository's size, what it finds (no cluster)
+	$(CARGO) build --release --locked -p sluice-cli -p sluice-e2e
+	@$(E2E) bench-scan --commits $(COMMITS)
 
 bench-decisions: ## False aborts, delay and harm of the decisions, on simulated traffic beside peers' rules (no cluster)
 	$(CARGO) run --release --locked -p sluice-sim --bin bench-decisions

@@ -89,6 +89,18 @@ enum Command {
         #[arg(long)]
         unthrottled: bool,
     },
+    /// One edit of a policy over many held templates: time to the last new plan, and what an edit writes that changes none
+    BenchPolicy {
+        /// How many
+        #[arg(long, default_value_t = 1000)]
+        rollouts: usize,
+    },
+    /// A scan of a long history, without a cluster: its time, what it finds
+    BenchScan {
+        /// How many
+        #[arg(long, default_value_t = 10_000)]
+        commits: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -96,30 +108,26 @@ fn main() -> ExitCode {
     match external::run_outside() {
         Ok(Some(code)) => return code,
         Ok(None) => {}
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return failed(error),
     }
     if matches!(&cli.command, Command::Test { filter, lane: None } if filter.is_empty()) && !sandbox::inside()
     {
-        return lanes::run().unwrap_or_else(|error| {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        });
+        return lanes::run().unwrap_or_else(failed);
+    }
+    if let Command::BenchScan { commits } = cli.command {
+        return bench::scan::run(commits).map_or_else(failed, |()| ExitCode::SUCCESS);
     }
     if let Err(error) = sandbox::enter() {
         eprintln!("error: {error:#}\nRun `make preflight`: it names what this machine lacks.");
         return ExitCode::FAILURE;
     }
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match run(cli) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    run(cli).unwrap_or_else(failed)
+}
+
+fn failed(error: anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
 }
 
 #[tokio::main]
@@ -134,9 +142,13 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     let run_dir = cli.run_dir.map_or_else(default_run_dir, |folder| folder.join(own_part));
     let work = async {
         let mut options = Options::new(&run_dir);
-        if let Command::BenchFleet { unthrottled, .. } = cli.command {
-            options.scrape_interval = bench::fleet::INTERVAL;
-            options.client_qps = options.client_qps.filter(|_| unthrottled);
+        match cli.command {
+            Command::BenchFleet { unthrottled, .. } => {
+                options.scrape_interval = bench::fleet::INTERVAL;
+                options.client_qps = options.client_qps.filter(|_| unthrottled);
+            }
+            Command::BenchPolicy { .. } => options.scrape_interval = bench::fleet::INTERVAL,
+            _ => {}
         }
         // The first of a name is taken.
         options.images = cli.image.into_iter().chain(default_images()).collect();
@@ -171,6 +183,11 @@ async fn play(cluster: &Cluster, command: Command) -> Result<ExitCode> {
         Command::BenchFleet { rollouts, unthrottled } => {
             bench::fleet::run(cluster, rollouts, unthrottled).await.map(|()| ExitCode::SUCCESS)
         }
+        Command::BenchPolicy { rollouts } => {
+            bench::policy::run(cluster, rollouts).await.map(|()| ExitCode::SUCCESS)
+        }
+        // It needs no cluster, and was played before there was one.
+        Command::BenchScan { .. } => Ok(ExitCode::SUCCESS),
         Command::Cluster { command } => match command.split_first() {
             Some((program, arguments)) => {
                 let status = cluster.tool(program).args(arguments).status().await.context(program.clone())?;

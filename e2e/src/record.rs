@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::process::Child;
 
 use crate::cluster::Cluster;
-use crate::world::{NAME, project};
+use crate::world::{AppSpec, NAME, project};
 
 /// The program that was built beside this one; none where only this one was built.
 pub fn program() -> Option<String> {
@@ -43,11 +43,12 @@ pub struct Recording(#[expect(dead_code, reason = "ends with this")] Child);
 
 impl Recording {
     /// Begins, if the program is there.
-    pub fn begin(cluster: &Cluster, namespace: &str, seconds: u32) -> Result<Option<Self>> {
+    pub fn begin(cluster: &Cluster, app: &AppSpec, seconds: u32) -> Result<Option<Self>> {
         let Some(program) = program() else { return Ok(None) };
-        let log = std::fs::File::create(cluster.paths.logs.join(format!("record-{namespace}.log")))?;
+        let AppSpec { namespace, name, .. } = app;
+        let log = std::fs::File::create(cluster.paths.logs.join(format!("record-{namespace}-{name}.log")))?;
         let mut command = cluster.tool(&program);
-        command.args(["record", NAME, "-n", namespace, "--every", &seconds.to_string()]);
+        command.args(["record", name, "-n", namespace, "--every", &seconds.to_string()]);
         command.arg("--write").arg(directory(cluster));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         Ok(Some(Self(child.with_context(|| program.clone())?)))

@@ -124,12 +124,12 @@ impl<'a> World<'a> {
         let mut app = App { cluster: self.cluster, load, spec, recording: None };
         self.cluster.apply(&app.spec.manifests()).await?;
         if let Some(seconds) = self.records {
-            app.recording = Recording::begin(self.cluster, &app.spec.namespace, seconds)?;
+            app.recording = Recording::begin(self.cluster, &app.spec, seconds)?;
         }
         let deployments: Api<Deployment> = Api::namespaced(self.cluster.client.clone(), &app.spec.namespace);
         let wanted = app.spec.replicas;
         until("the application is available", UP, LOOK, || async {
-            let status = deployments.get(NAME).await?.status;
+            let status = deployments.get(&app.spec.name).await?.status;
             let ready = status.and_then(|s| s.available_replicas).unwrap_or(0);
             ensure!(ready >= wanted, "{ready} of {wanted} pods");
             Ok(())
@@ -139,7 +139,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// Name of each application's objects.
+/// Name of the objects of an application that has its namespace for itself; of every application's container and images.
 pub const NAME: &str = "shop";
 
 const GATEWAY: &str = "\
@@ -156,6 +156,8 @@ spec:
 pub struct AppSpec {
     /// Its namespace, also part of its host name.
     pub namespace: String,
+    /// Name of its objects: [`NAME`], but for applications that share a namespace.
+    pub name: String,
     /// Pods of the Deployment.
     pub replicas: i32,
     /// Requests per second of its clients.
@@ -173,6 +175,7 @@ impl AppSpec {
     pub fn new(namespace: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),
+            name: NAME.to_owned(),
             replicas: 4,
             rps: 100,
             baseline_permille: 2,
@@ -187,15 +190,18 @@ impl AppSpec {
     }
 
     fn host(&self) -> String {
-        format!("{}.local", self.namespace)
+        if self.name == NAME {
+            return format!("{}.local", self.namespace);
+        }
+        format!("{}.{}.local", self.name, self.namespace)
     }
 
     fn manifests(&self) -> String {
         let mut documents = vec![leftovers::namespace(&self.namespace)];
         documents.push(self.deployment_manifest(&self.image("1")));
         documents.push(json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME, "namespace": self.namespace},
-            "spec": {"selector": {"app": NAME}, "ports": [{"port": 80, "targetPort": 8080}]},
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": self.name, "namespace": self.namespace},
+            "spec": {"selector": {"app": self.name}, "ports": [{"port": 80, "targetPort": 8080}]},
         }));
         documents.push(self.route_manifest(100, 0));
         documents.push(self.rollout_manifest());
@@ -205,12 +211,12 @@ impl AppSpec {
     /// The Deployment as git has it.
     pub fn deployment_manifest(&self, image: &str) -> Value {
         let mut object = json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": NAME, "namespace": self.namespace},
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": self.name, "namespace": self.namespace},
             "spec": {
                 "replicas": self.replicas,
-                "selector": {"matchLabels": {"app": NAME}},
+                "selector": {"matchLabels": {"app": self.name}},
                 "template": {
-                    "metadata": {"labels": {"app": NAME}},
+                    "metadata": {"labels": {"app": self.name}},
                     "spec": {
                         "nodeSelector": {"type": "kwok"},
                         "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}],
@@ -227,13 +233,13 @@ impl AppSpec {
     pub fn route_manifest(&self, stable: i32, canary: i32) -> Value {
         json!({
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
-            "metadata": {"name": NAME, "namespace": self.namespace},
+            "metadata": {"name": self.name, "namespace": self.namespace},
             "spec": {
                 "parentRefs": [{"name": "web", "namespace": "default"}],
                 "hostnames": [self.host()],
                 "rules": [{"backendRefs": [
-                    {"name": format!("{NAME}-stable"), "port": 80, "weight": stable},
-                    {"name": format!("{NAME}-canary"), "port": 80, "weight": canary},
+                    {"name": format!("{}-stable", self.name), "port": 80, "weight": stable},
+                    {"name": format!("{}-canary", self.name), "port": 80, "weight": canary},
                 ]}],
             },
         })
@@ -243,10 +249,10 @@ impl AppSpec {
     pub fn rollout_manifest(&self) -> Value {
         let mut object = json!({
             "apiVersion": "sluice.dev/v1alpha1", "kind": "ProgressiveRollout",
-            "metadata": {"name": NAME, "namespace": self.namespace},
+            "metadata": {"name": self.name, "namespace": self.namespace},
             "spec": {
-                "workloadRef": {"name": NAME},
-                "routing": {"service": NAME, "routes": [{"name": NAME}], "apexCallers": "None"},
+                "workloadRef": {"name": self.name},
+                "routing": {"service": self.name, "routes": [{"name": self.name}], "apexCallers": "None"},
             },
         });
         merge(&mut object["spec"], &self.rollout);
@@ -254,7 +260,8 @@ impl AppSpec {
     }
 }
 
-fn merge(base: &mut Value, over: &Value) {
+/// Puts the fields of `over` into `base`, at every depth.
+pub fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {
@@ -284,18 +291,18 @@ impl App<'_> {
 
     /// The rollout's status now.
     pub async fn status(&self) -> Result<ProgressiveRolloutStatus> {
-        Ok(self.rollouts().get(NAME).await?.status.unwrap_or_default())
+        Ok(self.rollouts().get(&self.spec.name).await?.status.unwrap_or_default())
     }
 
     /// The rollout now.
     pub async fn rollout(&self) -> Result<ProgressiveRollout> {
-        Ok(self.rollouts().get(NAME).await?)
+        Ok(self.rollouts().get(&self.spec.name).await?)
     }
 
     /// The Deployment now.
     pub async fn deployment(&self) -> Result<Deployment> {
         let api: Api<Deployment> = Api::namespaced(self.cluster.client.clone(), &self.spec.namespace);
-        Ok(api.get(NAME).await?)
+        Ok(api.get(&self.spec.name).await?)
     }
 
     /// Declares a change and ships its image, as a pipeline does.
@@ -314,15 +321,14 @@ impl App<'_> {
 
     /// Merges into the rollout object.
     pub async fn patch_rollout(&self, patch: Value) -> Result<()> {
-        self.rollouts().patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        self.rollouts().patch(&self.spec.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
         Ok(())
     }
 
     /// `kubectl set image`.
     pub async fn set_image(&self, image: &str) -> Result<()> {
-        self.kubectl(&["set", "image", &format!("deployment/{NAME}"), &format!("{NAME}={image}")])
-            .await
-            .map(drop)
+        let deployment = format!("deployment/{}", self.spec.name);
+        self.kubectl(&["set", "image", &deployment, &format!("{NAME}={image}")]).await.map(drop)
     }
 
     /// Applies the Deployment's manifest with this image, as a GitOps tool does: server-side, taking conflicts.
@@ -423,7 +429,7 @@ impl App<'_> {
 
     /// Weights of the pair on the route, stable first.
     pub async fn weights(&self) -> Result<(i64, i64)> {
-        let text = self.kubectl(&["get", "httproute", NAME, "-o", "json"]).await?;
+        let text = self.kubectl(&["get", "httproute", &self.spec.name, "-o", "json"]).await?;
         let route: Value = serde_json::from_str(&text)?;
         let refs = &route["spec"]["rules"][0]["backendRefs"];
         Ok((refs[0]["weight"].as_i64().unwrap_or(1), refs[1]["weight"].as_i64().unwrap_or(1)))

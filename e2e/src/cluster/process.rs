@@ -186,6 +186,8 @@ impl Processes {
 pub struct Usage {
     pub cpu_seconds: f64,
     pub resident_bytes: u64,
+    /// The most that was resident at any time.
+    pub peak_bytes: u64,
 }
 
 /// Reads a process's usage; the id is the one inside the sandbox.
@@ -205,10 +207,16 @@ pub fn usage(pid: u32) -> Result<Usage> {
         let stat = std::fs::read_to_string(format!("/proc/{outer}/stat")).context("stat")?;
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
         let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok()).unwrap_or_default();
-        let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or_default();
-        let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap_or_default();
+        let bytes = |name: &str| {
+            let kilobytes = status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default();
+            kilobytes.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() * 1024
+        };
         // The kernel reports in ticks of 1/100 s to user space on every supported architecture.
-        return Ok(Usage { cpu_seconds: (ticks(11) + ticks(12)) / 100.0, resident_bytes: kilobytes * 1024 });
+        return Ok(Usage {
+            cpu_seconds: (ticks(11) + ticks(12)) / 100.0,
+            resident_bytes: bytes("VmRSS:"),
+            peak_bytes: bytes("VmHWM:"),
+        });
     }
     bail!("no process {pid} in the sandbox")
 }

@@ -31,7 +31,8 @@ fn is(run: &Run, provenance: Provenance, class: RiskClass) -> Result<()> {
     Ok(())
 }
 
-async fn git(folder: &Path, args: &[&str]) -> Result<()> {
+/// Calls git in a folder, as a person called Ann.
+pub async fn git(folder: &Path, args: &[&str]) -> Result<()> {
     let mut git = Command::new("git");
     git.arg("-C").arg(folder).args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"]).args(args);
     // Whatever the machine has set up for its own commits stays out.

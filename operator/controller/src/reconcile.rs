@@ -1,9 +1,9 @@
 //! One pass: observe, decide, and act.
 //!
-//! What only returns traffic acts on the stores at once. Numbers for people, and what the evidence remembers, are written
-//! as they are. Everything else is decided a second time on live objects, of which a run that nobody meets yet needs the
-//! Deployment alone; its status is written first, by compare-and-swap, so that two controllers never both go forward and a
-//! crash leaves a record of what was intended.
+//! What only returns traffic acts on the stores at once. Numbers for people, the plan of a template that waits, and what the
+//! evidence remembers, are written as they are. Everything else is decided a second time on live objects, of which a run that
+//! nobody meets yet needs the Deployment alone; its status is written first, by compare-and-swap, so that two controllers
+//! never both go forward and a crash leaves a record of what was intended.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kube::api::{Api, PostParams};
 use sluice_core::action::{Event, EventKind};
-use sluice_core::api::{ProgressiveRollout, ProgressiveRolloutStatus, Waiting};
+use sluice_core::api::{ProgressiveRollout, ProgressiveRolloutStatus, Summary, Waiting};
 use sluice_core::check;
 use sluice_core::decide::{Decision, Input, decide};
 use sluice_core::observed::Observed;
@@ -106,7 +106,8 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
     let _place = ctx.forward.acquire().await;
     // It may have changed while this waited for its place.
     let policy = ctx.policy(&key.namespace);
-    // Nothing goes forward by numbers, which with many runs under way are nearly all that is written.
+    // Nothing goes forward by numbers, which with many runs under way are nearly all that is written, nor by the plans of
+    // templates that wait, which one edit of a policy changes all at once.
     if first.actions.is_empty() && change < Change::Matter {
         return go_forward(ctx, key, &stored, first).await;
     }
@@ -284,6 +285,8 @@ enum Change {
     Memory,
     /// Numbers for people.
     Numbers,
+    /// What a template that waits would be allowed.
+    Outlook,
     /// What is decided on, or of which people are told.
     Matter,
 }
@@ -304,7 +307,15 @@ impl Change {
             return Self::Memory;
         }
         [&mut before, &mut after].into_iter().for_each(drop_numbers);
-        if before == after { Self::Numbers } else { Self::Matter }
+        if before == after {
+            return Self::Numbers;
+        }
+        // The plan of a run is what it goes by.
+        if before.run.is_some() || after.run.is_some() {
+            return Self::Matter;
+        }
+        [&mut before, &mut after].into_iter().for_each(drop_outlook);
+        if before == after { Self::Outlook } else { Self::Matter }
     }
 }
 
@@ -314,7 +325,7 @@ fn due(ctx: &Context, key: &Key, change: Change) -> bool {
         Change::Nothing => return false,
         Change::Memory => MEMORY_INTERVAL,
         Change::Numbers => DISPLAY_INTERVAL,
-        Change::Matter => return true,
+        Change::Outlook | Change::Matter => return true,
     };
     ctx.written_at(key).is_none_or(|at| at.elapsed() >= interval)
 }
@@ -340,6 +351,12 @@ fn drop_numbers(status: &mut ProgressiveRolloutStatus) {
     status.summary.observed.clear();
     status.guards.clear();
     status.queue = None;
+}
+
+/// Drops what is foretold of a template that waits.
+fn drop_outlook(status: &mut ProgressiveRolloutStatus) {
+    status.plan = None;
+    status.summary = Summary::default();
 }
 
 /// Compare-and-swap of the whole status, then its events.
@@ -377,11 +394,25 @@ async fn write_status(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+    use sluice_core::api::{Phase, PlanStatus};
+
     use super::*;
 
-    #[test]
-    fn what_only_the_evidence_remembers_is_no_change_for_people() {
-        let run = serde_json::json!({"run": {
+    /// What a decision changes that leaves `after` where `before` was.
+    fn change(before: &ProgressiveRolloutStatus, after: &ProgressiveRolloutStatus) -> Change {
+        let rollout = json!({"metadata": {"name": "web"}, "spec": {"workloadRef": {"name": "web"},
+            "routing": {"service": "web", "routes": []}}, "apiVersion": "sluice.dev/v1alpha1", "kind": "ProgressiveRollout"});
+        let mut rollout: ProgressiveRollout = serde_json::from_value(rollout).unwrap();
+        rollout.status = Some(before.clone());
+        let status = after.clone();
+        let decision = Decision { status, actions: Vec::new(), events: Vec::new(), wake: Duration::ZERO };
+        Change::of(&rollout, &decision)
+    }
+
+    /// A status with a run under way.
+    fn running() -> ProgressiveRolloutStatus {
+        let run: Value = json!({"run": {
             "id": "1-abcde", "stage": "Stepping", "startedAt": "2026-01-01T00:00:00Z",
             "stageSince": "2026-01-01T00:00:00Z",
             "canary": {"digest": "b", "restartDigest": "b", "hash": "b", "replicaSet": "web-b"},
@@ -391,25 +422,37 @@ mod tests {
                 "watchSeconds": 0, "progressDeadlineSeconds": 600, "service": "web", "stableService": "web-stable",
                 "canaryService": "web-canary", "routes": [], "apexCallers": "Some", "settleSeconds": 5,
                 "drainSeconds": 30, "guards": []}}});
-        let before: ProgressiveRolloutStatus = serde_json::from_value(run).unwrap();
+        serde_json::from_value(run).unwrap()
+    }
+
+    #[test]
+    fn what_only_the_evidence_remembers_is_no_change_for_people() {
+        let before = running();
         let mut after = before.clone();
         if let Some(run) = &mut after.run {
             run.evidence = Some(sluice_core::evidence::EvidenceState::default());
         }
-        let rollout = serde_json::json!({"metadata": {"name": "web"}, "spec": {"workloadRef": {"name": "web"},
-            "routing": {"service": "web", "routes": []}}, "apiVersion": "sluice.dev/v1alpha1", "kind": "ProgressiveRollout"});
-        let mut rollout: ProgressiveRollout = serde_json::from_value(rollout).unwrap();
-        rollout.status = Some(before.clone());
-        let change = |status: &ProgressiveRolloutStatus| {
-            let status = status.clone();
-            let decision = Decision { status, actions: Vec::new(), events: Vec::new(), wake: Duration::ZERO };
-            Change::of(&rollout, &decision)
-        };
-        assert_eq!(change(&before), Change::Nothing);
-        assert_eq!(change(&after), Change::Memory);
+        assert_eq!(change(&before, &before), Change::Nothing);
+        assert_eq!(change(&before, &after), Change::Memory);
         after.summary.observed = "10.0%".to_owned();
-        assert_eq!(change(&after), Change::Numbers);
-        after.phase = sluice_core::api::Phase::Rejected;
-        assert_eq!(change(&after), Change::Matter);
+        assert_eq!(change(&before, &after), Change::Numbers);
+        after.phase = Phase::Rejected;
+        assert_eq!(change(&before, &after), Change::Matter);
+    }
+
+    #[test]
+    fn another_plan_is_an_outlook_while_the_template_waits_and_matters_in_a_run() {
+        let tighter = |before: &ProgressiveRolloutStatus| {
+            let mut after = before.clone();
+            after.plan = Some(PlanStatus { digest: "q".to_owned(), ..PlanStatus::default() });
+            after.summary.risk_class = "R3".to_owned();
+            after
+        };
+        let waits = ProgressiveRolloutStatus { phase: Phase::Held, ..ProgressiveRolloutStatus::default() };
+        assert_eq!(change(&waits, &tighter(&waits)), Change::Outlook);
+        assert_eq!(change(&running(), &tighter(&running())), Change::Matter);
+        // A run that starts takes the place of what was foretold.
+        let started = ProgressiveRolloutStatus { run: running().run, ..tighter(&waits) };
+        assert_eq!(change(&waits, &started), Change::Matter);
     }
 }

@@ -17,8 +17,12 @@ pub(super) struct Composed {
     pub pause_before_percent: Option<i32>,
     /// The smallest of the largest first weights, and whose it is.
     first: Option<(i32, String)>,
+    /// Whether a schedule begins later for it.
+    first_binds: bool,
     /// The longest of the shortest bakes, and whose it is.
     bake: Option<(i32, String)>,
+    /// Whether a bake is longer for it.
+    bake_binds: bool,
     /// Whose the pause is.
     pause_from: String,
 }
@@ -53,7 +57,8 @@ pub(super) fn compose(spec: &ProgressiveRolloutSpec, policy: &Policy, class: Ris
     // of them by its own measure.
     let rows = policy.table.iter().filter(|row| row.row.name <= class);
     let schedules = rows.flat_map(|row| &row.schedules).map(|schedule| &schedule.value).chain(own_steps);
-    let limited: Vec<Vec<StepSpec>> = schedules.map(|steps| limit(steps, most, least)).collect();
+    let schedules: Vec<&Vec<StepSpec>> = schedules.collect();
+    let limited: Vec<Vec<StepSpec>> = schedules.iter().map(|steps| limit(steps, most, least)).collect();
     let last = |steps: &Vec<StepSpec>| steps.last().map_or(0, |step| step.bake_seconds);
     let last_bake_seconds = limited.iter().map(last).max().unwrap_or(0);
     let steps = limited.into_iter().reduce(|one, other| join(&one, &other)).unwrap_or_default();
@@ -62,7 +67,11 @@ pub(super) fn compose(spec: &ProgressiveRolloutSpec, policy: &Policy, class: Ris
         last_bake_seconds,
         pause_before_percent: pause.map(|(percent, _)| percent),
         first,
+        first_binds: schedules
+            .iter()
+            .any(|steps| steps.first().is_some_and(|step| step.weight_percent > most)),
         bake,
+        bake_binds: schedules.iter().copied().flatten().any(|step| step.bake_seconds < least),
         pause_from: pause.map_or_else(String::new, |(_, from)| from.to_owned()),
     }
 }
@@ -76,10 +85,12 @@ fn limit(steps: &[StepSpec], most: i32, least: i32) -> Vec<StepSpec> {
     all.map(|step| StepSpec { bake_seconds: step.bake_seconds.max(least), ..step }).collect()
 }
 
-/// Where each limit of a plan comes from.
+/// Where each limit of a plan comes from. One that does not bind is no source of it.
 pub fn sources(spec: &ProgressiveRolloutSpec, policy: &Policy, class: RiskClass) -> Vec<LimitSource> {
     let row = policy.row(class);
-    let Composed { first, bake, pause_before_percent, pause_from, .. } = compose(spec, policy, class);
+    let composed = compose(spec, policy, class);
+    let Composed { first, first_binds, bake, bake_binds, pause_before_percent, pause_from, .. } = composed;
+    let (first, bake) = (first.filter(|_| first_binds), bake.filter(|_| bake_binds));
     let of = |field: &str, value: String, from: &str| LimitSource {
         field: field.to_owned(),
         value,

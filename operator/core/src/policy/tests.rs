@@ -293,6 +293,21 @@ fn presets_are_in_the_order_of_what_they_are_for() {
     }
 }
 
+#[test]
+fn a_limit_that_does_not_bind_is_no_source_of_the_plan() {
+    let sources = |limits: Value| {
+        let policy = joined(&[json!({ "limits": limits })], &[], &[]);
+        let sources = limits::sources(&spec(json!({})), &policy, RiskClass::R1);
+        let named = sources.into_iter().filter(|source| source.from.contains("Policy/"));
+        named.map(|source| source.field).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        sources(json!({"maxFirstStepPercent": 4, "minBakeSeconds": 700})),
+        ["maxFirstStepPercent", "minBakeSeconds"]
+    );
+    assert!(sources(json!({"maxFirstStepPercent": 5, "minBakeSeconds": 600})).is_empty());
+}
+
 fn steps() -> impl Strategy<Value = Vec<StepSpec>> {
     (prop::collection::btree_set(1..100_i32, 0..5), prop::collection::vec(0..5000_i32, 6)).prop_map(
         |(weights, bakes)| {
