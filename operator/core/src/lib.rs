@@ -10,7 +10,7 @@
 //! - [`config`]: settings of an installation
 //! - [`view`], [`observed`]: raw objects through narrow views
 //! - [`judge`]: which guard is judged by what, in which window
-//! - [`forecast`]: what a plan would catch, before the start
+//! - [`forecast`]: what a plan would catch, before the start; [`harm`]: the same as status shows it
 //! - [`provenance`]: who wrote a template's change, as far as it is known
 //! - [`risk`]: inputs on ordered levels, points, classes; [`policy`]: the policies in force, joined
 //! - [`limits`]: class table, own limits, their join into a frozen plan
@@ -29,6 +29,7 @@ pub mod digest;
 pub mod elect;
 pub mod evidence;
 pub mod forecast;
+pub mod harm;
 pub mod judge;
 pub mod limits;
 pub mod observed;

@@ -39,6 +39,40 @@ impl Provenance {
     }
 }
 
+/// What kind of change it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ChangeKind {
+    /// Code of the workload.
+    Code,
+    /// Its configuration.
+    Config,
+    /// A feature flag.
+    FeatureFlag,
+    /// A dependency.
+    Dependency,
+    /// What it runs on.
+    Infra,
+    /// A security fix.
+    Security,
+    /// A step back. What is a recorded good revision goes through whatever is said; what is none gains nothing by this word.
+    Rollback,
+}
+
+impl ChangeKind {
+    /// The name as it appears in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Code => "Code",
+            Self::Config => "Config",
+            Self::FeatureFlag => "FeatureFlag",
+            Self::Dependency => "Dependency",
+            Self::Infra => "Infra",
+            Self::Security => "Security",
+            Self::Rollback => "Rollback",
+        }
+    }
+}
+
 /// The change that is being shipped.
 ///
 /// It describes a held template when `images` lists every container image that differs from the stable
@@ -53,6 +87,11 @@ pub struct Change {
     /// tightly as GenAIAssisted. Default Unknown.
     #[serde(default)]
     pub provenance: Provenance,
+    /// What kind of change it is: Code, Config, FeatureFlag, Dependency, Infra, Security or Rollback. Policies can exempt kinds
+    /// from a freeze; of limits it changes none. Default: not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ChangeKind")]
+    pub kind: Option<ChangeKind>,
     /// Git commit of the source (not of rendered manifests), 7 to 64 hexadecimal digits. When the Deployment's
     /// annotation `sluice.dev/commit` has the same value, and no template before had it, this change describes its
     /// template. Default none.

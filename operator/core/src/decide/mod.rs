@@ -11,9 +11,11 @@
 
 mod attend;
 mod back;
+mod budget;
 mod draft;
 mod forward;
 mod ground;
+mod harm;
 mod held;
 mod history;
 mod leave;

@@ -88,6 +88,11 @@ fn too_little_traffic_is_said_with_what_helps() {
 
 /// A rollout, policies and a namespace, as a pipeline has them on disk.
 fn on_disk(tier: Option<&str>, provenance: &str) -> Planned {
+    under(tier, provenance, json!({"classes": [{"name": "R1", "minSamples": 3000}]}))
+}
+
+/// The same under this policy of the namespace.
+fn under(tier: Option<&str>, provenance: &str, policy: serde_json::Value) -> Planned {
     let rollout = json!({
         "apiVersion": "sluice.dev/v1alpha1", "kind": "ProgressiveRollout", "metadata": {"name": "checkout", "namespace": "shop"},
         "spec": {
@@ -96,7 +101,7 @@ fn on_disk(tier: Option<&str>, provenance: &str) -> Planned {
             "limits": {"maxFirstStepPercent": 50},
         },
     });
-    let policy = json!({"metadata": {"name": "shop", "namespace": "shop"}, "spec": {"classes": [{"name": "R1", "minSamples": 3000}]}});
+    let policy = json!({"metadata": {"name": "shop", "namespace": "shop"}, "spec": policy});
     let manifests = Manifests {
         cluster: vec![serde_json::from_value(json!({"metadata": {"name": "default"}, "spec": {}})).unwrap()],
         own: vec![serde_json::from_value(policy).unwrap()],
@@ -126,6 +131,16 @@ fn without_a_cluster_the_worst_case_counts() {
     assert_eq!((known.plan.risk_class, known.least), (RiskClass::R2, Some(RiskClass::R1)));
     assert_eq!(document::of(&known)["change"], "Manifest");
     assert!(!on_disk(None, "Unknown").declared && known.declared);
+}
+
+#[test]
+fn without_a_cluster_an_error_budget_that_is_asked_for_is_taken_as_spent() {
+    let policy = json!({"errorBudget": {"query": "left{service=\"$service\"}"}});
+    let (planned, other) = (under(Some("Tier3"), "Human", policy), on_disk(Some("Tier3"), "Human"));
+    assert_eq!((planned.why.points, planned.least), (other.why.points + 4, other.least));
+    let factor = planned.why.factors.iter().find(|factor| factor.name == "errorBudget").unwrap();
+    assert_eq!(factor.source, "RiskPolicy/shop: not known without a cluster");
+    assert!(planned.cautions.iter().any(|caution| caution.contains("taken as less than 5 %")));
 }
 
 #[test]
