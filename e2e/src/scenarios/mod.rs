@@ -4,6 +4,7 @@
 //! alone, after them, on the same cluster.
 
 pub mod bad_input;
+pub mod budget;
 pub mod canary;
 pub mod cli;
 pub mod expect;
@@ -86,6 +87,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(provenance::scenarios());
     all.extend(policy::scenarios());
     all.extend(freeze::scenarios());
+    all.extend(budget::scenarios());
     all.extend(observe::scenarios());
     all.extend(traefik::scenarios());
     all.extend(bad_input::scenarios());

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod args;
+mod budget;
 mod cluster;
 mod cmd;
 mod exit;

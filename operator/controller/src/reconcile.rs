@@ -348,6 +348,9 @@ fn drop_numbers(status: &mut ProgressiveRolloutStatus) {
     if let Some(traffic) = &mut status.traffic {
         traffic.observed_permille = None;
     }
+    if let Some(plan) = &mut status.plan {
+        plan.harm = None;
+    }
     status.summary.observed.clear();
     status.guards.clear();
     status.queue = None;

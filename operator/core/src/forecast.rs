@@ -100,11 +100,11 @@ fn amount(number: f64) -> String {
     }
 }
 
-/// What the time before a run says of its traffic, if that is too low for its plan, in words; none once the canary has some.
-/// `history` is that of the run's guards, by name, oldest first.
-pub fn traffic_too_low(run: &Run, history: &[(String, Sample)], interval: i32) -> Option<String> {
+/// What the time before a run says of its plan; nothing once the canary has traffic, or without a sample. `history` is that
+/// of the run's guards, by name, oldest first.
+pub fn before_run(run: &Run, history: &[(String, Sample)], interval: i32) -> Vec<Forecast> {
     if run.exposed_since.is_some() {
-        return None;
+        return Vec::new();
     }
     let mut samples: Vec<(String, Vec<Sample>)> = Vec::new();
     for (name, sample) in history {
@@ -117,10 +117,17 @@ pub fn traffic_too_low(run: &Run, history: &[(String, Sample)], interval: i32) -
         Outcome::Counters(pods) => pods.iter().filter(|pod| pod.arm == Arm::Stable).count(),
         Outcome::Trouble(_) => 0,
     };
-    let replicas = samples.iter().filter_map(|(_, samples)| samples.last()).map(pods).max()?;
+    let Some(replicas) = samples.iter().filter_map(|(_, samples)| samples.last()).map(pods).max() else {
+        return Vec::new();
+    };
     let replicas = i32::try_from(replicas).unwrap_or(i32::MAX);
-    let deciding = forecast(&run.plan, replicas, &samples, None, interval).into_iter();
-    deciding.filter(|guard| guard.action != GuardAction::Observe).find_map(|guard| guard.too_low(&run.plan))
+    forecast(&run.plan, replicas, &samples, None, interval)
+}
+
+/// That the traffic is too low for the plan, in words, if it is for a guard that decides.
+pub fn traffic_too_low(plan: &Plan, forecasts: &[Forecast]) -> Option<String> {
+    let mut deciding = forecasts.iter().filter(|guard| guard.action != GuardAction::Observe);
+    deciding.find_map(|guard| guard.too_low(plan))
 }
 
 /// Forecasts a plan for a workload of `replicas` pods. `samples` of each guard, by name, are those of the time before,
@@ -224,16 +231,18 @@ fn span(samples: &[Sample]) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod testing {
+    //! A plan, and an hour of stable's record.
+
     use super::*;
-    use crate::api::{Revision, RiskClass, RunKind};
-    use crate::evidence::{PodCounters, Trouble};
-    use crate::statistics::planner::Need;
+    use crate::api::RiskClass;
+    use crate::evidence::PodCounters;
 
-    const REPLICAS: i32 = 4;
-    const INTERVAL: i32 = 15;
+    pub const REPLICAS: i32 = 4;
+    pub const INTERVAL: i32 = 15;
 
-    fn plan(steps: &[(i32, i32)], class: RiskClass) -> Plan {
+    /// A plan of these weights and bakes.
+    pub fn plan(steps: &[(i32, i32)], class: RiskClass) -> Plan {
         let steps: Vec<_> = steps
             .iter()
             .map(|(weight, bake)| serde_json::json!({"weightPercent": weight, "bakeSeconds": bake}))
@@ -249,7 +258,7 @@ mod tests {
     }
 
     /// An hour of four pods, at so many requests a second in all; every so many of a pod's fails.
-    fn hour(per_second: f64, every: f64) -> Vec<(String, Vec<Sample>)> {
+    pub fn hour(per_second: f64, every: f64) -> Vec<(String, Vec<Sample>)> {
         let sample = |window: i64| {
             let at = Timestamp::from_second(1_767_225_600 + window * i64::from(INTERVAL)).unwrap();
             let total = per_second / f64::from(REPLICAS) * (window * i64::from(INTERVAL)) as f64;
@@ -267,6 +276,15 @@ mod tests {
         };
         vec![("errors".to_owned(), (0..=240).map(sample).collect())]
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{INTERVAL, REPLICAS, hour, plan};
+    use super::*;
+    use crate::api::{Revision, RiskClass, RunKind};
+    use crate::evidence::Trouble;
+    use crate::statistics::planner::Need;
 
     fn told(plan: &Plan, samples: &[(String, Vec<Sample>)], suppose: Option<f64>) -> GuardForecast {
         forecast(plan, REPLICAS, samples, suppose, INTERVAL).remove(0).outcome.unwrap()
@@ -281,6 +299,17 @@ mod tests {
         assert!((found.supposed - 0.01).abs() < 1e-9, "ten times stable's 0.1 %");
         assert!((found.plan.steps[0].requests - 40.0 * 0.05 * 1200.0).abs() < 1e-6);
         assert!(found.plan.steps[1].gate.is_none(), "nothing comes after the last step");
+    }
+
+    #[test]
+    fn every_fourth_window_tells_about_the_same() {
+        let plan = plan(&[(5, 1200), (100, 3600)], RiskClass::R2);
+        let all = hour(40.0, 1000.0);
+        let fourth: Vec<Sample> = all[0].1.iter().step_by(4).cloned().collect();
+        let (all, fourth) = (told(&plan, &all, None), told(&plan, &[("errors".to_owned(), fourth)], None));
+        assert_eq!((all.record.requests, all.supposed), (fourth.record.requests, fourth.supposed));
+        let times = fourth.plan.harm.p95 / all.plan.harm.p95;
+        assert!((0.9..1.5).contains(&times), "{times}");
     }
 
     #[test]
@@ -335,15 +364,18 @@ mod tests {
             let (guard, samples) = hour(per_second, 1000.0).remove(0);
             samples.into_iter().map(|sample| (guard.clone(), sample)).collect()
         };
-        let said = traffic_too_low(&run, &history(1.0), INTERVAL).unwrap();
+        let too_low = |run: &Run, history: &[(String, Sample)]| {
+            traffic_too_low(&run.plan, &before_run(run, history, INTERVAL))
+        };
+        let said = too_low(&run, &history(1.0)).unwrap();
         assert!(said.starts_with(
             "step 1 would end as NotProven, after 5 times its bake: for errors, step 1 needs about "
         ));
         assert!(said.contains(" and its bake has 24. What helps: limits.minBakeSeconds of "), "{said}");
-        assert_eq!(traffic_too_low(&run, &history(5000.0), INTERVAL), None);
-        assert_eq!(traffic_too_low(&run, &[], INTERVAL), None, "what is not known is not said");
+        assert_eq!(too_low(&run, &history(5000.0)), None);
+        assert_eq!(too_low(&run, &[]), None, "what is not known is not said");
         run.exposed_since = Some(at);
-        assert_eq!(traffic_too_low(&run, &history(1.0), INTERVAL), None, "it is under way");
+        assert_eq!(too_low(&run, &history(1.0)), None, "it is under way");
         assert!(told(&plan, &hour(1.0, 1000.0), None).plan.steps[0].too_low());
         assert!(!told(&plan, &hour(5000.0, 1000.0), None).plan.steps[0].too_low());
     }

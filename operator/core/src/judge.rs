@@ -198,6 +198,8 @@ fn conclude(
         state: Some(state.clone()),
         firing: firing(&run.plan.guards, evaluation.polls),
         at_rest: None,
+        budgets: Vec::new(),
+        harm: None,
     }
 }
 

@@ -10,7 +10,7 @@
 //! - [`config`]: settings of an installation
 //! - [`view`], [`observed`]: raw objects through narrow views
 //! - [`judge`]: which guard is judged by what, in which window
-//! - [`forecast`]: what a plan would catch, before the start
+//! - [`forecast`]: what a plan would catch, before the start; [`harm`]: the same as status shows it
 //! - [`provenance`]: who wrote a template's change, as far as it is known
 //! - [`risk`]: inputs on ordered levels, points, classes; [`queue`]: whose turn it is to start
 //! - [`freeze`]: when no change may start; [`policy`]: the policies in force, joined
@@ -31,6 +31,7 @@ pub mod elect;
 pub mod evidence;
 pub mod forecast;
 pub mod freeze;
+pub mod harm;
 pub mod judge;
 pub mod limits;
 pub mod observed;

@@ -2,8 +2,12 @@
 
 use jiff::Timestamp;
 
-use crate::api::{GuardStatus, Stage};
+use crate::api::{ErrorBudgetPolicy, GuardStatus, PlanHarm, Stage};
 use crate::evidence::{EvidenceState, KnownAlert};
+use crate::policy::Sourced;
+
+/// The error budget is read this often, in seconds, while a template is held.
+pub const BUDGET_LOOK_SECONDS: i32 = 60;
 
 /// A reason with its sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +58,67 @@ pub struct Verdict {
     pub firing: Vec<KnownAlert>,
     /// While no run is under way: what the alerts say about starting one; absent before the first look.
     pub at_rest: Option<AlertsAtRest>,
+    /// While a template is held: what is left of the error budget, by each policy that asks.
+    pub budgets: Vec<BudgetLook>,
+    /// The bound on harm of a plan: of a held template's, or of the run's before its first request.
+    pub harm: Option<HarmLook>,
+}
+
+/// Looks for what is left of the error budget, by one policy's query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BudgetLook {
+    /// The policy.
+    pub from: String,
+    /// Its query.
+    pub query: String,
+    /// When it was last answered, and the share of the budget that was left: 1 is all of it.
+    pub answer: Option<(Timestamp, f64)>,
+    /// Since when looks fail, and why the last one did.
+    pub trouble: Option<(Timestamp, String)>,
+}
+
+impl BudgetLook {
+    /// Whether it is about what the policy asks now.
+    pub fn is_for(&self, budget: &Sourced<ErrorBudgetPolicy>) -> bool {
+        self.from == budget.from && self.query == budget.value.query
+    }
+
+    /// Whether it is time for the next one: the last answer is old, or there was none.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        let answered = self.answer.filter(|_| self.trouble.is_none());
+        answered
+            .is_none_or(|(at, _)| now.duration_since(at).as_secs().abs() >= i64::from(BUDGET_LOOK_SECONDS))
+    }
+
+    /// What is known after a look at this time, and what was known before.
+    #[must_use]
+    pub fn after(
+        before: Option<&Self>,
+        budget: &Sourced<ErrorBudgetPolicy>,
+        at: Timestamp,
+        answer: Result<f64, String>,
+    ) -> Self {
+        let before = before.filter(|before| before.is_for(budget));
+        let (answer, trouble) = match answer {
+            Ok(ratio) => (Some((at, ratio)), None),
+            Err(why) => {
+                let since = before.and_then(|before| before.trouble.as_ref()).map_or(at, |(since, _)| *since);
+                (before.and_then(|before| before.answer), Some((since, why)))
+            }
+        };
+        Self { from: budget.from.clone(), query: budget.value.query.clone(), answer, trouble }
+    }
+}
+
+/// The bound on harm of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HarmLook {
+    /// Digest of the plan.
+    pub plan: String,
+    /// When stable's record was read, or could not be.
+    pub at: Timestamp,
+    /// The bound, or why it is not known.
+    pub harm: PlanHarm,
 }
 
 /// What the alerts say about starting a run.

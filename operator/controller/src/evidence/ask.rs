@@ -9,12 +9,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use sluice_core::api::{
-    AlertSource, Counted, Guard, MetricGuard, PROVIDER_SECRET, ProgressiveRollout, ProviderConfig, Run,
+    AlertSource, Counted, Guard, GuardAction, MetricGuard, PROVIDER_SECRET, Plan, ProgressiveRollout,
+    ProviderConfig, Run,
 };
 use sluice_core::evidence::{DataState, GaugeLook, Outcome, Poll, Sample, Trouble};
+use sluice_core::judge::{Weighed, weighed};
 use sluice_providers::auth::SecretData;
 use sluice_providers::prometheus::{Prometheus, not_configured};
-use sluice_providers::queries::{Arms, MetricQuery, RatioQuery, ask, history, look};
+use sluice_providers::queries::{Arms, MetricQuery, RatioQuery, ask, budget, history, look, outline};
 use sluice_providers::{ProviderKey, Providers};
 
 use crate::client::bounded;
@@ -151,6 +153,35 @@ impl Asker<'_> {
             Ok(prometheus) => look(&prometheus, &query, Timestamp::now()).await,
             Err(trouble) => GaugeLook { at, answer: Err(trouble) },
         }
+    }
+
+    /// The share that is left of the error budget by a policy's query, or why that is not known.
+    pub async fn budget(&self, query: &str) -> Result<f64, String> {
+        let stable = self.rollout.status.as_ref().and_then(|status| status.stable.as_ref());
+        let stable = stable.map_or("", |stable| stable.replica_set.as_str());
+        let promql = budget::promql(&self.key.namespace, stable, &self.rollout.spec.routing.service, query);
+        let answer = async { budget::left(&self.prometheus().await?, &promql, Timestamp::now()).await };
+        answer.await.map_err(|trouble: Trouble| trouble.message)
+    }
+
+    /// Stable's record by each guard that a plan is forecast for, one after the other: nothing is in a hurry.
+    pub async fn record(&self, plan: &Plan, stable: &str) -> Vec<(String, Vec<Sample>)> {
+        let arms = Arms::at_rest(&self.key.namespace, stable, plan);
+        let counting = |weighed: &Weighed<'_>| {
+            weighed.judged.needs_evidence && weighed.guard.action != GuardAction::Observe
+        };
+        let mut records = Vec::new();
+        for weighed in weighed(plan).into_iter().filter(counting) {
+            let query = RatioQuery::new(&arms, weighed.counted, &BTreeMap::new());
+            let at = Timestamp::now();
+            let seconds = self.ctx.config.evaluation_interval_seconds;
+            let found = async { outline(&self.prometheus().await?, &query, at, seconds).await };
+            let samples = found.await.unwrap_or_else(|trouble: Trouble| {
+                vec![Sample { bound: None, at, outcome: Outcome::Trouble(trouble) }]
+            });
+            records.push((weighed.guard.name.clone(), samples));
+        }
+        records
     }
 
     /// The Prometheus that the rollout asks.

@@ -2,10 +2,11 @@
 //! wakes the rollout with a new verdict.
 //!
 //! Passes never wait for it, and no source waits for another: one that hangs costs freshness, which the verdict says,
-//! not reaction. Here is when a rollout is looked at; `round` is one look, `ask` one question of it, and `store` keeps
-//! what is known.
+//! not reaction. Here is when a rollout is looked at; `round` is one look, `rest` one without a run, `ask` one question of
+//! it, and `store` keeps what is known.
 
 mod ask;
+mod rest;
 mod round;
 mod store;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
-use sluice_core::api::{Guard, ProgressiveRollout};
+use sluice_core::api::{Guard, Phase, ProgressiveRollout, ProgressiveRolloutStatus};
 use sluice_core::config::Config;
 use sluice_providers::Providers;
 use tokio::task::JoinSet;
@@ -36,7 +37,7 @@ const TICKS: u32 = 30;
 const TICK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 /// Clients of providers that no rollout names any more are dropped this often.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
-/// Alerts for held revisions are looked at this often.
+/// Alerts are looked at this often while nothing is held.
 const HELD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// When a rollout is looked at next, if at all, the version of it that says so, and the tick at which it was last there.
@@ -128,7 +129,15 @@ fn due_every(config: &Config, rollout: &ProgressiveRollout, interval: Duration) 
     let watches = guards_at_rest(config, rollout).iter().any(|guard| guard.alert.is_some());
     // A held template does not start before such a look.
     let waits = status.held.as_ref().is_some_and(|held| held.ended.is_none());
-    watches.then_some(if waits { interval } else { HELD_INTERVAL.max(interval) })
+    (watches || waits_to_start(rollout)).then_some(if waits { interval } else { HELD_INTERVAL.max(interval) })
+}
+
+/// Whether a template is held that may still start: not one that was rejected, or could not be proven.
+fn waits_to_start(rollout: &ProgressiveRollout) -> bool {
+    let held = |status: &ProgressiveRolloutStatus| {
+        status.phase == Phase::Held && status.held.as_ref().is_some_and(|held| held.ended.is_none())
+    };
+    rollout.status.as_ref().is_some_and(|status| status.run.is_none() && held(status))
 }
 
 /// The guards that a run would have.

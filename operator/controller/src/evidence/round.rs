@@ -14,13 +14,15 @@ use kube::ResourceExt;
 use sluice_core::api::{AlertSource, Guard, ProgressiveRollout, Run};
 use sluice_core::config::Config;
 use sluice_core::evidence::{GaugeLook, Poll};
-use sluice_core::forecast::traffic_too_low;
-use sluice_core::judge::{Evaluation, Quiet, at_rest, firing, judge};
+use sluice_core::forecast::{before_run, traffic_too_low};
+use sluice_core::harm;
+use sluice_core::judge::{Evaluation, Quiet, firing, judge};
+use sluice_core::verdict::HarmLook;
 use sluice_providers::Providers;
 use tracing::debug;
 
 use super::ask::{Asker, Counters};
-use super::guards_at_rest;
+use super::rest;
 use super::store::{AlertPolls, Entry};
 use crate::context::Context;
 use crate::watch::Key;
@@ -30,9 +32,9 @@ const TOGETHER: Duration = Duration::from_millis(250);
 
 /// A run, or a rollout at rest. One that is created again may have a run of the same name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Subject {
+pub(super) struct Subject {
     key: Key,
-    uid: String,
+    pub uid: String,
     run: Option<String>,
 }
 
@@ -49,10 +51,14 @@ fn run_of(rollout: &ProgressiveRollout) -> Option<&Run> {
 
 /// What one source is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Source {
+pub(super) enum Source {
     Alerts(AlertSource),
     /// Those of all sources, while there is no run.
     AllAlerts,
+    /// What is left of the error budget, likewise.
+    Budgets,
+    /// Stable's record, likewise.
+    Record,
     /// By the guard's name.
     Counters(String),
     /// Likewise.
@@ -65,7 +71,7 @@ pub(super) struct Asking(Arc<Mutex<BTreeSet<(Subject, Source)>>>);
 
 impl Asking {
     /// Begins a question, unless the source has not answered the last one yet.
-    fn begin(&self, subject: &Subject, source: Source) -> Option<Underway<'_>> {
+    pub fn begin(&self, subject: &Subject, source: Source) -> Option<Underway<'_>> {
         let question = (subject.clone(), source);
         let begins = self.lock().insert(question.clone());
         begins.then(|| Underway { asking: self, question })
@@ -78,7 +84,7 @@ impl Asking {
 }
 
 /// A question under way; dropped once its answer is judged, and by a panic.
-struct Underway<'a> {
+pub(super) struct Underway<'a> {
     asking: &'a Asking,
     question: (Subject, Source),
 }
@@ -107,17 +113,7 @@ pub(super) async fn look(
     let asker = &Asker { ctx, providers, key, rollout };
     let subject = Subject::of(key, rollout);
     let Some(run) = run_of(rollout) else {
-        let Some(_underway) = asking.begin(&subject, Source::AllAlerts) else {
-            return;
-        };
-        let guards = guards_at_rest(&ctx.config, rollout);
-        let asked = sources(guards).map(async |source| (source, asker.alerts(source).await));
-        let answers = AlertPolls::of(futures::future::join_all(asked).await);
-        take_in(ctx, &subject, |known, rollout| {
-            let before = known.map(|entry| entry.verdict).unwrap_or_default();
-            let verdict = at_rest(guards_at_rest(&ctx.config, rollout), answers.all(), &before);
-            Some(Entry { uid: subject.uid.clone(), verdict, ..Entry::default() })
-        });
+        rest::look(asker, asking, &subject).await;
         return;
     };
     let guards = &run.plan.guards;
@@ -162,7 +158,7 @@ pub(super) async fn look(
 }
 
 /// The sources of the alerts that guards watch.
-fn sources(guards: &[Guard]) -> impl Iterator<Item = AlertSource> {
+pub(super) fn sources(guards: &[Guard]) -> impl Iterator<Item = AlertSource> {
     let watched = |source: &AlertSource| {
         guards.iter().any(|guard| guard.alert.as_ref().is_some_and(|alert| alert.source == *source))
     };
@@ -182,7 +178,7 @@ async fn as_they_come<A>(mut asked: FuturesUnordered<BoxFuture<'_, A>>, mut take
 }
 
 /// Renews what is known of a rollout, if it still is what was asked about.
-fn take_in(
+pub(super) fn take_in(
     ctx: &Context,
     subject: &Subject,
     next: impl FnOnce(Option<Entry>, &ProgressiveRollout) -> Option<Entry>,
@@ -222,11 +218,16 @@ fn judged(config: &Config, run: &Run, mut entry: Entry, answers: &[(Underway<'_>
         interval_seconds: config.evaluation_interval_seconds,
         now: Timestamp::now(),
     };
-    if let Some(why) = traffic_too_low(run, &history, config.evaluation_interval_seconds) {
+    let forecasts = before_run(run, &history, config.evaluation_interval_seconds);
+    if let Some(why) = traffic_too_low(&run.plan, &forecasts) {
         entry.state.low_traffic = Some(why);
     }
     let before = std::mem::take(&mut entry.verdict);
     entry.verdict = judge(&evaluation, &mut entry.state);
+    let at = evaluation.now;
+    let known = (!forecasts.is_empty()).then(|| harm::shown(&run.plan, &forecasts, at));
+    let found = known.map(|harm| HarmLook { plan: run.plan.digest.clone(), at, harm });
+    entry.verdict.harm = found.or(before.harm);
     // Once is enough: a score that fell again before the abort could be written is no acquittal.
     entry.verdict.abort = before.abort.or(entry.verdict.abort);
     // A look that failed, or was not due, says nothing about what fires.

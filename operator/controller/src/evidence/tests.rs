@@ -1,5 +1,7 @@
 //! Sources that answer as told, or accept a question and say nothing.
 
+mod rest;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -61,7 +63,7 @@ impl Told {
     }
 
     /// A Prometheus that saw 10,000 more requests at each question, 1,000 of them at the canary, and none fail. It knows
-    /// nothing of the time before. A person's own query for a queue yields 9.
+    /// nothing of the time before. A person's own query for a queue yields 9, and that for what is left of the budget 0.125.
     async fn prometheus(self: Arc<Self>) -> String {
         let answer = move |Query(query): Query<HashMap<String, String>>| async move {
             let number = self.question().await;
@@ -72,9 +74,12 @@ impl Told {
                 let newest = json!({"sluice_part": "newest", "pod": pod, "job": "j", "instance": pod});
                 [series(count, requests.to_string()), series(newest, at.clone())]
             };
-            let result = match query["query"].contains("queue{") {
-                true => vec![series(json!({"sluice_part": "canary"}), "9".to_owned())],
-                false => [pod("web-1-aaaaa", 9000 * number), pod("web-2-bbbbb", 1000 * number)].concat(),
+            let result = match query["query"].as_str() {
+                text if text.contains("queue{") => {
+                    vec![series(json!({"sluice_part": "canary"}), "9".to_owned())]
+                }
+                text if text.starts_with("left{") => vec![series(json!({}), "0.125".to_owned())],
+                _ => [pod("web-1-aaaaa", 9000 * number), pod("web-2-bbbbb", 1000 * number)].concat(),
             };
             Json(json!({"status": "success", "data": {"resultType": "vector", "result": result}}))
         };
@@ -159,12 +164,22 @@ impl App {
 
 /// A controller that is asked to evaluate every second and knows these rollouts.
 async fn controller(apps: &[&App]) -> (Arc<Context>, UnboundedReceiver<Key>) {
-    let items: Vec<Value> = apps.iter().map(|app| app.object.clone()).collect();
+    controller_of(apps, Vec::new()).await
+}
+
+/// The same, and it knows these objects, by the plural of their kind.
+async fn controller_of(
+    apps: &[&App],
+    mut objects: Vec<(&'static str, Value)>,
+) -> (Arc<Context>, UnboundedReceiver<Key>) {
+    objects.extend(apps.iter().map(|app| ("progressiverollouts", app.object.clone())));
     let answer = move |uri: Uri| async move {
         if uri.query().is_some_and(|query| query.contains("watch=true")) {
             std::future::pending::<()>().await;
         }
-        let items = if uri.path().ends_with("/progressiverollouts") { items } else { Vec::new() };
+        let kind = uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+        let items: Vec<Value> =
+            objects.into_iter().filter(|(of, _)| *of == kind).map(|(_, object)| object).collect();
         Json(
             json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}),
         )

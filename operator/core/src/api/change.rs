@@ -39,7 +39,7 @@ impl Provenance {
     }
 }
 
-/// What kind of change it is. Freezes can exempt some.
+/// What kind of change it is. Freezes and error budgets can exempt some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ChangeKind {
     /// The application's own code.
@@ -96,8 +96,9 @@ pub struct Change {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 500)))]
     pub images: Vec<String>,
-    /// What kind of change it is: Code, Config, FeatureFlag, Dependency, Infra or Security. A ChangeFreeze can exempt some
-    /// kinds; it counts only if this change describes the template. Default: not said, which no freeze exempts.
+    /// What kind of change it is: Code, Config, FeatureFlag, Dependency, Infra or Security. A ChangeFreeze and an
+    /// error budget can exempt some kinds; it counts only if this change describes the template. Default: not said, which none
+    /// exempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ChangeKind")]
     pub kind: Option<ChangeKind>,

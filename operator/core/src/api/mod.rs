@@ -3,10 +3,12 @@
 //! Nothing here decides. A field that people set is validated once, in [`crate::limits`]; a field of
 //! status is written only by [`crate::report`] and the rooms of [`crate::decide`].
 
+mod budget;
 mod change;
 mod condition;
 mod freeze;
 mod guard;
+mod harm;
 mod metric;
 mod policy;
 mod provider;
@@ -16,6 +18,7 @@ mod rollout;
 mod run;
 mod status;
 
+pub use budget::{ErrorBudgetPolicy, ErrorBudgetStatus, OnExhausted};
 pub use change::{Change, ChangeEvidence, ChangeFinding, ChangeKind, ChangeSize, Provenance};
 pub use condition::{Condition, ConditionStatus, ConditionType, PolicyCondition, PolicyConditionType};
 pub use freeze::{
@@ -26,6 +29,7 @@ pub use guard::{
     AlertGuard, AlertMatcher, AlertSource, Counted, ErrorRatioGuard, Guard, GuardAction, LatencyGuard,
     MatchOp, RatioSource, RestartsGuard,
 };
+pub use harm::{GuardHarm, PlanHarm};
 pub use metric::{MetricGuard, Quantity};
 pub use policy::{
     ClusterRiskPolicy, ClusterRiskPolicySpec, ClusterRiskPolicyStatus, LABEL_TIER, PolicyClass, PolicyLimits,

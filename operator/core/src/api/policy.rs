@@ -4,7 +4,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BlastRadius, Floor, PolicyCondition, Provenance, RiskClass, StepSpec, Tier, TolerancePpm};
+use super::{
+    BlastRadius, ErrorBudgetPolicy, Floor, PolicyCondition, Provenance, RiskClass, StepSpec, Tier,
+    TolerancePpm,
+};
 
 /// Label of a namespace that says how critical its workloads are.
 pub const LABEL_TIER: &str = "sluice.dev/tier";
@@ -48,6 +51,9 @@ pub struct ClusterRiskPolicySpec {
     /// What is believed of who wrote a change. Default: what is claimed, joined with what is found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provenance: Option<ProvenancePolicy>,
+    /// Where to read what is left of the error budget of a workload. Default none: it is no risk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_budget: Option<ErrorBudgetPolicy>,
     /// Limits of every plan, whatever its class. Default none.
     #[serde(default)]
     pub limits: PolicyLimits,
@@ -95,6 +101,10 @@ pub struct RiskPolicySpec {
     /// What is believed of who wrote a change, besides what the cluster's policies say. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provenance: Option<ProvenancePolicy>,
+    /// Where to read what is left of the error budget of a workload, besides what the cluster's policies ask: the least that
+    /// is left counts. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_budget: Option<ErrorBudgetPolicy>,
     /// Limits of every plan, whatever its class. Default none.
     #[serde(default)]
     pub limits: PolicyLimits,

@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, Factor, LimitSource, Provenance, RiskClass, Run, Signoff, StepSpec};
+use super::{
+    Condition, ErrorBudgetStatus, Factor, LimitSource, PlanHarm, Provenance, RiskClass, Run, Signoff,
+    StepSpec,
+};
 use crate::evidence::KnownAlert;
 
 /// Observed state of a rollout.
@@ -67,6 +70,9 @@ pub struct ProgressiveRolloutStatus {
     /// Ended runs, newest first, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<RunRecord>,
+    /// What was left of the error budget when it was last known, by each policy that asks for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub error_budgets: Vec<ErrorBudgetStatus>,
     /// The last request of a person that was acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<LatchedRequest>,
@@ -221,6 +227,9 @@ pub struct PlanStatus {
     /// Sign-offs that it needs before it starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub required_signoffs: Vec<Signoff>,
+    /// What the plan would catch, from stable's record; no part of its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub harm: Option<PlanHarm>,
 }
 
 /// A place in the queue of those that wait for the same room.

@@ -13,7 +13,7 @@ use crate::verdict::AlertsAtRest;
 use crate::view::{HeldMark, Workload};
 
 use super::draft::{BUSY_WAKE, Draft};
-use super::{ground, promote, rest, start};
+use super::{budget, ground, promote, rest, start};
 
 /// Characters of the revision hash in a run's name.
 const RUN_HASH_LEN: usize = 5;
@@ -107,7 +107,7 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
         d.wait("PoliciesUnknown", format!("{why}; nothing starts before the limits are known"), None);
         return;
     }
-    let risk = rest::assess(d, &view);
+    let risk = rest::assess(d, &view, budget::level(d));
     let change = (risk.provenance, risk.class);
     let (kind, plan) = match &returning {
         Some(_) => {

@@ -11,10 +11,12 @@
 
 mod attend;
 mod back;
+mod budget;
 mod draft;
 mod forward;
 mod freeze;
 mod ground;
+mod harm;
 mod held;
 mod history;
 mod leave;

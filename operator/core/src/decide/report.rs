@@ -12,7 +12,7 @@ use crate::provenance::{self, Before, ChangeView};
 use crate::view::{Autoscaler, shorten};
 
 use super::draft::{Decision, Draft, MESSAGE_LIMIT};
-use super::{forward, rest, start};
+use super::{budget, forward, harm, rest, start};
 
 /// Reason of a provenance that somebody claims to be less.
 const MISMATCH: &str = "Mismatch";
@@ -34,6 +34,11 @@ pub(super) fn finish(mut d: Draft<'_>) -> Decision {
             let (plan, risk) = rest::preview(&d, workload, view);
             risk.explain(d.spec, d.input.policy, &plan)
         });
+    }
+    budget::remember(&mut d);
+    let harm = harm::of_plan(&d, &before);
+    if let Some(plan) = &mut d.status.plan {
+        plan.harm = harm;
     }
     if d.status.phase != before.phase || before.phase_since.is_none() {
         d.status.phase_since = Some(d.now);

@@ -4,13 +4,14 @@ use crate::action::Lane;
 use crate::api::{Phase, Plan, Revision};
 use crate::config::Hold;
 use crate::limits;
-use crate::policy::{self, Assessment};
+use crate::policy::{self, Assessment, Sourced};
 use crate::provenance::{self, Before, ChangeView};
 use crate::render;
+use crate::risk::ErrorBudget;
 use crate::view::{HeldMark, ReplicaSet, Workload};
 
 use super::draft::Draft;
-use super::{forward, ground, held, history, leave};
+use super::{budget, forward, ground, held, history, leave};
 
 /// A template that a run rejected is what the Deployment runs.
 const REJECTED_LIVE: &str = "RejectedRevisionLive";
@@ -227,9 +228,9 @@ fn broken_glass(d: &mut Draft<'_>, workload: &Workload) {
     d.status.workload_uid = None;
 }
 
-/// The risk of the change that `view` describes.
-pub(super) fn assess(d: &Draft<'_>, view: &ChangeView) -> Assessment {
-    policy::assess(d.spec, view, d.input.policy, &d.status.history, d.now)
+/// The risk of the change that `view` describes, with this much left of the error budget.
+pub(super) fn assess(d: &Draft<'_>, view: &ChangeView, left: Sourced<ErrorBudget>) -> Assessment {
+    policy::assess(d.spec, view, d.input.policy, &d.status.history, left, d.now)
 }
 
 /// What is known of the change that a held template is.
@@ -241,7 +242,7 @@ pub(super) fn view(d: &Draft<'_>, workload: &Workload) -> ChangeView {
 
 /// The plan that it would have.
 pub(super) fn preview(d: &Draft<'_>, workload: &Workload, view: &ChangeView) -> (Plan, Assessment) {
-    let risk = assess(d, view);
+    let risk = assess(d, view, budget::level(d));
     let change = (risk.provenance, risk.class);
     (limits::make_plan(d.spec, d.input.config, d.input.policy, workload, change), risk)
 }

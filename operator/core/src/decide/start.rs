@@ -1,4 +1,5 @@
-//! Whether a change may start now, apart from what it is: sign-offs, freezes, the time since a failed run, and room for it.
+//! Whether a change may start now, apart from what it is: sign-offs, freezes, the error
+//! budget, the time since a failed run, and room for it.
 //!
 //! All of this holds starts only. A run under way goes on and goes back as it would, and a return to a recorded good revision
 //! is never asked.
@@ -11,7 +12,7 @@ use crate::api::{ChangeKind, ConditionStatus, ConditionType, QueueRoom, RiskClas
 use crate::policy;
 
 use super::draft::Draft;
-use super::freeze;
+use super::{budget, freeze};
 
 const SIGNOFF_MISSING: &str = "SignoffMissing";
 /// How often somebody who waits for room looks again: near the head of the queue, and far from it.
@@ -24,7 +25,7 @@ pub(super) fn may(d: &mut Draft<'_>, class: RiskClass, kind: Option<ChangeKind>)
         hold(d, SIGNOFF_MISSING, message, None);
         return false;
     }
-    !(freeze::frozen(d, class, kind) || cools_down(d, class))
+    !(freeze::frozen(d, class, kind) || budget::spent(d, kind) || cools_down(d, class))
 }
 
 /// Says what the start waits for, and once as an event.

@@ -9,7 +9,7 @@ use crate::limits::{self, Progress};
 use crate::provenance::{self, Before, ChangeView};
 
 use super::draft::Draft;
-use super::rest;
+use super::{budget, rest};
 
 /// Most sources of limits that status names.
 const MOST_SOURCES: usize = 64;
@@ -33,7 +33,7 @@ pub(super) fn plan(d: &mut Draft<'_>, run: &mut Run) {
         let provenance = run.plan.provenance.max(said.unwrap_or(Provenance::Human));
         view = ChangeView::as_known(provenance, view.commit);
     }
-    let risk = rest::assess(d, &view);
+    let risk = rest::assess(d, &view, budget::kept(d));
     let change = (view.provenance.max(run.plan.provenance), risk.class.max(run.plan.risk_class));
     let now = limits::draft(d.spec, d.input.config, d.input.policy, workload, change);
     let progress = progress(run);
@@ -77,6 +77,8 @@ fn joined(before: Option<PlanStatus>, now: PlanStatus, anew: bool) -> PlanStatus
     let Some(before) = before else {
         return now;
     };
+    // It is told as it was before the start.
+    let harm = before.harm;
     let floor = now.factors.iter().filter(|factor| factor.name == "floor").cloned();
     let (points, factors) = if anew {
         (now.points, now.factors)
@@ -92,7 +94,7 @@ fn joined(before: Option<PlanStatus>, now: PlanStatus, anew: bool) -> PlanStatus
             limit_sources.push(source);
         }
     }
-    PlanStatus { points, factors, limit_sources, ..now }
+    PlanStatus { points, factors, limit_sources, harm, ..now }
 }
 
 /// Lets the evidence count what the rollout no longer leaves out.

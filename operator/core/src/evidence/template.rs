@@ -61,6 +61,11 @@ pub fn unknown(query: &str) -> Option<&str> {
     })
 }
 
+/// Whether the query has this placeholder.
+pub fn has(query: &str, name: &str) -> bool {
+    pieces(query).any(|piece| matches!(piece, Piece::Placeholder(found) if found == name))
+}
+
 /// Whether the query asks for something else of each revision.
 pub fn tells_revisions_apart(query: &str) -> bool {
     pieces(query).any(|piece| matches!(piece, Piece::Placeholder(name) if OF_ONE_REVISION.contains(&name)))

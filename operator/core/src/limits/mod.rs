@@ -15,4 +15,4 @@ pub use compose::{clamped, sources};
 pub use plan::{canary_service, default_guards, draft, make_plan, return_plan, stable_service};
 pub use schedule::{hold_seconds, join, pods_for, problem as schedule_problem, step_seconds};
 pub use tighten::{Progress, count_more, loosened, tighten};
-pub use validate::{config_problem, problems};
+pub use validate::{config_problem, problems, query_problem};

@@ -125,9 +125,8 @@ fn warmup_problem(counted: &Counted<'_>) -> Option<String> {
 /// Longest query of a person, in characters.
 const LONGEST_QUERY: usize = 2000;
 
-/// What is wrong with a guard on a value, from the field on.
-fn metric_problem(metric: &MetricGuard) -> Option<String> {
-    let MetricGuard { query, min, max, min_ratio, max_ratio, for_seconds } = metric;
+/// What is wrong with a person's PromQL, from the field on.
+pub fn query_problem(query: &str) -> Option<String> {
     let length = query.chars().count();
     if query.trim().is_empty() || length > LONGEST_QUERY {
         return Some(format!(
@@ -137,6 +136,15 @@ fn metric_problem(metric: &MetricGuard) -> Option<String> {
     if let Some(name) = template::unknown(query) {
         let known = template::PLACEHOLDERS.map(|name| format!("${name}")).join(", ");
         return Some(format!("query has ${name}, which is no placeholder: write one of {known}"));
+    }
+    None
+}
+
+/// What is wrong with a guard on a value, from the field on.
+fn metric_problem(metric: &MetricGuard) -> Option<String> {
+    let MetricGuard { query, min, max, min_ratio, max_ratio, for_seconds } = metric;
+    if let Some(problem) = query_problem(query) {
+        return Some(problem);
     }
     if [min, max, min_ratio, max_ratio].into_iter().all(Option::is_none) {
         return Some("query has no range: set at least one of min, max, minRatio and maxRatio".to_owned());

@@ -50,16 +50,18 @@ impl Assessment {
                 .iter()
                 .map(|signoff| signoff.value.clone())
                 .collect(),
+            harm: None,
         }
     }
 }
 
-/// The risk of the change that `view` describes.
+/// The risk of the change that `view` describes, with this much left of the error budget.
 pub fn assess(
     spec: &ProgressiveRolloutSpec,
     view: &ChangeView,
     policy: &Policy,
     history: &[RunRecord],
+    error_budget: Sourced<ErrorBudget>,
     now: Timestamp,
 ) -> Assessment {
     let declared: DeclaredRisk = spec.declared_risk;
@@ -86,7 +88,6 @@ pub fn assess(
     let provenance = provenance(view, policy, tier.value);
     let authors = Sourced::new(AuthorHistory::Some, "no record of authors yet");
     let last_failure = last_failure(history, now);
-    let error_budget = Sourced::new(ErrorBudget::Ample, "no error budget is set");
     let inputs = Inputs {
         provenance: provenance.value,
         blast_radius: blast_radius.value,

@@ -5,6 +5,7 @@
 
 mod assess;
 mod freezes;
+mod budget;
 mod presets;
 mod start;
 mod table;
@@ -15,14 +16,15 @@ mod validate;
 use std::collections::BTreeMap;
 
 use crate::api::{
-    BlastRadius, ClusterRiskPolicy, ClusterRiskPolicySpec, Floor, PolicyLimits, ProvenancePolicy, RiskClass,
-    RiskPolicy, RiskPolicySpec, Tier, TierMapping,
+    BlastRadius, ClusterRiskPolicy, ClusterRiskPolicySpec, ErrorBudgetPolicy, Floor, PolicyLimits,
+    ProvenancePolicy, RiskClass, RiskPolicy, RiskPolicySpec, Tier, TierMapping,
 };
 use crate::config::{ClassRow, Config};
 use crate::limits;
 
 pub use assess::{Assessment, assess, last_failed};
 pub use freezes::{Freeze, Freezes, Hold};
+pub use budget::{Left, error_budget, error_budget_named, percent};
 pub use presets::Preset;
 pub use start::StartRules;
 pub use table::Row;
@@ -38,7 +40,8 @@ pub struct Sourced<T> {
 }
 
 impl<T> Sourced<T> {
-    pub(crate) fn new(value: T, from: impl Into<String>) -> Self {
+    /// A value from an object.
+    pub fn new(value: T, from: impl Into<String>) -> Self {
         Self { value, from: from.into() }
     }
 }
@@ -63,6 +66,8 @@ pub struct Policy {
     pub humans: Vec<Sourced<ProvenancePolicy>>,
     /// Limits of every plan.
     pub limits: Vec<Sourced<PolicyLimits>>,
+    /// Where to read what is left of the error budget.
+    pub error_budgets: Vec<Sourced<ErrorBudgetPolicy>>,
     /// The class table, loosest class first.
     pub table: Vec<Row>,
     /// When no change may start.
@@ -142,6 +147,8 @@ impl Policy {
         let humans = humans.chain(own.iter().map(|(from, spec)| (from, spec.provenance)));
         let limits = cluster.iter().map(|(from, spec)| (from, spec.limits));
         let limits = limits.chain(own.iter().map(|(from, spec)| (from, spec.limits)));
+        let budgets = cluster.iter().map(|(from, spec)| (from, &spec.error_budget));
+        let budgets = budgets.chain(own.iter().map(|(from, spec)| (from, &spec.error_budget)));
         Self {
             tier: own_tiers.fold(tier, Sourced::max),
             blast_radius: blast.unwrap_or_else(|| Sourced::new(BlastRadius::default(), "nothing")),
@@ -150,6 +157,9 @@ impl Policy {
                 .collect(),
             humans: humans.filter_map(|(from, human)| Some(Sourced::new(human?, from))).collect(),
             limits: limits.map(|(from, limits)| Sourced::new(limits, from)).collect(),
+            error_budgets: budgets
+                .filter_map(|(from, budget)| Some(Sourced::new(budget.clone()?, from)))
+                .collect(),
             table,
             freezes: Freezes::default(),
             trouble: None,

@@ -57,7 +57,7 @@ fn risk(
         change["evidence"] = evidence;
     }
     let change: Change = serde_json::from_value(change).unwrap();
-    assess(&spec(more), &declared(&change), policy, history, now())
+    assess(&spec(more), &declared(&change), policy, history, error_budget(&[]), now())
 }
 
 fn failed(reason: &str, ended_at: &str) -> RunRecord {
@@ -373,7 +373,7 @@ fn policy() -> impl Strategy<Value = RiskPolicySpec> {
             };
             let tier = own.0.map(|at| Tier::POINTS[at].0);
             let blast_radius = own.1.map(|at| BlastRadius::POINTS[at].0);
-            RiskPolicySpec { tier, blast_radius, classes, floors, provenance: None, limits }
+            RiskPolicySpec { tier, blast_radius, classes, floors, limits, ..RiskPolicySpec::default() }
         },
     )
 }

@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 
 use crate::api::{
-    ClusterRiskPolicySpec, ConditionStatus, Floor, PolicyClass, PolicyCondition, PolicyConditionType,
-    PolicyStatus, RiskPolicySpec,
+    ClusterRiskPolicySpec, ConditionStatus, ErrorBudgetPolicy, Floor, PolicyClass,
+    PolicyCondition, PolicyConditionType, PolicyStatus, RiskPolicySpec,
 };
 use crate::config::{ClassRow, Config};
+use crate::evidence::template;
 use crate::limits;
 
 use super::{start, table};
@@ -19,7 +20,7 @@ pub fn cluster_problem(spec: &ClusterRiskPolicySpec, config: &Config) -> Option<
             "spec.tierMapping.namespaceLabel {label:?}: write a label key, such as sluice.dev/tier"
         ));
     }
-    common(&spec.classes, &spec.floors).or_else(|| {
+    common(&spec.classes, &spec.floors, spec.error_budget.as_ref()).or_else(|| {
         let table = table::overlay(&table::installation(config), &spec.classes, "");
         let rows: Vec<ClassRow> = table.iter().map(|row| row.row.clone()).collect();
         let problem = limits::order_problem(&rows).or_else(|| start::order_problem(&table));
@@ -29,10 +30,14 @@ pub fn cluster_problem(spec: &ClusterRiskPolicySpec, config: &Config) -> Option<
 
 /// What is wrong with a policy of a namespace, from the field on. It can't bring the table out of order.
 pub fn own_problem(spec: &RiskPolicySpec) -> Option<String> {
-    common(&spec.classes, &spec.floors)
+    common(&spec.classes, &spec.floors, spec.error_budget.as_ref())
 }
 
-fn common(classes: &[PolicyClass], floors: &[Floor]) -> Option<String> {
+fn common(
+    classes: &[PolicyClass],
+    floors: &[Floor],
+    error_budget: Option<&ErrorBudgetPolicy>,
+) -> Option<String> {
     for (at, class) in classes.iter().enumerate() {
         let name = class.name.as_str();
         if classes[..at].iter().any(|other| other.name == class.name) {
@@ -57,9 +62,21 @@ fn common(classes: &[PolicyClass], floors: &[Floor]) -> Option<String> {
         }
     }
     let idle = floors.iter().position(|floor| floor.class == crate::api::RiskClass::R0);
-    idle.map(|at| {
+    let idle = idle.map(|at| {
         format!("spec.floors[{at}].class R0 is the lowest class anyhow: write R1 to R4, or take it out")
-    })
+    });
+    idle.or_else(|| Some(format!("spec.errorBudget.{}", budget_problem(error_budget?)?)))
+}
+
+/// What is wrong with where to read what is left of the error budget, from the field on.
+fn budget_problem(budget: &ErrorBudgetPolicy) -> Option<String> {
+    if let Some(problem) = limits::query_problem(&budget.query) {
+        return Some(problem);
+    }
+    if template::has(&budget.query, "canaryPods") {
+        return Some("query has $canaryPods, and there is no canary before a start: write $pods, $stablePods, $service or $namespace".to_owned());
+    }
+    None
 }
 
 /// `[prefix/]name` as Kubernetes has it.

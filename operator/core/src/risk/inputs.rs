@@ -105,6 +105,18 @@ pub enum ErrorBudget {
     Spent,
 }
 
+impl ErrorBudget {
+    /// The level while this share of it is left: 1 is all of it, 0 or less nothing.
+    pub fn of(left: f64) -> Self {
+        match left {
+            left if left > 0.5 => Self::Ample,
+            left if left >= 0.25 => Self::Half,
+            left if left >= 0.05 => Self::Quarter,
+            _ => Self::Spent,
+        }
+    }
+}
+
 levels!(Provenance: Human = 0 "Human", GenAIAssisted = 2 "GenAIAssisted", Unknown = 3 "Unknown", GenAIAutonomous = 4 "GenAIAutonomous");
 levels!(BlastRadius: Cell = 0 "Cell", Zone = 1 "Zone", Region = 3 "Region", Global = 4 "Global");
 levels!(Tier: Tier3 = 0 "Tier3", Tier2 = 1 "Tier2", Tier1 = 3 "Tier1", Tier0 = 4 "Tier0");

@@ -7,6 +7,7 @@ mod aborts;
 mod attended;
 mod beside;
 mod blame;
+mod budgets;
 mod carried;
 mod crd;
 mod freed;

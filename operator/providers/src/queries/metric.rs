@@ -82,7 +82,7 @@ pub async fn look(prometheus: &Prometheus, query: &MetricQuery, at: Timestamp) -
 }
 
 /// A regular expression for the names of a ReplicaSet's pods, without a character that a quoted string would change.
-fn pods(replica_set: &str) -> String {
+pub(super) fn pods(replica_set: &str) -> String {
     format!("{}[a-z0-9]{{5}}", pod_base(replica_set).replace('.', "[.]"))
 }
 

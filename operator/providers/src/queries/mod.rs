@@ -5,9 +5,10 @@
 //! brings the time of the newest sample and the scrape targets behind each counter, so that both come from the
 //! same evaluation: a target that is scraped twice would be counted twice.
 //!
-//! `pods`, `latency`, `traefik`, `proxy`, `linkerd`, `restarts` and `metric` are what can be asked; `parts` reads the two
+//! `pods`, `latency`, `traefik`, `proxy`, `linkerd`, `restarts`, `metric` and `budget` are what can be asked; `parts` reads the two
 //! halves of an answer, `promql` writes names and conditions.
 
+pub mod budget;
 mod latency;
 mod linkerd;
 mod metric;
@@ -118,6 +119,8 @@ pub async fn ask(prometheus: &Prometheus, query: &RatioQuery, at: Timestamp) -> 
 /// Windows of the hour before the start at a scrape interval of 15 s, asked for in parts: an answer for many pods is large.
 const HISTORY_WINDOWS: i64 = 240;
 const HISTORY_PARTS: i64 = 4;
+/// Of them [`outline`] asks for every so many.
+const OUTLINE_WINDOWS: i32 = 4;
 /// How far back [`recent`] looks, in seconds.
 const RECENT_SECONDS: i64 = 300;
 
@@ -152,6 +155,24 @@ pub async fn history(
         }
     }
     Ok(parts.into_iter().flatten().collect())
+}
+
+/// The same time as [`history`] at every fourth window, in one question: enough to know stable's record before anything
+/// starts. When there is nothing in it, one sample at `end` says why.
+///
+/// # Errors
+/// As those of a question.
+pub async fn outline(
+    prometheus: &Prometheus,
+    query: &RatioQuery,
+    end: Timestamp,
+    interval: i32,
+) -> Result<Vec<Sample>, Trouble> {
+    let query = &settled_at(prometheus, query, end).await?;
+    let step = interval.saturating_mul(OUTLINE_WINDOWS);
+    let found =
+        samples(prometheus, query, end, step, HISTORY_WINDOWS / i64::from(OUTLINE_WINDOWS), 0).await?;
+    Ok(if found.is_empty() { vec![ask(prometheus, query, end).await] } else { found })
 }
 
 /// A query that lacks its bound gets it from the answer at one time.

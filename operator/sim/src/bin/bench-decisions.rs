@@ -49,6 +49,7 @@ fn main() -> ExitCode {
             println!("{}", report.cost(&cost));
         }
         println!("{}", report.plan(&cost::PlanCost::measure()));
+        println!("{}", report.harm(&cost::HarmCost::measure()));
     }
     let mut title = "";
     for mut scenario in scenarios::all() {

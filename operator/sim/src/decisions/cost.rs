@@ -11,6 +11,8 @@ use sluice_core::api::{
 };
 use sluice_core::config::Config;
 use sluice_core::evidence::{Arm, EvidenceState, Outcome, PodCounters, Sample};
+use sluice_core::forecast::forecast;
+use sluice_core::harm;
 use sluice_core::judge::{Evaluation, Polls, judge};
 use sluice_core::limits;
 use sluice_core::policy::{self, Policy, Preset};
@@ -29,6 +31,9 @@ const WINDOW_LIMIT: Duration = Duration::from_micros(100);
 /// So much may risk, limits and plan of a rollout take, half of all times; and so many are made.
 const PLAN_LIMIT: Duration = Duration::from_micros(50);
 const PLANS: usize = 2001;
+/// So much may the bound on harm of a plan take, half of all times; and so many are computed.
+const HARM_LIMIT: Duration = Duration::from_millis(5);
+const HARMS: usize = 51;
 /// So long may the state be, in bytes.
 const STATE_LIMIT: usize = 24 << 10;
 /// Rollouts at once that the share of a core is told for.
@@ -115,7 +120,14 @@ impl PlanCost {
             .map(|_| {
                 let begin = Instant::now();
                 let view = provenance::declared(&spec.change);
-                let risk = policy::assess(&spec, &view, &policy, &[], Timestamp::UNIX_EPOCH);
+                let risk = policy::assess(
+                    &spec,
+                    &view,
+                    &policy,
+                    &[],
+                    policy::error_budget(&[]),
+                    Timestamp::UNIX_EPOCH,
+                );
                 let change = (risk.provenance, risk.class);
                 std::hint::black_box(limits::draft(&spec, &config, &policy, &workload, change));
                 begin.elapsed()
@@ -142,6 +154,67 @@ impl PlanCost {
     /// What is more than it may be, in words.
     pub fn problem(&self) -> Option<String> {
         (self.time > PLAN_LIMIT).then(|| format!("a plan takes {:?}, more than {PLAN_LIMIT:?}", self.time))
+    }
+}
+
+/// What the bound on harm of a plan costs, once stable's record was read.
+#[derive(Clone, Copy, Debug)]
+pub struct HarmCost {
+    /// Half of the bounds took no longer.
+    time: Duration,
+}
+
+impl HarmCost {
+    /// Computes it for the longest schedule and five guards, from an hour of the largest stable, read as at rest: at every fourth
+    /// window.
+    pub fn measure() -> Self {
+        let Some(run) = run((Provenance::Unknown, RiskClass::R4), false, Timestamp::UNIX_EPOCH) else {
+            return Self { time: Duration::MAX };
+        };
+        let mut pods: Vec<PodCounters> = (0..STABLE_PODS).map(pod).collect();
+        let record: Vec<Sample> = (0..=BEFORE / 4)
+            .map(|window| {
+                let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(4 * i64::from(INTERVAL) * window);
+                for (number, pod) in pods.iter_mut().enumerate() {
+                    count(pod, number, window);
+                    pod.newest_sample = at;
+                }
+                Sample { bound: None, at, outcome: Outcome::Counters(pods.clone()) }
+            })
+            .collect();
+        let samples: Vec<(String, Vec<Sample>)> =
+            run.plan.guards.iter().map(|guard| (guard.name.clone(), record.clone())).collect();
+        let replicas = i32::try_from(STABLE_PODS).unwrap_or(i32::MAX);
+        let mut times: Vec<Duration> = (0..HARMS)
+            .map(|_| {
+                let begin = Instant::now();
+                let forecasts = forecast(&run.plan, replicas, &samples, None, INTERVAL);
+                std::hint::black_box(harm::shown(&run.plan, &forecasts, Timestamp::UNIX_EPOCH));
+                begin.elapsed()
+            })
+            .collect();
+        times.sort();
+        Self { time: times[HARMS / 2] }
+    }
+
+    /// A line of the table.
+    pub fn line(&self) -> String {
+        let micros = self.time.as_secs_f64() * 1e6;
+        format!(
+            "{:<46} {micros:5.0} us, from an hour of {STABLE_PODS} pods by 5 guards, class R4",
+            "harm bound of one plan"
+        )
+    }
+
+    /// For programs.
+    pub fn value(&self) -> Value {
+        json!({ "name": "harm", "harmMicroseconds": self.time.as_secs_f64() * 1e6 })
+    }
+
+    /// What is more than it may be, in words.
+    pub fn problem(&self) -> Option<String> {
+        (self.time > HARM_LIMIT)
+            .then(|| format!("the bound on harm of a plan takes {:?}, more than {HARM_LIMIT:?}", self.time))
     }
 }
 
@@ -207,12 +280,7 @@ fn measure(name: &'static str, change: (Provenance, RiskClass), two_pods: bool) 
             run.exposed_since = Some(now);
         }
         for (number, pod) in pods.iter_mut().enumerate() {
-            // Some uneven numbers: 0.1 % fail, and none in step with another.
-            let requests = 37 + (number * 7 + usize::try_from(window + BEFORE).unwrap_or(0) * 13) % 11;
-            let failed = (number * 31 + usize::try_from(window + BEFORE).unwrap_or(0) * 17) % 25 == 0;
-            pod.total += requests as f64;
-            pod.bad = pod.bad.map(|bad| bad + f64::from(u8::from(failed)));
-            pod.maybe_bad = pod.bad;
+            count(pod, number, window + BEFORE);
             pod.newest_sample = now;
         }
         let present = pods.iter().filter(|pod| pod.arm == Arm::Stable || window >= 0);
@@ -247,6 +315,16 @@ fn measure(name: &'static str, change: (Provenance, RiskClass), two_pods: bool) 
     cost
 }
 
+/// Some uneven numbers: 0.1 % fail, and none in step with another.
+fn count(pod: &mut PodCounters, number: usize, window: i64) {
+    let window = usize::try_from(window).unwrap_or(0);
+    let requests = 37 + (number * 7 + window * 13) % 11;
+    let failed = (number * 31 + window * 17).is_multiple_of(25);
+    pod.total += requests as f64;
+    pod.bad = pod.bad.map(|bad| bad + f64::from(u8::from(failed)));
+    pod.maybe_bad = pod.bad;
+}
+
 /// Bytes of the evidence in a run's status.
 fn packed(run: &Run) -> usize {
     let status = serde_json::to_value(run).unwrap_or_default();
@@ -273,6 +351,11 @@ fn pod(number: usize) -> PodCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_record_of_the_bound_on_harm_is_one_that_can_be_forecast() {
+        assert!(HarmCost::measure().time < Duration::MAX);
+    }
 
     #[test]
     fn the_largest_state_is_no_longer_than_it_may_be() {

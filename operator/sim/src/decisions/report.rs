@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::cost::{Cost, PlanCost};
+use super::cost::{Cost, HarmCost, PlanCost};
 use super::interval::Share;
 use super::judges::CLASSES;
 use super::rollout::{Ending, Played, Rollout, planned};
@@ -127,6 +127,13 @@ impl Report {
 
     /// Takes in what a plan costs; its line for the table.
     pub fn plan(&mut self, cost: &PlanCost) -> String {
+        self.costs.push(cost.value());
+        self.broken.extend(cost.problem());
+        cost.line()
+    }
+
+    /// Takes in what the bound on harm of a plan costs; its line for the table.
+    pub fn harm(&mut self, cost: &HarmCost) -> String {
         self.costs.push(cost.value());
         self.broken.extend(cost.problem());
         cost.line()

@@ -26,6 +26,7 @@ use sluice_providers::queries::{Arms, MetricQuery, RatioQuery, ask, look, recent
 use super::plan::{stable_set, workload};
 use super::{API_VERSION, Context, now, size};
 use crate::args::GuardTest;
+use crate::budget;
 use crate::cluster::Cluster;
 use crate::exit::Code;
 use crate::fail::Failure;
@@ -108,8 +109,9 @@ pub async fn run(context: &Context, args: GuardTest) -> Result<Code, Failure> {
         None => {
             let (spec, config) = (&seen.rollout.spec, &settings.config);
             let policy = cluster.policy(config).await;
-            let risk =
-                policy::assess(spec, &provenance::declared(&spec.change), &policy, &status.history, now());
+            let left = budget::level(&policy, &seen, &sources).await;
+            let view = provenance::declared(&spec.change);
+            let risk = policy::assess(spec, &view, &policy, &status.history, left, now());
             limits::make_plan(spec, config, &policy, workload(&seen)?, (risk.provenance, risk.class))
         }
     };

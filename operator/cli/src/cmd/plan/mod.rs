@@ -20,14 +20,16 @@ use sluice_core::evidence::Sample;
 use sluice_core::forecast::{Forecast, forecast};
 use sluice_core::judge::weighed;
 use sluice_core::limits;
-use sluice_core::policy::{self, Hold, Policy};
+use sluice_core::policy::{self, Hold, Policy, Sourced};
 use sluice_core::provenance::{self, Before};
+use sluice_core::risk::ErrorBudget;
 use sluice_core::view::Workload;
 use sluice_providers::prometheus::Prometheus;
 use sluice_providers::queries::{Arms, RatioQuery, history};
 
 use super::{Context, now, size};
 use crate::args;
+use crate::budget;
 use crate::cluster::Cluster;
 use crate::exit::Code;
 use crate::fail::Failure;
@@ -117,10 +119,12 @@ pub async fn run(context: &Context, args: args::Plan) -> Result<Code, Failure> {
     let seen = cluster.gather(rollout, false).await;
     let settings = Settings::read(&cluster).await;
     let policy = cluster.policy(&settings.config).await;
-    let mut planned = limits_of(&seen, &settings.config, &policy, args.class, on_disk)?;
+    let sources = Sources::new(&cluster, &seen.rollout, &settings, &args.reach);
+    let left = budget::level(&policy, &seen, &sources).await;
+    let mut planned = limits_of(&seen, &settings.config, &policy, left, args.class, on_disk)?;
     planned.cautions.extend(settings.caution.clone());
     let interval = settings.config.evaluation_interval_seconds.max(1);
-    let prometheus = Sources::new(&cluster, &seen.rollout, &settings, &args.reach).prometheus().await?;
+    let prometheus = sources.prometheus().await?;
     let status = seen.status();
     let (arms, end) = match (&status.run, planned.about) {
         // Stable's record ends where the change began to be met.
@@ -227,6 +231,7 @@ fn limits_of(
     seen: &Seen,
     config: &Config,
     policy: &Policy,
+    left: Sourced<ErrorBudget>,
     class: Option<RiskClass>,
     on_disk: bool,
 ) -> Result<Planned, Failure> {
@@ -272,7 +277,7 @@ fn limits_of(
         cautions.extend(view.mismatch.clone());
     }
     let spec = &rollout.spec;
-    let risk = policy::assess(spec, &view, policy, &status.history, now());
+    let risk = policy::assess(spec, &view, policy, &status.history, left, now());
     // Who may not read the policies reads what the controller made of them.
     let shown = status.plan.clone().filter(|_| policy.trouble.is_some() && about == About::Held);
     let known = class.or_else(|| shown.as_ref().and_then(|plan| plan.risk_class));

@@ -10,8 +10,9 @@ use sluice_core::api::{
 };
 use sluice_core::config::Config;
 use sluice_core::limits;
-use sluice_core::policy::{self, Assessment, Freeze, Freezes, Policy};
+use sluice_core::policy::{self, Assessment, Freeze, Freezes, Policy, Sourced};
 use sluice_core::provenance;
+use sluice_core::risk::ErrorBudget;
 use sluice_core::view::Workload;
 
 use super::{About, Planned, clamped};
@@ -21,6 +22,7 @@ use crate::manifests::Manifests;
 struct Case<'a> {
     tier: &'a str,
     history: Vec<RunRecord>,
+    left: ErrorBudget,
 }
 
 /// The plan of the change that `rollout` declares, and what it may be at best.
@@ -46,11 +48,12 @@ pub fn planned(
             .filter(|policy| policy.metadata.namespace.as_deref().unwrap_or_default() == namespace);
         let policy = Policy::resolve(&config, &manifests.cluster, own, labels.unwrap_or(&assumed));
         let view = if describes { provenance::declared(&spec.change) } else { provenance::undeclared() };
-        let risk = policy::assess(spec, &view, &policy, &case.history, now);
+        let risk = policy::assess(spec, &view, &policy, &case.history, left(&policy, case.left), now);
         (policy, risk)
     };
-    let (policy, worst) = assess(&Case { tier: "Tier0", history: vec![failed_now(now)] });
-    let (_, best) = assess(&Case { tier: "Tier3", history: Vec::new() });
+    let worst = Case { tier: "Tier0", history: vec![failed_now(now)], left: ErrorBudget::Spent };
+    let (policy, worst) = assess(&worst);
+    let (_, best) = assess(&Case { tier: "Tier3", history: Vec::new(), left: ErrorBudget::Ample });
     let workload =
         Workload::read(&json!({"metadata": {"name": spec.workload_ref.name}, "spec": {"template": {}}}));
     let plan = limits::make_plan(
@@ -75,7 +78,12 @@ pub fn planned(
     for factor in why.factors.iter_mut().filter(|factor| factor.name == "tier" && labels.is_none()) {
         "not known, taken at its worst".clone_into(&mut factor.source);
     }
-    let undescribed = policy::assess(spec, &provenance::undeclared(), &policy, &[failed_now(now)], now);
+    let spent = left(&policy, ErrorBudget::Spent);
+    let undescribed =
+        policy::assess(spec, &provenance::undeclared(), &policy, &[failed_now(now)], spent, now);
+    if let Some(asks) = policy.error_budgets.first() {
+        cautions.push(format!("{} asks for the error budget, which is taken as less than 5 %", asks.from));
+    }
     if !describes {
         cautions.push(
             "spec.change has neither images nor commit, so it describes no template: write one of them"
@@ -124,6 +132,14 @@ pub fn planned(
         frozen,
         plan,
         cautions,
+    }
+}
+
+/// What is left of the error budget, if a policy asks for it.
+fn left(policy: &Policy, taken: ErrorBudget) -> Sourced<ErrorBudget> {
+    match policy.error_budgets.first() {
+        Some(asks) => Sourced::new(taken, format!("{}: not known without a cluster", asks.from)),
+        None => policy::error_budget(&[]),
     }
 }
 

@@ -88,7 +88,7 @@ fn too_little_traffic_is_said_with_what_helps() {
 }
 
 /// A rollout, policies and a namespace, as a pipeline has them on disk.
-fn files(tier: Option<&str>, provenance: &str) -> (ProgressiveRollout, Manifests) {
+fn files(tier: Option<&str>, provenance: &str, policy: serde_json::Value) -> (ProgressiveRollout, Manifests) {
     let rollout = json!({
         "apiVersion": "sluice.dev/v1alpha1", "kind": "ProgressiveRollout", "metadata": {"name": "checkout", "namespace": "shop"},
         "spec": {
@@ -97,7 +97,7 @@ fn files(tier: Option<&str>, provenance: &str) -> (ProgressiveRollout, Manifests
             "limits": {"maxFirstStepPercent": 50},
         },
     });
-    let policy = json!({"metadata": {"name": "shop", "namespace": "shop"}, "spec": {"classes": [{"name": "R1", "minSamples": 3000}]}});
+    let policy = json!({"metadata": {"name": "shop", "namespace": "shop"}, "spec": policy});
     let manifests = Manifests {
         cluster: vec![serde_json::from_value(json!({"metadata": {"name": "default"}, "spec": {}})).unwrap()],
         own: vec![serde_json::from_value(policy).unwrap()],
@@ -110,8 +110,18 @@ fn files(tier: Option<&str>, provenance: &str) -> (ProgressiveRollout, Manifests
     (serde_json::from_value(rollout).unwrap(), manifests)
 }
 
+/// The policy of the namespace.
+fn policy() -> serde_json::Value {
+    json!({"classes": [{"name": "R1", "minSamples": 3000}]})
+}
+
 fn on_disk(tier: Option<&str>, provenance: &str) -> Planned {
-    let (rollout, manifests) = files(tier, provenance);
+    under(tier, provenance, policy())
+}
+
+/// The same under this policy of the namespace.
+fn under(tier: Option<&str>, provenance: &str, policy: serde_json::Value) -> Planned {
+    let (rollout, manifests) = files(tier, provenance, policy);
     in_order(&rollout, &manifests).unwrap();
     offline::planned(&rollout, &manifests, None, Timestamp::from_second(1_767_225_600).unwrap())
 }
@@ -145,7 +155,7 @@ fn a_freeze_that_holds_or_is_near_is_shown() {
         freeze("sale", "Soft", "2026-01-05T00:00:00"),
         freeze("inventory", "Hard", "2026-01-20T00:00:00"),
     ];
-    let (rollout, manifests) = files(Some("Tier3"), "GenAIAssisted");
+    let (rollout, manifests) = files(Some("Tier3"), "GenAIAssisted", policy());
     let manifests = Manifests { freezes, ..manifests };
     in_order(&rollout, &manifests).unwrap();
     let now = Timestamp::from_second(1_767_225_600).unwrap();
@@ -161,6 +171,16 @@ fn a_freeze_that_holds_or_is_near_is_shown() {
     exempt.spec.change.kind = Some(sluice_core::api::ChangeKind::Security);
     let planned = offline::planned(&exempt, &manifests, None, now);
     assert_eq!(document::of(&planned)["freezes"], json!([]));
+}
+
+#[test]
+fn without_a_cluster_an_error_budget_that_is_asked_for_is_taken_as_spent() {
+    let policy = json!({"errorBudget": {"query": "left{service=\"$service\"}"}});
+    let (planned, other) = (under(Some("Tier3"), "Human", policy), on_disk(Some("Tier3"), "Human"));
+    assert_eq!((planned.why.points, planned.least), (other.why.points + 4, other.least));
+    let factor = planned.why.factors.iter().find(|factor| factor.name == "errorBudget").unwrap();
+    assert_eq!(factor.source, "RiskPolicy/shop: not known without a cluster");
+    assert!(planned.cautions.iter().any(|caution| caution.contains("taken as less than 5 %")));
 }
 
 #[test]
