@@ -302,17 +302,6 @@ mod tests {
     }
 
     #[test]
-    fn every_fourth_window_tells_about_the_same() {
-        let plan = plan(&[(5, 1200), (100, 3600)], RiskClass::R2);
-        let all = hour(40.0, 1000.0);
-        let fourth: Vec<Sample> = all[0].1.iter().step_by(4).cloned().collect();
-        let (all, fourth) = (told(&plan, &all, None), told(&plan, &[("errors".to_owned(), fourth)], None));
-        assert_eq!((all.record.requests, all.supposed), (fourth.record.requests, fourth.supposed));
-        let times = fourth.plan.harm.p95 / all.plan.harm.p95;
-        assert!((0.9..1.5).contains(&times), "{times}");
-    }
-
-    #[test]
     fn a_tighter_class_promises_less_harm_and_a_slower_route_more() {
         let steps = [(5, 1200), (20, 1200), (100, 3600)];
         let samples = hour(40.0, 1000.0);

@@ -16,7 +16,7 @@ use sluice_core::evidence::{DataState, GaugeLook, Outcome, Poll, Sample, Trouble
 use sluice_core::judge::{Weighed, weighed};
 use sluice_providers::auth::SecretData;
 use sluice_providers::prometheus::{Prometheus, not_configured};
-use sluice_providers::queries::{Arms, MetricQuery, RatioQuery, ask, budget, history, look, outline};
+use sluice_providers::queries::{Arms, MetricQuery, RatioQuery, ask, budget, history, look, record};
 use sluice_providers::{ProviderKey, Providers};
 
 use crate::client::bounded;
@@ -160,7 +160,10 @@ impl Asker<'_> {
         let stable = self.rollout.status.as_ref().and_then(|status| status.stable.as_ref());
         let stable = stable.map_or("", |stable| stable.replica_set.as_str());
         let promql = budget::promql(&self.key.namespace, stable, &self.rollout.spec.routing.service, query);
-        let answer = async { budget::left(&self.prometheus().await?, &promql, Timestamp::now()).await };
+        let answer = async {
+            let prometheus = self.prometheus().await?;
+            budget::left(&prometheus, &promql, Timestamp::now()).await
+        };
         answer.await.map_err(|trouble: Trouble| trouble.message)
     }
 
@@ -175,7 +178,10 @@ impl Asker<'_> {
             let query = RatioQuery::new(&arms, weighed.counted, &BTreeMap::new());
             let at = Timestamp::now();
             let seconds = self.ctx.config.evaluation_interval_seconds;
-            let found = async { outline(&self.prometheus().await?, &query, at, seconds).await };
+            let found = async {
+                let prometheus = self.prometheus().await?;
+                record(&prometheus, &query, at, seconds).await
+            };
             let samples = found.await.unwrap_or_else(|trouble: Trouble| {
                 vec![Sample { bound: None, at, outcome: Outcome::Trouble(trouble) }]
             });

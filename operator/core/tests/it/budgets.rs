@@ -96,7 +96,8 @@ fn a_start_waits_for_the_first_look_and_not_for_ever() {
     assert_eq!(left(&scene, &decision), WAIT, "from the first look that failed on");
     scene.later(WAIT - 1);
     look(&mut scene, Err("connection refused"));
-    assert_eq!(left(&scene, &scene.pass()), 1);
+    let decision = scene.pass();
+    assert_eq!(left(&scene, &decision), 1);
     scene.later(1);
     look(&mut scene, Err("connection refused"));
     let decision = scene.pass();

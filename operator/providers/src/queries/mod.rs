@@ -119,8 +119,6 @@ pub async fn ask(prometheus: &Prometheus, query: &RatioQuery, at: Timestamp) -> 
 /// Windows of the hour before the start at a scrape interval of 15 s, asked for in parts: an answer for many pods is large.
 const HISTORY_WINDOWS: i64 = 240;
 const HISTORY_PARTS: i64 = 4;
-/// Of them [`outline`] asks for every so many.
-const OUTLINE_WINDOWS: i32 = 4;
 /// How far back [`recent`] looks, in seconds.
 const RECENT_SECONDS: i64 = 300;
 
@@ -157,21 +155,18 @@ pub async fn history(
     Ok(parts.into_iter().flatten().collect())
 }
 
-/// The same time as [`history`] at every fourth window, in one question: enough to know stable's record before anything
-/// starts. When there is nothing in it, one sample at `end` says why.
+/// The same; when there is nothing in it, one sample at `end` says why.
 ///
 /// # Errors
-/// As those of a question.
-pub async fn outline(
+/// The provider is down.
+pub async fn record(
     prometheus: &Prometheus,
     query: &RatioQuery,
     end: Timestamp,
     interval: i32,
 ) -> Result<Vec<Sample>, Trouble> {
-    let query = &settled_at(prometheus, query, end).await?;
-    let step = interval.saturating_mul(OUTLINE_WINDOWS);
-    let found =
-        samples(prometheus, query, end, step, HISTORY_WINDOWS / i64::from(OUTLINE_WINDOWS), 0).await?;
+    let found = history(prometheus, query, end, interval).await?;
+    // A range that is empty does not say why; one question at its end does.
     Ok(if found.is_empty() { vec![ask(prometheus, query, end).await] } else { found })
 }
 

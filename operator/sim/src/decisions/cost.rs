@@ -165,16 +165,15 @@ pub struct HarmCost {
 }
 
 impl HarmCost {
-    /// Computes it for the longest schedule and five guards, from an hour of the largest stable, read as at rest: at every fourth
-    /// window.
+    /// Computes it for the longest schedule and five guards, from an hour of the largest stable.
     pub fn measure() -> Self {
         let Some(run) = run((Provenance::Unknown, RiskClass::R4), false, Timestamp::UNIX_EPOCH) else {
             return Self { time: Duration::MAX };
         };
         let mut pods: Vec<PodCounters> = (0..STABLE_PODS).map(pod).collect();
-        let record: Vec<Sample> = (0..=BEFORE / 4)
+        let record: Vec<Sample> = (0..=BEFORE)
             .map(|window| {
-                let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(4 * i64::from(INTERVAL) * window);
+                let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(i64::from(INTERVAL) * window);
                 for (number, pod) in pods.iter_mut().enumerate() {
                     count(pod, number, window);
                     pod.newest_sample = at;

@@ -25,7 +25,7 @@ use sluice_core::provenance::{self, Before};
 use sluice_core::risk::ErrorBudget;
 use sluice_core::view::Workload;
 use sluice_providers::prometheus::Prometheus;
-use sluice_providers::queries::{Arms, RatioQuery, history};
+use sluice_providers::queries::{Arms, RatioQuery, record};
 
 use super::{Context, now, size};
 use crate::args;
@@ -311,16 +311,9 @@ async fn records(
     let mut records = Vec::new();
     for weighed in weighed(plan).into_iter().filter(|weighed| weighed.judged.needs_evidence) {
         let query = RatioQuery::new(arms, weighed.counted, &BTreeMap::new());
-        let samples = match history(prometheus, &query, end, interval).await {
-            Ok(samples) if samples.is_empty() => {
-                // A range that is empty does not say why; one question at its end does.
-                vec![sluice_providers::queries::ask(prometheus, &query, end).await]
-            }
-            Ok(samples) => samples,
-            Err(trouble) => {
-                return Err(Failure::new(trouble.message + &hint(prometheus.address())));
-            }
-        };
+        let samples = record(prometheus, &query, end, interval).await;
+        let samples =
+            samples.map_err(|trouble| Failure::new(trouble.message + &hint(prometheus.address())))?;
         records.push((weighed.guard.name.clone(), samples));
     }
     Ok(records)

@@ -32,6 +32,8 @@ fn change(scanned: &Scanned) -> Change {
     };
     Change {
         provenance: scanned.provenance,
+        // A scan does not know: what the rollout says stays.
+        kind: None,
         commit: scanned.commit.clone(),
         images: scanned.images.clone(),
         kind: None,

@@ -59,7 +59,6 @@ async fn while_a_template_waits_the_budget_is_read_and_the_plan_is_forecast() {
     look().await;
     assert_eq!(app.asked().0, asked.0, "what was answered lately is not asked again");
     assert_eq!(app.verdict(&ctx).budgets, verdict.budgets, "the alerts take nothing away");
-    assert_eq!(app.asked().1, asked.1 + 1);
 }
 
 #[tokio::test]
@@ -76,6 +75,8 @@ async fn a_budget_that_hangs_delays_no_look_at_the_alerts_and_is_asked_once() {
         })
         .await;
         let asked = app.asked();
+        // All rollouts share a younger answer of Alertmanager.
+        tokio::time::sleep(Duration::from_millis(600)).await;
         look().await;
         assert_eq!(app.asked(), (asked.0, asked.1 + 1), "who has not answered is not asked again");
     };
