@@ -48,7 +48,7 @@ fn with(mut spec: Value, key: &str, value: Value) -> Value {
 
 /// What the decision waits for: reason, message, and seconds until it ends by itself.
 fn waits(scene: &Scene, decision: &Decision) -> (String, String, Option<i64>) {
-    let waiting = decision.status.waiting.clone().unwrap_or_else(|| panic!("{:?}", decision.status));
+    let waiting = decision.status.waiting.clone().unwrap();
     let left = waiting.deadline.map(|deadline| deadline.duration_since(scene.now).as_secs());
     (waiting.reason, waiting.message, left)
 }
