@@ -88,8 +88,9 @@ async fn in_line(world: &World<'_>, all: usize) -> Result<BTreeSet<String>> {
 
 /// Status says where in the line a rollout is; unless it has just begun to be tried.
 async fn has_a_place(world: &World<'_>, name: &str) -> Result<()> {
-    let text = world.cluster.kubectl_run(&["-n", NAMESPACE, "get", "progressiverollout", name, "-o", "json"]);
-    let rollout: Value = serde_json::from_str(&text.await?)?;
+    let get = ["-n", NAMESPACE, "get", "progressiverollout", name, "-o", "json"];
+    let text = world.cluster.kubectl_run(&get).await?;
+    let rollout: Value = serde_json::from_str(&text)?;
     let (status, queue) = (&rollout["status"], &rollout["status"]["queue"]);
     let (position, length) = (queue["position"].as_i64().unwrap_or(0), queue["length"].as_i64().unwrap_or(0));
     let in_order = (1..=length).contains(&position) && queue["reason"].is_string();

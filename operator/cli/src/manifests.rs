@@ -290,7 +290,7 @@ mod tests {
         );
         assert_eq!(
             policy("{floor: []}"),
-            "DIR/a.yaml, document 1: spec.floor is no field: write one of blastRadius, classes, floors, limits, provenance, tier"
+            "DIR/a.yaml, document 1: spec.floor is no field: write one of blastRadius, classes, errorBudget, floors, limits, provenance, tier"
         );
         for (spec, says) in [
             (

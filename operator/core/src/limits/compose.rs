@@ -17,12 +17,8 @@ pub(super) struct Composed {
     pub pause_before_percent: Option<i32>,
     /// The smallest of the largest first weights, and whose it is.
     first: Option<(i32, String)>,
-    /// Whether a schedule begins later for it.
-    first_binds: bool,
     /// The longest of the shortest bakes, and whose it is.
     bake: Option<(i32, String)>,
-    /// Whether a bake is longer for it.
-    bake_binds: bool,
     /// Whose the pause is.
     pause_from: String,
 }
@@ -52,28 +48,35 @@ pub(super) fn compose(spec: &ProgressiveRolloutSpec, policy: &Policy, class: Ris
     let pause = of(|limits| limits.pause_before_percent).min_by_key(|found| found.0);
     let most = first.as_ref().map_or(100, |found| found.0);
     let least = bake.as_ref().map_or(0, |found| found.0);
-    let own_steps = Some(&spec.limits.steps).filter(|steps| !steps.is_empty());
-    // Those of all looser classes too: in a table that is in order they change nothing by themselves, but a limit delays each
-    // of them by its own measure.
-    let rows = policy.table.iter().filter(|row| row.row.name <= class);
-    let schedules = rows.flat_map(|row| &row.schedules).map(|schedule| &schedule.value).chain(own_steps);
-    let schedules: Vec<&Vec<StepSpec>> = schedules.collect();
-    let limited: Vec<Vec<StepSpec>> = schedules.iter().map(|steps| limit(steps, most, least)).collect();
-    let last = |steps: &Vec<StepSpec>| steps.last().map_or(0, |step| step.bake_seconds);
-    let last_bake_seconds = limited.iter().map(last).max().unwrap_or(0);
-    let steps = limited.into_iter().reduce(|one, other| join(&one, &other)).unwrap_or_default();
+    let (steps, last_bake_seconds) = schedule(spec, policy, class, most, least);
     Composed {
         steps,
         last_bake_seconds,
         pause_before_percent: pause.map(|(percent, _)| percent),
         first,
-        first_binds: schedules
-            .iter()
-            .any(|steps| steps.first().is_some_and(|step| step.weight_percent > most)),
         bake,
-        bake_binds: schedules.iter().copied().flatten().any(|step| step.bake_seconds < least),
         pause_from: pause.map_or_else(String::new, |(_, from)| from.to_owned()),
     }
+}
+
+/// The join of all schedules under these limits, and the longest last bake of them.
+fn schedule(
+    spec: &ProgressiveRolloutSpec,
+    policy: &Policy,
+    class: RiskClass,
+    most: i32,
+    least: i32,
+) -> (Vec<StepSpec>, i32) {
+    let own_steps = Some(&spec.limits.steps).filter(|steps| !steps.is_empty());
+    // Those of all looser classes too: in a table that is in order they change nothing by themselves, but a limit delays each
+    // of them by its own measure.
+    let rows = policy.table.iter().filter(|row| row.row.name <= class);
+    let schedules = rows.flat_map(|row| &row.schedules).map(|schedule| &schedule.value).chain(own_steps);
+    let limited: Vec<Vec<StepSpec>> = schedules.map(|steps| limit(steps, most, least)).collect();
+    let last = |steps: &Vec<StepSpec>| steps.last().map_or(0, |step| step.bake_seconds);
+    let last_bake_seconds = limited.iter().map(last).max().unwrap_or(0);
+    let steps = limited.into_iter().reduce(|one, other| join(&one, &other)).unwrap_or_default();
+    (steps, last_bake_seconds)
 }
 
 /// A schedule with a step of at most this weight before it, if its first is larger, and bakes of at least so many seconds.
@@ -89,8 +92,14 @@ fn limit(steps: &[StepSpec], most: i32, least: i32) -> Vec<StepSpec> {
 pub fn sources(spec: &ProgressiveRolloutSpec, policy: &Policy, class: RiskClass) -> Vec<LimitSource> {
     let row = policy.row(class);
     let composed = compose(spec, policy, class);
-    let Composed { first, first_binds, bake, bake_binds, pause_before_percent, pause_from, .. } = composed;
-    let (first, bake) = (first.filter(|_| first_binds), bake.filter(|_| bake_binds));
+    let Composed { first, bake, pause_before_percent, pause_from, .. } = &composed;
+    let (most, least) =
+        (first.as_ref().map_or(100, |found| found.0), bake.as_ref().map_or(0, |found| found.0));
+    let binds = |most, least| {
+        schedule(spec, policy, class, most, least) != (composed.steps.clone(), composed.last_bake_seconds)
+    };
+    let first = first.clone().filter(|_| binds(100, least));
+    let bake = bake.clone().filter(|_| binds(most, 0));
     let of = |field: &str, value: String, from: &str| LimitSource {
         field: field.to_owned(),
         value,
@@ -112,8 +121,7 @@ pub fn sources(spec: &ProgressiveRolloutSpec, policy: &Policy, class: RiskClass)
     }
     sources.extend(first.map(|(value, from)| of("maxFirstStepPercent", value.to_string(), &from)));
     sources.extend(bake.map(|(value, from)| of("minBakeSeconds", value.to_string(), &from)));
-    sources
-        .extend(pause_before_percent.map(|value| of("pauseBeforePercent", value.to_string(), &pause_from)));
+    sources.extend(pause_before_percent.map(|value| of("pauseBeforePercent", value.to_string(), pause_from)));
     sources.extend([
         of("tolerancePpm", ppm(columns.tolerance_ppm), &from.tolerance_ppm),
         of("marginPpm", ppm_or(columns.margin_ppm), &from.margin_ppm),

@@ -4,8 +4,8 @@
 //! namespace's policy can only tighten that. Without any, the preset that the installation names holds.
 
 mod assess;
-mod freezes;
 mod budget;
+mod freezes;
 mod presets;
 mod start;
 mod table;
@@ -23,8 +23,8 @@ use crate::config::{ClassRow, Config};
 use crate::limits;
 
 pub use assess::{Assessment, assess, last_failed};
-pub use freezes::{Freeze, Freezes, Hold};
 pub use budget::{Left, error_budget, error_budget_named, percent};
+pub use freezes::{Freeze, Freezes, Hold};
 pub use presets::Preset;
 pub use start::StartRules;
 pub use table::Row;

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use crate::api::{
-    ClusterRiskPolicySpec, ConditionStatus, ErrorBudgetPolicy, Floor, PolicyClass,
-    PolicyCondition, PolicyConditionType, PolicyStatus, RiskPolicySpec,
+    ClusterRiskPolicySpec, ConditionStatus, ErrorBudgetPolicy, Floor, PolicyClass, PolicyCondition,
+    PolicyConditionType, PolicyStatus, RiskPolicySpec,
 };
 use crate::config::{ClassRow, Config};
 use crate::evidence::template;

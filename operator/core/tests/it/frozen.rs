@@ -277,6 +277,7 @@ fn a_start_under_a_freeze_breaks_an_invariant() {
         verdict: &scene.verdict,
         config: &scene.config,
         policy: &free,
+        turn: None,
         releasing: false,
         now: scene.now,
     };

@@ -36,7 +36,6 @@ fn change(scanned: &Scanned) -> Change {
         kind: None,
         commit: scanned.commit.clone(),
         images: scanned.images.clone(),
-        kind: None,
         size: scanned.size.as_ref().map(|size| ChangeSize {
             changed_lines: whole(size.lines),
             changed_files: Some(whole(size.files)),
