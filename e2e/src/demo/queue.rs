@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use kube::Api;
 use kube::api::ListParams;
-use serde_json::{Value, json};
-use sluice_core::api::{ProgressiveRollout, Provenance};
+use serde_json::json;
+use sluice_core::api::{ProgressiveRollout, Provenance, QueueRoom};
 
 use super::narrator::Narrator;
 use super::play::Play;
@@ -62,7 +62,7 @@ async fn change(n: &Narrator, app: &App<'_>) -> Result<Scenario> {
 /// that waited.
 async fn in_line(world: &World<'_>, all: usize) -> Result<BTreeSet<String>> {
     let api: Api<ProgressiveRollout> = Api::namespaced(world.cluster.client.clone(), NAMESPACE);
-    let mut waited = BTreeSet::new();
+    let (mut waited, mut places) = (BTreeSet::new(), BTreeSet::new());
     let looking = async {
         loop {
             let rollouts = api.list(&ListParams::default()).await?.items;
@@ -72,8 +72,11 @@ async fn in_line(world: &World<'_>, all: usize) -> Result<BTreeSet<String>> {
             for (rollout, status) in statuses() {
                 let queued = status.waiting.as_ref().is_some_and(|waiting| waiting.reason == "Queued");
                 let name = rollout.metadata.name.clone().unwrap_or_default();
-                if queued && waited.insert(name.clone()) {
-                    has_a_place(world, &name).await?;
+                ensure!(queued == status.queue.is_some(), "{name}: {:?}, {:?}", status.waiting, status.queue);
+                if let Some(queue) = status.queue {
+                    ensure!(queue.room == QueueRoom::Namespace, "{name} waits for {:?}", queue.room);
+                    waited.insert(name);
+                    places.insert((queue.position, queue.length));
                 }
             }
             if statuses().filter(|(_, status)| status.run_count > 0 && status.run.is_none()).count() == all {
@@ -83,17 +86,7 @@ async fn in_line(world: &World<'_>, all: usize) -> Result<BTreeSet<String>> {
         }
     };
     tokio::time::timeout(RUN_LIMIT, looking).await.context("they do not end")??;
+    let second = [(1, 2), (2, 2)];
+    ensure!(second.iter().all(|place| places.contains(place)), "places in the line: {places:?}");
     Ok(waited)
-}
-
-/// Status says where in the line a rollout is; unless it has just begun to be tried.
-async fn has_a_place(world: &World<'_>, name: &str) -> Result<()> {
-    let get = ["-n", NAMESPACE, "get", "progressiverollout", name, "-o", "json"];
-    let text = world.cluster.kubectl_run(&get).await?;
-    let rollout: Value = serde_json::from_str(&text)?;
-    let (status, queue) = (&rollout["status"], &rollout["status"]["queue"]);
-    let (position, length) = (queue["position"].as_i64().unwrap_or(0), queue["length"].as_i64().unwrap_or(0));
-    let in_order = (1..=length).contains(&position) && queue["reason"].is_string();
-    ensure!(in_order || status["waiting"]["reason"] != "Queued", "{name} waits, and status.queue is {queue}");
-    Ok(())
 }
