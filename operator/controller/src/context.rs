@@ -17,6 +17,7 @@ use crate::evidence::EvidenceStore;
 use crate::guardrails::Guardrails;
 use crate::leader::Leader;
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::pods::PodStore;
 use crate::policies::Policies;
 use crate::store::Object;
@@ -26,6 +27,9 @@ use crate::watch::{Key, Stores, Watched};
 /// Passes that go forward at the same time; returning traffic does not wait for a place. Few, since they come in order: of
 /// many rollouts that start at once all have their pods on the way before the first asks for traffic.
 const FORWARD_PLACES: usize = 8;
+/// Statuses that differ only in numbers for people are written so often a second, of all rollouts together, and so many at
+/// once: the API server pays for each of them. With few runs under way every evaluation is shown.
+const NUMBERS: (f64, f64) = (10.0, 50.0);
 
 /// What every pass shares.
 pub struct Context {
@@ -59,6 +63,8 @@ pub struct Context {
     pub guardrails: Guardrails,
     /// Places for passes that go forward.
     pub forward: Arc<Semaphore>,
+    /// Turns to write numbers for people.
+    pub numbers: Pace,
     /// When this process last wrote the status of a rollout.
     written: Mutex<BTreeMap<Key, Instant>>,
     /// Failed passes in a row, by rollout.
@@ -98,6 +104,7 @@ impl Context {
             events,
             guardrails: Guardrails::default(),
             forward,
+            numbers: Pace::new(NUMBERS.0, NUMBERS.1),
             written: Mutex::default(),
             failures: Mutex::default(),
             moves: Mutex::default(),

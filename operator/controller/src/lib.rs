@@ -16,6 +16,7 @@ pub mod leader;
 pub mod metrics;
 pub mod observe;
 pub mod orphans;
+pub mod pace;
 pub mod panics;
 pub mod pods;
 pub mod policies;

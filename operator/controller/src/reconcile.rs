@@ -35,7 +35,7 @@ const BACK_RETRY: Duration = Duration::from_millis(200);
 const VIOLATION_RETRY: Duration = Duration::from_secs(5);
 /// A watch delivers what somebody else wrote after about this long.
 const CONFLICT_RETRY: Duration = Duration::from_millis(50);
-/// A status that differs only in numbers for people is written at most this often.
+/// A status that differs only in numbers for people is written at most this often, and more seldom with many runs under way.
 const DISPLAY_INTERVAL: Duration = Duration::from_secs(2);
 /// One that differs only in what the evidence remembers, while nobody would see a change, at most this often. What a
 /// restart finds older than that is made up for by the counters.
@@ -321,13 +321,15 @@ impl Change {
 
 /// Whether a status that changes so has to be written now.
 fn due(ctx: &Context, key: &Key, change: Change) -> bool {
-    let interval = match change {
-        Change::Nothing => return false,
-        Change::Memory => MEMORY_INTERVAL,
-        Change::Numbers => DISPLAY_INTERVAL,
-        Change::Outlook | Change::Matter => return true,
-    };
-    ctx.written_at(key).is_none_or(|at| at.elapsed() >= interval)
+    let unwritten = ctx.written_at(key).map_or(MEMORY_INTERVAL, |at| at.elapsed());
+    match change {
+        Change::Nothing => false,
+        Change::Memory => unwritten >= MEMORY_INTERVAL,
+        Change::Numbers => {
+            unwritten >= MEMORY_INTERVAL || (unwritten >= DISPLAY_INTERVAL && ctx.numbers.is_ready())
+        }
+        Change::Outlook | Change::Matter => true,
+    }
 }
 
 /// Drops what the evidence remembers.
@@ -378,6 +380,9 @@ async fn write_status(
         spec: rollout.spec.clone(),
         status: Some(decision.status.clone()),
     };
+    if change == Change::Numbers {
+        ctx.numbers.take();
+    }
     let client = if limit == ABORT_LIMIT { &ctx.clients.abort } else { &ctx.clients.normal };
     let api: Api<Object> = Api::namespaced_with(client.clone(), &key.namespace, &Watched::Rollout.resource());
     let params =
