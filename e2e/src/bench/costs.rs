@@ -57,8 +57,12 @@ impl<'a> Meter<'a> {
 
     /// Requests that the API server has answered to anybody, by verb and resource; watches are left out.
     pub async fn asked(&self) -> Result<BTreeMap<String, f64>> {
-        let request = hyper::Request::get("/metrics").body(Vec::new())?;
-        let text = self.cluster.client.request_text(request).await?;
+        let request = || hyper::Request::get("/metrics").body(Vec::new());
+        let text = match self.cluster.client.request_text(request()?).await {
+            // A connection that was idle may have been closed just now.
+            Err(_) => self.cluster.client.request_text(request()?).await?,
+            Ok(text) => text,
+        };
         let mut asked = BTreeMap::new();
         for line in text.lines().filter_map(|line| line.strip_prefix("apiserver_request_total{")) {
             let Some((labels, value)) = line.rsplit_once("} ") else { continue };

@@ -27,9 +27,14 @@ use crate::watch::{Key, Stores, Watched};
 /// Passes that go forward at the same time; returning traffic does not wait for a place. Few, since they come in order: of
 /// many rollouts that start at once all have their pods on the way before the first asks for traffic.
 const FORWARD_PLACES: usize = 8;
+/// Failed passes in a row from which on a rollout is taken not to come along.
+const FAILING: u32 = 3;
 /// Statuses that differ only in numbers for people are written so often a second, of all rollouts together, and so many at
 /// once: the API server pays for each of them. With few runs under way every evaluation is shown.
 const NUMBERS: (f64, f64) = (10.0, 50.0);
+/// Records of an hour are read so often a second, of all held templates together, and so many at once: an edit of a policy asks
+/// for all of them anew, and none is in a hurry.
+const RECORDS: (f64, f64) = (2.0, 20.0);
 
 /// What every pass shares.
 pub struct Context {
@@ -65,6 +70,8 @@ pub struct Context {
     pub forward: Arc<Semaphore>,
     /// Turns to write numbers for people.
     pub numbers: Pace,
+    /// Turns to read stable's record.
+    pub records: Pace,
     /// When this process last wrote the status of a rollout.
     written: Mutex<BTreeMap<Key, Instant>>,
     /// Failed passes in a row, by rollout.
@@ -105,6 +112,7 @@ impl Context {
             guardrails: Guardrails::default(),
             forward,
             numbers: Pace::new(NUMBERS.0, NUMBERS.1),
+            records: Pace::new(RECORDS.0, RECORDS.1),
             written: Mutex::default(),
             failures: Mutex::default(),
             moves: Mutex::default(),
@@ -138,6 +146,7 @@ impl Context {
         lock(&self.failures).remove(key);
         lock(&self.moves).remove(key);
         self.evidence.forget(key);
+        self.turns.give_back(key);
         self.pods.forget(key);
         self.metrics.forget_rollout(&crate::metrics::RolloutKey::new(&key.namespace, &key.name));
     }
@@ -161,6 +170,11 @@ impl Context {
     /// A pass found the world as it was decided on.
     pub fn settled(&self, key: &Key) {
         lock(&self.moves).remove(key);
+    }
+
+    /// Whether passes of a rollout have failed several times in a row.
+    pub fn fails(&self, key: &Key) -> bool {
+        lock(&self.failures).get(key).is_some_and(|count| *count >= FAILING)
     }
 
     /// A pass succeeded.

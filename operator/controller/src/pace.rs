@@ -32,7 +32,7 @@ impl Pace {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let (turns, at) = *left;
         let turns = (turns + now.duration_since(at).as_secs_f64() * self.per_second).min(self.most);
-        *left = (turns - taken, now);
+        *left = ((turns - taken).max(-self.most), now);
         turns >= 1.0
     }
 }
@@ -53,5 +53,9 @@ mod tests {
         };
         assert_eq!([0, 50, 110, 150, 230].map(taken), [3, 0, 1, 0, 1]);
         assert_eq!(taken(60_000), 3, "what nobody took is not saved up");
+        (0..1000).for_each(|_| {
+            pace.at(begin + Duration::from_millis(60_000), 1.0);
+        });
+        assert_eq!(taken(60_410), 1, "and what was taken beyond is forgotten soon");
     }
 }

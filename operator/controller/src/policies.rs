@@ -59,6 +59,9 @@ fn resolve(stores: &Stores, config: &Config, namespace: &str) -> Result<Policy, 
             return Err(format!("{} can't be watched: {why}", kind.as_str()));
         }
     }
+    if !stores.ready(Watched::Rollout) {
+        return Err("rollouts are not listed yet, and with that who is in flight".to_owned());
+    }
     let seen = |kind: Watched| match stores.near(kind, namespace) {
         Seen::Seen(found) => Ok(found),
         Seen::Unseen(why) => Err(format!("{} can't be read: {why}", kind.as_str())),

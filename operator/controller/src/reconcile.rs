@@ -105,7 +105,7 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
     }
     let _place = ctx.forward.acquire().await;
     // It may have changed while this waited for its place.
-    let policy = ctx.policy(&key.namespace);
+    let (policy, verdict) = (ctx.policy(&key.namespace), ctx.evidence.verdict(key));
     // Nothing goes forward by numbers, which with many runs under way are nearly all that is written, nor by the plans of
     // templates that wait, which one edit of a policy changes all at once.
     if first.actions.is_empty() && change < Change::Matter {
@@ -140,10 +140,8 @@ async fn go_forward(
     mut decision: Decision,
 ) -> Result<Option<Duration>, CallError> {
     let (rollout, mut input) = (input.rollout, *input);
-    let begins =
-        decision.begins(rollout.status.as_ref()).map(|run| (run.plan.risk_class, run.plan.provenance));
-    if let Some(change) = begins
-        && let Err(turn) = ctx.turns.take(ctx, key, rollout, change)
+    if decision.begins(rollout.status.as_ref()).is_some()
+        && let Err(turn) = ctx.turns.take(ctx, key, rollout, &decision.status)
     {
         input.turn = Some(turn);
         decision = decide(input);
@@ -154,23 +152,15 @@ async fn go_forward(
         tracing::Span::current().record("run", run.id.as_str());
     }
     if !allowed(ctx, &input, &decision) {
-        ctx.turns.settle(key);
+        ctx.turns.give_back(key);
         return Ok(Some(VIOLATION_RETRY));
     }
     let change = Change::of(rollout, &decision);
     if due(ctx, key, change) {
-        let written = write_status(ctx, key, rollout, &decision, change, FORWARD_LIMIT).await;
-        match written {
-            Ok(()) => ctx.turns.settle(key),
+        match write_status(ctx, key, rollout, &decision, change, FORWARD_LIMIT).await {
             // Somebody wrote meanwhile: decide again on the newer object, once it is here.
-            Err(error) if error.is_conflict() => {
-                ctx.turns.settle(key);
-                return Ok(Some(CONFLICT_RETRY));
-            }
-            Err(error) => {
-                ctx.turns.doubt(key);
-                return Err(error);
-            }
+            Err(error) if error.is_conflict() => return Ok(Some(CONFLICT_RETRY)),
+            other => other?,
         }
     }
     let moved = actuate::execute(ctx, key, &decision.actions).await?;
@@ -361,6 +351,7 @@ fn drop_numbers(status: &mut ProgressiveRolloutStatus) {
 /// Drops what is foretold of a template that waits.
 fn drop_outlook(status: &mut ProgressiveRolloutStatus) {
     status.plan = None;
+    status.error_budgets.clear();
     status.summary = Summary::default();
 }
 

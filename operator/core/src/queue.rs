@@ -153,10 +153,17 @@ fn play<'a>(in_flight: &[Party<'a>], queue: &[Candidate<'a>]) -> Vec<Option<Wait
     in_flight.iter().for_each(|party| rooms.take(party));
     let mut start = |candidate: &Candidate<'a>| {
         let party = &candidate.party;
-        let full = rooms.full(candidate);
+        let mut full = rooms.full(candidate);
         let room = rooms.wanted.taken_by(party).or_else(|| full.first().copied());
-        // Whoever waits keeps its place in the rooms that have one.
-        rooms.take(party);
+        if room == Some(QueueRoom::Namespace) {
+            // Whoever waits for its own namespace stands in nobody's way elsewhere: it takes the room of the cluster when its
+            // namespace has some, and is among the first then.
+            full = vec![QueueRoom::Namespace];
+            *rooms.namespaces.entry(party.namespace).or_default() += 1;
+        } else {
+            // Whoever waits for the cluster keeps its place in the rooms that have one.
+            rooms.take(party);
+        }
         full.iter().for_each(|room| rooms.wanted.add(*room, party));
         room.map(|room| {
             let mut wants = Wanted::default();
@@ -254,6 +261,19 @@ mod tests {
         assert_eq!(place(second, &[elsewhere]), None, "there is room for its class");
         let urgent = Candidate { urgent: true, ..second };
         assert_eq!(place(urgent, &[first, elsewhere]), None, "an urgent one comes first");
+    }
+
+    #[test]
+    fn who_waits_for_its_namespace_stands_in_nobody_s_way_elsewhere() {
+        let agent = Caps { per_namespace: 1, not_human: 1, of_class: 1 };
+        let held = waits("held", 1, party("ml", RiskClass::R4, false), agent);
+        let other = waits("other", 2, party("shop", RiskClass::R4, false), agent);
+        let busy = [party("ml", RiskClass::R0, true)];
+        assert_eq!(turn(busy, [other], held).map(|turn| turn.room), Some(QueueRoom::Namespace));
+        assert_eq!(turn(busy, [held], other), None, "no change of an agent is under way");
+        // Once there is room in its namespace it comes first.
+        assert_eq!(turn([], [other], held), None);
+        assert_eq!(turn([], [held], other).map(|turn| turn.position), Some(1));
     }
 
     #[test]

@@ -98,9 +98,11 @@ async fn record(asker: &Asker<'_>, asking: &Asking, subject: &Subject) {
     if known.as_ref().is_some_and(recent) {
         return;
     }
-    let Some(_underway) = asking.begin(subject, Source::Record) else {
+    let Some(_underway) = asking.begin(subject, Source::Record).filter(|_| asker.ctx.records.is_ready())
+    else {
         return;
     };
+    asker.ctx.records.take();
     let samples = asker.record(&plan, &stable).await;
     let forecasts = forecast(&plan, replicas, &samples, None, asker.ctx.config.evaluation_interval_seconds);
     let at = Timestamp::now();

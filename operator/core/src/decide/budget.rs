@@ -15,6 +15,9 @@ const LOOKS: i32 = 3;
 const LOOK_SECONDS: i32 = 10;
 /// What is remembered and stays the same is written anew after this long, in seconds.
 const REMEMBERED_SECONDS: i32 = 6 * 3600;
+/// What was known by a policy that is gone is remembered for so long, in seconds, and of so many.
+const FORGOTTEN_SECONDS: i32 = 7 * 86_400;
+const MOST_GONE: usize = 8;
 /// What a held revision waits for before its run starts.
 const READING: &str = "ReadingErrorBudget";
 const SPENT: &str = "ErrorBudgetSpent";
@@ -111,7 +114,11 @@ pub(super) fn spent(d: &mut Draft<'_>, kind: Option<ChangeKind>) -> bool {
     if reason == SPENT && !d.told(SPENT) {
         d.warn(SPENT, message.clone());
     }
-    d.wait(reason, message, deadline);
+    // A look that says something else wakes the rollout.
+    match reason {
+        READING => d.wait(reason, message, deadline),
+        _ => d.wait_to_be_woken(reason, message, deadline),
+    }
     true
 }
 
@@ -151,5 +158,11 @@ pub(super) fn remember(d: &mut Draft<'_>) {
             seen_at: d.now,
         }))
     };
-    d.status.error_budgets = policy.error_budgets.iter().filter_map(remembered).collect();
+    let gone = |known: &&ErrorBudgetStatus| {
+        // An object that is made anew has not lost what was known by it.
+        policy.error_budgets.iter().all(|budget| budget.from != known.policy)
+            && d.now < d.after(known.seen_at, FORGOTTEN_SECONDS)
+    };
+    let gone = d.status.error_budgets.iter().filter(gone).take(MOST_GONE).cloned();
+    d.status.error_budgets = policy.error_budgets.iter().filter_map(remembered).chain(gone).collect();
 }

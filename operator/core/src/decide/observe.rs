@@ -6,10 +6,7 @@ use crate::provenance::{self, Before};
 use crate::view::{ReplicaSet, Workload};
 
 use super::draft::Draft;
-use super::{leave, rest};
-
-/// Ended runs kept in status.
-const HISTORY_LIMIT: usize = 20;
+use super::{leave, promote, rest};
 
 /// No run: give an enrolled workload back, and notice when a native roll begins.
 pub(super) fn step(d: &mut Draft<'_>) {
@@ -149,7 +146,7 @@ pub(super) fn judge(d: &mut Draft<'_>, mut run: Run) {
             exposed_until: None,
         },
     );
-    d.status.history.truncate(HISTORY_LIMIT);
+    promote::forget_oldest(&mut d.status.history);
     d.status.stable = None;
     d.status.plan = None;
     d.status.guards.clear();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::action::Lane;
 use crate::api::{Outcome, Quarantined, Revision, Run, RunKind, RunRecord, Stage, WeightIntent};
+use crate::policy;
 use crate::render::{self, NOTHING, Role};
 use crate::view::{HeldMark, ReplicaSet, Workload};
 
@@ -414,10 +415,20 @@ pub(super) fn end(d: &mut Draft<'_>, run: Run, outcome: Outcome, reason: &str, m
             exposed_until,
         },
     );
-    d.status.history.truncate(HISTORY_LIMIT);
+    forget_oldest(&mut d.status.history);
     d.status.run = None;
     d.status.plan = None;
     d.status.guards.clear();
     d.status.traffic = None;
     d.wake_within(BUSY_WAKE);
+}
+
+/// Keeps the newest runs, and of the others the last one that failed: risk and cooldown of the next follow from it.
+pub(super) fn forget_oldest(history: &mut Vec<RunRecord>) {
+    let failed = policy::last_failed(history).map(|run| run.id.clone());
+    while history.len() > HISTORY_LIMIT
+        && let Some(oldest) = history.iter().rposition(|run| Some(&run.id) != failed.as_ref())
+    {
+        history.remove(oldest);
+    }
 }

@@ -16,7 +16,7 @@ use super::{budget, freeze};
 
 const SIGNOFF_MISSING: &str = "SignoffMissing";
 /// How often somebody who waits for room looks again: near the head of the queue, and far from it.
-const NEAR: (usize, Duration) = (10, Duration::from_secs(2));
+const NEAR: (usize, Duration) = (3, Duration::from_secs(2));
 const FAR: Duration = Duration::from_secs(15);
 
 /// Whether a canary of this class may start as far as its policies say. Notes what it waits for otherwise.

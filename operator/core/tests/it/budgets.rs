@@ -199,13 +199,21 @@ fn the_last_answer_is_remembered_and_counts_as_a_quarter_at_best() {
     scene.later(86_400);
     scene.verdict = Verdict::default();
     assert_eq!(factor(&scene.pass()).level, "5 to 25 % left");
-    // A query that was changed is asked anew; a policy that is gone is forgotten.
+    // A query that was changed is asked anew.
     look(&mut scene, Ok(0.9));
     under(&mut scene, json!({"query": "another"}));
     assert_eq!(factor(&scene.pass()).level, "5 to 25 % left");
-    under(&mut scene, Value::Null);
-    let decision = scene.pass();
-    assert_eq!((factor(&decision).points, decision.status.error_budgets.len()), (0, 0));
+    // A policy that is gone counts no more. What it said is kept for a week: its object may be made anew.
+    let gone = |scene: &mut Scene| {
+        under(scene, Value::Null);
+        let decision = scene.pass();
+        (factor(&decision).points, decision.status.error_budgets.len())
+    };
+    assert_eq!(gone(&mut scene), (0, 1));
+    under(&mut scene, json!({"query": "another"}));
+    assert_eq!(factor(&scene.pass()).level, "5 to 25 % left");
+    scene.later(7 * 86_400);
+    assert_eq!(gone(&mut scene), (0, 0));
 }
 
 #[test]

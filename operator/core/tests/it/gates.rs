@@ -92,6 +92,27 @@ fn only_a_failure_cools_down() {
 }
 
 #[test]
+fn the_last_failed_run_is_remembered_beyond_many_others() {
+    let mut scene = failed(&json!({"cooldownSeconds": 0}));
+    let history = &mut scene.rollout.status.as_mut().unwrap().history;
+    for n in 2..=20 {
+        let mut other = history[0].clone();
+        (other.id, other.outcome) = (format!("{n}-aaaaa"), Outcome::Superseded);
+        history.insert(history.len() - 1, other);
+    }
+    assert!(scene.pass().status.run.is_some());
+    scene.apply(template("app:3"));
+    let ended = (0..60).any(|_| {
+        scene.later(1);
+        scene.pass().status.history.iter().any(|run| run.id.starts_with("1-") && run.id != "1-aaaaa")
+    });
+    let history = scene.status().history;
+    let ids = [0, 1, 18, 19].map(|n| history[n].id.as_str());
+    assert!(ended && history.len() == 20, "{history:?}");
+    assert_eq!(ids[1..], ["2-aaaaa", "19-aaaaa", "1-aaaaa"], "the oldest of the others went");
+}
+
+#[test]
 fn a_class_that_needs_sign_offs_is_held_and_says_so() {
     let mut scene = under(&json!({"requiredSignoffs": [{"role": "senior", "count": 2}, {"role": "peer"}]}));
     let decision = scene.pass();
