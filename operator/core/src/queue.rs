@@ -85,7 +85,7 @@ struct Rooms<'a> {
 }
 
 /// What waits for room.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Wanted<'a> {
     namespaces: BTreeSet<&'a str>,
     not_human: bool,

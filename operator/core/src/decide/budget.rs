@@ -2,12 +2,14 @@
 
 use jiff::Timestamp;
 
+use crate::action::EventKind;
 use crate::api::{ChangeKind, ErrorBudgetPolicy, ErrorBudgetStatus, OnExhausted};
 use crate::policy::{Left, Sourced, error_budget, error_budget_named, percent};
 use crate::risk::ErrorBudget;
 use crate::verdict::{BUDGET_LOOK_SECONDS, BudgetLook};
 
 use super::draft::Draft;
+use super::start;
 
 /// An answer counts for so many looks, and is waited for as long.
 const LOOKS: i32 = 3;
@@ -107,17 +109,15 @@ pub(super) fn spent(d: &mut Draft<'_>, kind: Option<ChangeKind>) -> bool {
             None => return false,
         },
     };
-    if let Some(held) = d.status.held.as_mut() {
-        // How long alerts may keep it waiting is counted from where nothing else does.
-        held.alerts_since = None;
-    }
-    if reason == SPENT && !d.told(SPENT) {
-        d.warn(SPENT, message.clone());
-    }
-    // A look that says something else wakes the rollout.
-    match reason {
-        READING => d.wait(reason, message, deadline),
-        _ => d.wait_to_be_woken(reason, message, deadline),
+    match deadline {
+        Some(_) => {
+            d.wait(reason, message, deadline);
+            // How long alerts may keep it waiting is counted from where nothing else does.
+            if let Some(held) = d.status.held.as_mut() {
+                held.alerts_since = None;
+            }
+        }
+        None => start::hold(d, EventKind::Warning, reason, message, None),
     }
     true
 }

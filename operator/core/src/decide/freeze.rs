@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::action::EventKind;
 use crate::api::{ChangeKind, RiskClass};
 
 use super::draft::{BUSY_WAKE, Draft};
@@ -16,7 +17,7 @@ pub(super) fn frozen(d: &mut Draft<'_>, class: RiskClass, kind: Option<ChangeKin
         return false;
     };
     let message = format!("{}. A return to a recorded good revision is not held", hold.words());
-    start::hold(d, FROZEN, message, hold.until);
+    start::hold(d, EventKind::Normal, FROZEN, message, hold.until);
     if let Some(until) = hold.until {
         d.wake_within(Duration::try_from(until.duration_since(d.now)).unwrap_or(BUSY_WAKE));
     }

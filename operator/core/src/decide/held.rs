@@ -117,15 +117,18 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
             (RunKind::Canary, limits::make_plan(d.spec, d.input.config, d.input.policy, workload, change))
         }
     };
-    d.status.plan = Some(risk.explain(d.spec, d.input.policy, &plan));
     if returning.is_none() && !start::may(d, risk.class, view.kind) {
         return;
     }
+    let explained = risk.explain(d.spec, d.input.policy, &plan);
     let commit = view.commit.or_else(|| returning.and_then(|good| good.commit));
     let run = new_run(d, workload, commit, stable, kind, plan);
     match alerts_hold(d, &run) {
         Start::Now if run.kind == RunKind::Canary && start::waits_in_queue(d, risk.class) => {}
-        Start::Now => begin(d, run, view.declared),
+        Start::Now => {
+            d.status.plan = Some(explained);
+            begin(d, run, view.declared);
+        }
         Start::Later => {}
         Start::Never(reason, message) => refuse(d, workload, run, reason, message),
     }

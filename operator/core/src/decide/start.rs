@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::action::EventKind;
 use crate::api::{ChangeKind, ConditionStatus, ConditionType, QueueRoom, RiskClass};
 use crate::policy;
 
@@ -21,17 +22,23 @@ const FAR: Duration = Duration::from_secs(15);
 
 /// Whether a canary of this class may start as far as its policies say. Notes what it waits for otherwise.
 pub(super) fn may(d: &mut Draft<'_>, class: RiskClass, kind: Option<ChangeKind>) -> bool {
-    if let Some(message) = unsigned(d) {
-        hold(d, SIGNOFF_MISSING, message, None);
+    if let Some(message) = unsigned(d, class) {
+        hold(d, EventKind::Normal, SIGNOFF_MISSING, message, None);
         return false;
     }
     !(freeze::frozen(d, class, kind) || budget::spent(d, kind) || cools_down(d, class))
 }
 
 /// Says what the start waits for, and once as an event.
-pub(super) fn hold(d: &mut Draft<'_>, reason: &'static str, message: String, until: Option<Timestamp>) {
+pub(super) fn hold(
+    d: &mut Draft<'_>,
+    kind: EventKind,
+    reason: &'static str,
+    message: String,
+    until: Option<Timestamp>,
+) {
     if !d.told(reason) {
-        d.normal(reason, message.clone());
+        d.event(kind, reason, message.clone());
     }
     d.wait_to_be_woken(reason, message, until);
     // The time for alerts begins when this is over: a start that is held by something else is not one that they hold.
@@ -40,21 +47,15 @@ pub(super) fn hold(d: &mut Draft<'_>, reason: &'static str, message: String, unt
     }
 }
 
-/// The sign-offs that the held change lacks, in words.
-fn unsigned(d: &Draft<'_>) -> Option<String> {
-    let plan = d.status.plan.as_ref()?;
-    let class = plan.risk_class?;
-    if plan.required_signoffs.is_empty() {
-        return None;
-    }
-    let needs: Vec<String> = plan.required_signoffs.iter().map(ToString::to_string).collect();
-    let from: Vec<&str> =
-        d.input.policy.row(class).start.signoffs.iter().map(|signoff| signoff.from.as_str()).collect();
+/// The sign-offs that a held change of this class lacks, in words.
+fn unsigned(d: &Draft<'_>, class: RiskClass) -> Option<String> {
+    let missing = &d.input.policy.row(class).start.signoffs;
+    let needs: Vec<String> = missing.iter().map(|signoff| signoff.value.to_string()).collect();
+    let from = &missing.first()?.from;
     Some(format!(
-        "class {} needs sign-offs ({}; {}), and nobody can give one yet: take requiredSignoffs out of the policy, or lower the risk of the change",
+        "class {} needs sign-offs ({}; {from}), and nobody can give one yet: take requiredSignoffs out of the policy, or lower the risk of the change",
         class.as_str(),
         needs.join(", "),
-        from.first().copied().unwrap_or_default()
     ))
 }
 
@@ -63,7 +64,7 @@ pub(super) fn approved(d: &Draft<'_>) -> Option<(ConditionType, ConditionStatus,
     if d.status.run.is_some() {
         return None;
     }
-    let message = unsigned(d)?;
+    let message = unsigned(d, d.status.plan.as_ref()?.risk_class?)?;
     Some((ConditionType::Approved, ConditionStatus::False, SIGNOFF_MISSING.to_owned(), message))
 }
 
@@ -84,7 +85,7 @@ fn cools_down(d: &mut Draft<'_>, class: RiskClass) -> bool {
         cooldown.value,
         cooldown.from
     );
-    hold(d, "Cooldown", message, Some(until));
+    hold(d, EventKind::Normal, "Cooldown", message, Some(until));
     true
 }
 
@@ -115,7 +116,7 @@ pub(super) fn waits_in_queue(d: &mut Draft<'_>, class: RiskClass) -> bool {
         "{} of {} in the queue: a change of class {name} starts while fewer than {} {what} are under way ({field} of {})",
         queue.position, queue.length, cap.value, cap.from
     );
-    hold(d, "Queued", message, None);
+    hold(d, EventKind::Normal, "Queued", message, None);
     d.wake_within(if turn.position <= NEAR.0 { NEAR.1 } else { FAR });
     d.status.queue = Some(queue);
     true

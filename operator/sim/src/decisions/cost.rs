@@ -116,25 +116,14 @@ impl PlanCost {
             return Self { time: Duration::MAX };
         };
         let workload = Workload::read(&json!({"metadata": {"name": "web"}, "spec": {"template": {}}}));
-        let mut times: Vec<Duration> = (0..PLANS)
-            .map(|_| {
-                let begin = Instant::now();
-                let view = provenance::declared(&spec.change);
-                let risk = policy::assess(
-                    &spec,
-                    &view,
-                    &policy,
-                    &[],
-                    policy::error_budget(&[]),
-                    Timestamp::UNIX_EPOCH,
-                );
-                let change = (risk.provenance, risk.class);
-                std::hint::black_box(limits::draft(&spec, &config, &policy, &workload, change));
-                begin.elapsed()
-            })
-            .collect();
-        times.sort();
-        Self { time: times[PLANS / 2] }
+        let time = typical(PLANS, || {
+            let view = provenance::declared(&spec.change);
+            let budget = policy::error_budget(&[]);
+            let risk = policy::assess(&spec, &view, &policy, &[], budget, Timestamp::UNIX_EPOCH);
+            let change = (risk.provenance, risk.class);
+            limits::draft(&spec, &config, &policy, &workload, change)
+        });
+        Self { time }
     }
 
     /// A line of the table.
@@ -184,16 +173,11 @@ impl HarmCost {
         let samples: Vec<(String, Vec<Sample>)> =
             run.plan.guards.iter().map(|guard| (guard.name.clone(), record.clone())).collect();
         let replicas = i32::try_from(STABLE_PODS).unwrap_or(i32::MAX);
-        let mut times: Vec<Duration> = (0..HARMS)
-            .map(|_| {
-                let begin = Instant::now();
-                let forecasts = forecast(&run.plan, replicas, &samples, None, INTERVAL);
-                std::hint::black_box(harm::shown(&run.plan, &forecasts, Timestamp::UNIX_EPOCH));
-                begin.elapsed()
-            })
-            .collect();
-        times.sort();
-        Self { time: times[HARMS / 2] }
+        let time = typical(HARMS, || {
+            let forecasts = forecast(&run.plan, replicas, &samples, None, INTERVAL);
+            harm::shown(&run.plan, &forecasts, Timestamp::UNIX_EPOCH)
+        });
+        Self { time }
     }
 
     /// A line of the table.
@@ -309,9 +293,23 @@ fn measure(name: &'static str, change: (Provenance, RiskClass), two_pods: bool) 
             cost.json = cost.json.max(serde_json::to_string(&state).map_or(0, |text| text.len()));
         }
     }
-    times.sort();
-    cost.window = times.get(times.len() / 2).copied().unwrap_or_default();
+    cost.window = median(times);
     cost
+}
+
+/// Half of so many repeats took no longer.
+fn typical<T>(repeats: usize, work: impl Fn() -> T) -> Duration {
+    let timed = |_| {
+        let begin = Instant::now();
+        std::hint::black_box(work());
+        begin.elapsed()
+    };
+    median((0..repeats).map(timed).collect())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 /// Some uneven numbers: 0.1 % fail, and none in step with another.
