@@ -250,13 +250,9 @@ fn rivals(ctx: &Context, key: &Key, rollout: &ProgressiveRollout) -> Vec<String>
     let mine = age(created(&rollout.metadata), &key.name);
     let mut older: Vec<_> = ctx
         .stores
-        .rollouts_near(&key.namespace)
+        .rollouts_of(&key.namespace, &rollout.spec.workload_ref.name)
         .into_iter()
-        .filter(|other| {
-            other.name() != key.name
-                && other.value["spec"]["workloadRef"]["name"].as_str()
-                    == Some(&rollout.spec.workload_ref.name)
-        })
+        .filter(|other| other.name() != key.name)
         .map(|other| age(created(&other.meta), other.name()))
         .filter(|other| *other < mine)
         .collect();

@@ -275,6 +275,8 @@ enum Change {
     Memory,
     /// Numbers for people.
     Numbers,
+    /// That somebody is there to attend the run.
+    Attended,
     /// What a template that waits would be allowed.
     Outlook,
     /// What is decided on, or of which people are told.
@@ -300,6 +302,10 @@ impl Change {
         if before == after {
             return Self::Numbers;
         }
+        [&mut before, &mut after].into_iter().for_each(drop_attended);
+        if before == after {
+            return Self::Attended;
+        }
         // The plan of a run is what it goes by.
         if before.run.is_some() || after.run.is_some() {
             return Self::Matter;
@@ -318,7 +324,7 @@ fn due(ctx: &Context, key: &Key, change: Change) -> bool {
         Change::Numbers => {
             unwritten >= MEMORY_INTERVAL || (unwritten >= DISPLAY_INTERVAL && ctx.numbers.is_ready())
         }
-        Change::Outlook | Change::Matter => true,
+        Change::Attended | Change::Outlook | Change::Matter => true,
     }
 }
 
@@ -348,6 +354,13 @@ fn drop_numbers(status: &mut ProgressiveRolloutStatus) {
     status.queue = None;
 }
 
+/// Drops when the run was last attended.
+fn drop_attended(status: &mut ProgressiveRolloutStatus) {
+    if let Some(run) = &mut status.run {
+        run.attended_at = None;
+    }
+}
+
 /// Drops what is foretold of a template that waits.
 fn drop_outlook(status: &mut ProgressiveRolloutStatus) {
     status.plan = None;
@@ -371,7 +384,7 @@ async fn write_status(
         spec: rollout.spec.clone(),
         status: Some(decision.status.clone()),
     };
-    if change == Change::Numbers {
+    if matches!(change, Change::Numbers | Change::Attended) {
         ctx.numbers.take();
     }
     let client = if limit == ABORT_LIMIT { &ctx.clients.abort } else { &ctx.clients.normal };
@@ -429,12 +442,16 @@ mod tests {
         let before = running();
         let mut after = before.clone();
         if let Some(run) = &mut after.run {
-            run.evidence = Some(sluice_core::evidence::EvidenceState::default());
+            run.evidence = Some(Arc::default());
         }
         assert_eq!(change(&before, &before), Change::Nothing);
         assert_eq!(change(&before, &after), Change::Memory);
         after.summary.observed = "10.0%".to_owned();
         assert_eq!(change(&before, &after), Change::Numbers);
+        if let Some(run) = &mut after.run {
+            run.attended_at = Some(Timestamp::UNIX_EPOCH);
+        }
+        assert_eq!(change(&before, &after), Change::Attended);
         after.phase = Phase::Rejected;
         assert_eq!(change(&before, &after), Change::Matter);
     }

@@ -332,6 +332,9 @@ fn owners(kind: Watched, object: &Object) -> Vec<String> {
             object.owning_deployments().map(of_deployment).chain(ours).collect()
         }
         Watched::EndpointSlice => object.service_name().map(ToOwned::to_owned).into_iter().collect(),
+        Watched::Rollout => {
+            object.value["spec"]["workloadRef"]["name"].as_str().map(of_deployment).into_iter().collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -341,7 +344,7 @@ pub fn of_rollout(name: &str) -> String {
     format!("rollout/{name}")
 }
 
-/// What a ReplicaSet belongs to.
+/// What a ReplicaSet belongs to, and what a rollout is about.
 pub fn of_deployment(name: &str) -> String {
     format!("deployment/{name}")
 }

@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
 use crate::panics::essential;
-use crate::store::{Object, Store};
+use crate::store::{Object, Store, of_deployment};
 
 /// Watches end and start again after this long, so that a dead connection is noticed.
 const WATCH_TIMEOUT_SECONDS: u32 = 60;
@@ -302,6 +302,13 @@ impl Stores {
             .filter(|part| part.covers(namespace))
             .flat_map(|part| part.store.near(namespace))
             .collect()
+    }
+
+    /// Rollouts of a workload.
+    pub fn rollouts_of(&self, namespace: &str, workload: &str) -> Vec<Arc<Object>> {
+        let parts = self.stream(Watched::Rollout).map(|stream| stream.parts.as_slice()).unwrap_or_default();
+        let covering = parts.iter().filter(|part| part.covers(namespace));
+        covering.flat_map(|part| part.store.owned(namespace, &[of_deployment(workload)])).collect()
     }
 
     /// One rollout.

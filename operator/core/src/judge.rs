@@ -2,6 +2,8 @@
 //!
 //! Pure: the shell fetches the samples, keeps the state between two evaluations and stores it in status.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{AlertGuard, AlertSource, Counted, Guard, GuardAction, GuardStatus, Plan, Run, Stage};
@@ -195,7 +197,7 @@ fn conclude(
         share,
         quiet: evaluation.quiet.map(|quiet| (quiet.from, quiet.to)),
         guards: statuses,
-        state: Some(state.clone()),
+        state: Some(Arc::new(state.clone())),
         firing: firing(&run.plan.guards, evaluation.polls),
         at_rest: None,
         budgets: Vec::new(),

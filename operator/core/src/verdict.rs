@@ -1,5 +1,7 @@
 //! What the evidence says about the run under way, in the few words that decisions need.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use crate::api::{ErrorBudgetPolicy, GuardStatus, PlanHarm, Stage};
@@ -53,7 +55,7 @@ pub struct Verdict {
     /// Each guard, for status.
     pub guards: Vec<GuardStatus>,
     /// State to keep, so that a restart neither forgets nor refreshes it.
-    pub state: Option<EvidenceState>,
+    pub state: Option<Arc<EvidenceState>>,
     /// Alerts firing now that match a guard of the rollout, whatever their onset.
     pub firing: Vec<KnownAlert>,
     /// While no run is under way: what the alerts say about starting one; absent before the first look.

@@ -76,7 +76,7 @@ impl Entry {
         known.filter(|entry| entry.is_about(uid, run)).unwrap_or_else(|| Self {
             uid: uid.to_owned(),
             run_id: run.id.clone(),
-            state: run.evidence.clone().unwrap_or_default(),
+            state: run.evidence.as_deref().cloned().unwrap_or_default(),
             ..Self::default()
         })
     }
@@ -96,7 +96,7 @@ impl EvidenceStore {
     pub(super) fn known(&self, key: &Key, uid: &str, run: &Run, guard: &str) -> Known {
         let entries = self.lock();
         let known = entries.get(key).filter(|entry| entry.is_about(uid, run)).map(|entry| &entry.state);
-        let guard = known.or(run.evidence.as_ref()).and_then(|state| state.guard(guard));
+        let guard = known.or(run.evidence.as_deref()).and_then(|state| state.guard(guard));
         Known {
             from_scratch: guard.is_none_or(|state| state.start.is_none()),
             bound: guard.and_then(|state| state.bound),

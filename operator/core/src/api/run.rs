@@ -1,5 +1,7 @@
 //! A run: the frozen plan, where it stands in it, and when things began.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -270,7 +272,7 @@ pub struct Run {
     /// API: base64 of zlib of JSON.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::evidence::packed")]
     #[schemars(with = "Option<String>")]
-    pub evidence: Option<EvidenceState>,
+    pub evidence: Option<Arc<EvidenceState>>,
 }
 
 impl Run {

@@ -4,6 +4,8 @@
 //! newer than its run. As JSON it would be longer than all the rest of the status, and nobody reads it. A string that can't be
 //! read is no evidence: then it is counted anew from the source.
 
+use std::sync::Arc;
+
 use super::EvidenceState;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
@@ -20,8 +22,11 @@ const LONGEST: usize = 4 << 20;
 ///
 /// # Errors
 /// It can't be written as JSON.
-pub fn serialize<S: Serializer>(state: &Option<EvidenceState>, serializer: S) -> Result<S::Ok, S::Error> {
-    let packed = state.as_ref().map(pack).transpose().map_err(ser::Error::custom)?;
+pub fn serialize<S: Serializer>(
+    state: &Option<Arc<EvidenceState>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let packed = state.as_deref().map(pack).transpose().map_err(ser::Error::custom)?;
     packed.serialize(serializer)
 }
 
@@ -29,9 +34,11 @@ pub fn serialize<S: Serializer>(state: &Option<EvidenceState>, serializer: S) ->
 ///
 /// # Errors
 /// None of its own.
-pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<EvidenceState>, D::Error> {
+pub fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Arc<EvidenceState>>, D::Error> {
     let value = Option::<serde_json::Value>::deserialize(deserializer)?;
-    Ok(value.as_ref().and_then(serde_json::Value::as_str).and_then(unpack))
+    Ok(value.as_ref().and_then(serde_json::Value::as_str).and_then(unpack).map(Arc::new))
 }
 
 fn pack(state: &EvidenceState) -> Result<String, serde_json::Error> {
@@ -53,7 +60,7 @@ mod tests {
     #[derive(Serialize, Deserialize)]
     struct Kept {
         #[serde(default, with = "super")]
-        evidence: Option<EvidenceState>,
+        evidence: Option<Arc<EvidenceState>>,
     }
 
     #[test]
@@ -61,10 +68,10 @@ mod tests {
         let mut state = EvidenceState::default();
         state.guard_mut("errors").counts.canary.n = 0.1 + 0.2;
         state.guard_mut("errors").last_seen = Some("2026-01-01T00:00:00.123456789Z".parse().unwrap());
-        let kept = serde_json::to_value(Kept { evidence: Some(state.clone()) }).unwrap();
+        let kept = serde_json::to_value(Kept { evidence: Some(Arc::new(state.clone())) }).unwrap();
         assert!(kept["evidence"].is_string(), "{kept}");
         let read: Kept = serde_json::from_value(kept).unwrap();
-        assert_eq!(read.evidence, Some(state));
+        assert_eq!(read.evidence.as_deref(), Some(&state));
     }
 
     #[test]
