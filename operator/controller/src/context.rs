@@ -34,7 +34,7 @@ const FAILING: u32 = 3;
 const NUMBERS: (f64, f64) = (10.0, 50.0);
 /// Records of an hour are read so often a second, of all held templates together, and so many at once: an edit of a policy asks
 /// for all of them anew, and none is in a hurry.
-const RECORDS: (f64, f64) = (2.0, 20.0);
+const RECORDS: (f64, f64) = (5.0, 20.0);
 
 /// What every pass shares.
 pub struct Context {

@@ -19,21 +19,26 @@ impl Pace {
 
     /// Whether there is a turn now.
     pub fn is_ready(&self) -> bool {
-        self.at(Instant::now(), 0.0)
+        self.at(Instant::now(), 0.0, 1.0)
+    }
+
+    /// Whether half of the turns that may be taken at once are left: nobody wants them in a hurry.
+    pub fn is_calm(&self) -> bool {
+        self.at(Instant::now(), 0.0, self.most / 2.0)
     }
 
     /// Takes a turn, also one that is not there yet: then the next comes later.
     pub fn take(&self) {
-        self.at(Instant::now(), 1.0);
+        self.at(Instant::now(), 1.0, 1.0);
     }
 
-    /// Takes so many turns; whether there was one.
-    fn at(&self, now: Instant, taken: f64) -> bool {
+    /// Takes so many turns; whether there were at least `wanted`.
+    fn at(&self, now: Instant, taken: f64, wanted: f64) -> bool {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let (turns, at) = *left;
         let turns = (turns + now.duration_since(at).as_secs_f64() * self.per_second).min(self.most);
         *left = ((turns - taken).max(-self.most), now);
-        turns >= 1.0
+        turns >= wanted
     }
 }
 
@@ -49,13 +54,15 @@ mod tests {
         let begin = Instant::now();
         let taken = |millis: u64| {
             let now = begin + Duration::from_millis(millis);
-            (0..100).filter(|_| pace.at(now, 0.0) && pace.at(now, 1.0)).count()
+            (0..100).filter(|_| pace.at(now, 0.0, 1.0) && pace.at(now, 1.0, 1.0)).count()
         };
         assert_eq!([0, 50, 110, 150, 230].map(taken), [3, 0, 1, 0, 1]);
         assert_eq!(taken(60_000), 3, "what nobody took is not saved up");
         (0..1000).for_each(|_| {
-            pace.at(begin + Duration::from_millis(60_000), 1.0);
+            pace.at(begin + Duration::from_millis(60_000), 1.0, 1.0);
         });
         assert_eq!(taken(60_410), 1, "and what was taken beyond is forgotten soon");
+        let calm = |millis: u64| pace.at(begin + Duration::from_millis(millis), 0.0, pace.most / 2.0);
+        assert_eq!([60_450, 60_570].map(calm), [false, true], "calm is when half of them are left");
     }
 }

@@ -90,19 +90,19 @@ async fn record(asker: &Asker<'_>, asking: &Asking, subject: &Subject) {
     let Some((plan, stable, replicas)) = plan(asker) else {
         return;
     };
-    let known = asker.ctx.evidence.verdict(asker.key).harm;
-    let recent = |look: &HarmLook| {
-        let every = if look.harm.is_known() { FORECAST.0 } else { FORECAST.1 };
-        look.plan == plan.digest && Timestamp::now().duration_since(look.at).unsigned_abs() < every
+    let (ctx, known) = (asker.ctx, asker.ctx.evidence.verdict(asker.key).harm);
+    // One that is made anew waits for all that were never made.
+    let due = match known.filter(|look| look.plan == plan.digest) {
+        Some(look) => {
+            let every = if look.harm.is_known() { FORECAST.0 } else { FORECAST.1 };
+            Timestamp::now().duration_since(look.at).unsigned_abs() >= every && ctx.records.is_calm()
+        }
+        None => ctx.records.is_ready(),
     };
-    if known.as_ref().is_some_and(recent) {
-        return;
-    }
-    let Some(_underway) = asking.begin(subject, Source::Record).filter(|_| asker.ctx.records.is_ready())
-    else {
+    let Some(_underway) = due.then(|| asking.begin(subject, Source::Record)).flatten() else {
         return;
     };
-    asker.ctx.records.take();
+    ctx.records.take();
     let samples = asker.record(&plan, &stable).await;
     let forecasts = forecast(&plan, replicas, &samples, None, asker.ctx.config.evaluation_interval_seconds);
     let at = Timestamp::now();

@@ -34,7 +34,7 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
             "Deployment {} was paused by a person: kubectl rollout resume deployment/{} -n {}",
             workload.name, workload.name, d.namespace
         );
-        d.wait("UserPaused", message, None);
+        d.wait_to_be_woken("UserPaused", message, None);
         return;
     }
     if workload.digest == stable.digest {
@@ -89,11 +89,19 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
         d.act(render::hold(Lane::Tidy, workload, HeldMark::Held));
     }
     if d.spec.suspend {
-        d.wait("Suspended", "spec.suspend is true: set it to false to let the held revision start", None);
+        d.wait_to_be_woken(
+            "Suspended",
+            "spec.suspend is true: set it to false to let the held revision start",
+            None,
+        );
         return;
     }
     if workload.replicas == 0 {
-        d.wait("ScaledToZero", "the workload has no replicas; the held revision starts when it has", None);
+        d.wait_to_be_woken(
+            "ScaledToZero",
+            "the workload has no replicas; the held revision starts when it has",
+            None,
+        );
         return;
     }
     let returning = d.status.good.iter().find(|good| good.digest == workload.digest).cloned();
@@ -192,7 +200,7 @@ fn ready_to_judge(d: &mut Draft<'_>, view: &ChangeView) -> bool {
             "neither spec.change (images or commit) nor the Deployment's annotations describe the held template",
         );
         let message = format!("{why}; after {grace} s it starts with provenance Unknown");
-        d.wait("DeclarationGrace", message, Some(deadline));
+        d.wait_to_be_woken("DeclarationGrace", message, Some(deadline));
         return false;
     }
     if d.spec.prometheus.is_none() && d.input.config.prometheus.is_none() {
