@@ -29,8 +29,8 @@ use crate::world::World;
 const PROMISE: Duration = Duration::from_secs(10);
 /// How long nothing may be written after an edit that changes no plan.
 const QUIET: Duration = Duration::from_secs(20);
-/// Nothing changed for so long: what came before is over.
-const SETTLED: Duration = Duration::from_secs(5);
+/// Nothing changed for so long, longer than an interval: what came before is over, the last bound on harm included.
+const SETTLED: Duration = Duration::from_secs(20);
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(900);
 /// Name of the policy that is edited.

@@ -99,6 +99,8 @@ async fn record(asker: &Asker<'_>, asking: &Asking, subject: &Subject) {
         }
         None => ctx.records.is_ready(),
     };
+    // What waits to be written comes first: after an edit of a policy that is the plan of every held template.
+    let due = due && ctx.forward.available_permits() > 0;
     let Some(_underway) = due.then(|| asking.begin(subject, Source::Record)).flatten() else {
         return;
     };
