@@ -2,6 +2,7 @@
 //! followed by watches.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -114,8 +115,12 @@ pub fn template(app: &str, image: &str) -> Value {
 pub struct Followed {
     resource: ApiResource,
     store: Store<DynamicObject>,
+    listener: Arc<OnceLock<Listener>>,
     task: JoinHandle<()>,
 }
+
+/// Who is told of each object as its watch delivers it.
+type Listener = Box<dyn Fn(&DynamicObject) + Send + Sync>;
 
 impl Drop for Followed {
     fn drop(&mut self) {
@@ -138,9 +143,22 @@ impl Followed {
         let writer = reflector::store::Writer::new(resource.clone());
         let store = writer.as_reader();
         let stream = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
-        let task = tokio::spawn(stream.for_each(|_| std::future::ready(())));
+        let listener: Arc<OnceLock<Listener>> = Arc::default();
+        let told = listener.clone();
+        let task = tokio::spawn(stream.applied_objects().for_each(move |object| {
+            if let (Ok(object), Some(tell)) = (object, told.get()) {
+                tell(&object);
+            }
+            std::future::ready(())
+        }));
         store.wait_until_ready().await.with_context(|| kind.to_owned())?;
-        Ok(Self { resource, store, task })
+        Ok(Self { resource, store, listener, task })
+    }
+
+    /// Tells of each object from now on. One listener at most.
+    pub fn listen(&self, listener: impl Fn(&DynamicObject) + Send + Sync + 'static) -> Result<()> {
+        ensure!(self.listener.set(Box::new(listener)).is_ok(), "somebody listens already");
+        Ok(())
     }
 
     /// The kind in a member's namespace.
@@ -149,17 +167,15 @@ impl Followed {
     }
 
     /// The objects by namespace and name.
-    pub fn by_key(&self) -> BTreeMap<String, std::sync::Arc<DynamicObject>> {
-        let key = |object: &DynamicObject| {
-            let meta = &object.metadata;
-            format!(
-                "{}/{}",
-                meta.namespace.as_deref().unwrap_or_default(),
-                meta.name.as_deref().unwrap_or_default()
-            )
-        };
+    pub fn by_key(&self) -> BTreeMap<String, Arc<DynamicObject>> {
         self.store.state().into_iter().map(|object| (key(&object), object)).collect()
     }
+}
+
+/// Namespace and name of an object.
+pub fn key(object: &DynamicObject) -> String {
+    let meta = &object.metadata;
+    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
 /// All of them.

@@ -5,21 +5,18 @@
 //! them. Scrape and evaluation interval are the 15 s of an installation.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use futures::StreamExt;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::{WatchStreamExt, watcher};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sluice_core::api::{ClusterRiskPolicy, ProgressiveRollout};
-use tokio::task::JoinHandle;
+use sluice_core::api::ClusterRiskPolicy;
 
 use super::costs::{Audit, Meter};
-use super::members::{Kind, Members};
+use super::members::{Kind, Members, key};
 use super::{rounded, say};
 use crate::cluster::Cluster;
 use crate::cluster::process::Usage;
@@ -99,7 +96,7 @@ pub async fn run(cluster: &Cluster, n: usize) -> Result<()> {
     let held = || members.statuses(|status| digest(status).is_some());
     members.until("every held template has a plan", LIMIT, held).await?;
     say(begin, "all templates are held, with a plan");
-    let changes = Changes::watch(cluster).await?;
+    let changes = Changes::of(&members)?;
     changes.settled().await?;
 
     let meter = Meter::of(&world).await?;
@@ -187,48 +184,40 @@ fn table(report: &Report) {
     );
 }
 
-/// One event of a rollout.
-struct Change {
-    key: String,
-    digest: String,
-    at: Instant,
+/// The events of all rollouts.
+#[derive(Default)]
+struct Seen {
+    events: usize,
+    /// The digest of each plan, and since when it is this one.
+    plans: BTreeMap<String, (String, Instant)>,
 }
 
-/// The events of all rollouts as a watch delivers them, with the moment of each.
-struct Changes {
-    seen: Arc<Mutex<Vec<Change>>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Changes {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
+/// What the members' watch delivers.
+struct Changes(Arc<Mutex<Seen>>);
 
 impl Changes {
-    async fn watch(cluster: &Cluster) -> Result<Self> {
-        let api: Api<ProgressiveRollout> = Api::all(cluster.client.clone());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let events = seen.clone();
-        let stream = watcher(api, watcher::Config::default()).default_backoff().applied_objects();
-        let task = tokio::spawn(stream.for_each(move |rollout| {
+    fn of(members: &Members<'_>) -> Result<Self> {
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let told = seen.clone();
+        members.rollouts.listen(move |rollout| {
             let at = Instant::now();
-            if let Ok(rollout) = rollout {
-                let meta = &rollout.metadata;
-                let name = |part: &Option<String>| part.clone().unwrap_or_default();
-                let key = format!("{}/{}", name(&meta.namespace), name(&meta.name));
-                let digest = rollout.status.and_then(|status| status.plan).map(|plan| plan.digest);
-                let change = Change { key, digest: digest.unwrap_or_default(), at };
-                events.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+            let mut seen = told.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.events += 1;
+            let digest = digest(&rollout.data["status"]).unwrap_or_default();
+            let plan = seen.plans.entry(key(rollout)).or_insert_with(|| (String::new(), at));
+            if plan.0 != digest {
+                *plan = (digest.to_owned(), at);
             }
-            std::future::ready(())
-        }));
-        Ok(Self { seen, task })
+        })?;
+        Ok(Self(seen))
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn len(&self) -> usize {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.seen().events
     }
 
     /// Waits until nothing has changed for a while.
@@ -245,27 +234,22 @@ impl Changes {
         Ok(())
     }
 
-    /// Tightens all plans by one edit, and waits for every one.
+    /// Tightens all plans by one edit, and waits until each is another one than before.
     async fn tightened(&self, members: &Members<'_>) -> Result<Quantiles> {
         let rollouts = members.rollouts.by_key();
         let before =
             rollouts.iter().filter_map(|(key, rollout)| Some((key, digest(&rollout.data["status"])?)));
         let before: BTreeMap<&String, &str> = before.collect();
-        let from = self.len();
         let begin = Instant::now();
         edit(members.cluster, &json!({}), &json!({"floors": [{"class": "R3"}]})).await?;
-        let new = || {
-            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut new: BTreeMap<String, f64> = BTreeMap::new();
-            for change in &seen[from..] {
-                if before.get(&change.key).is_some_and(|known| *known != change.digest) {
-                    new.entry(change.key.clone()).or_insert((change.at - begin).as_secs_f64());
-                }
-            }
-            new
+        let new = |seen: &Seen| -> Vec<f64> {
+            let another = seen.plans.iter().filter(|(key, (digest, at))| {
+                *at > begin && before.get(key).is_some_and(|known| known != digest)
+            });
+            another.map(|(_, (_, at))| (*at - begin).as_secs_f64()).collect()
         };
-        members.until("every plan is another one", LIMIT, || new().len()).await?;
-        let mut seconds: Vec<f64> = new().into_values().collect();
+        members.until("every plan is another one", LIMIT, || new(&self.seen()).len()).await?;
+        let mut seconds = new(&self.seen());
         seconds.sort_by(f64::total_cmp);
         Quantiles::of(&seconds).context("no rollouts")
     }

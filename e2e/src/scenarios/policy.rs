@@ -157,13 +157,14 @@ async fn the_namespace_says_how_critical_its_workloads_are(world: &World<'_>) ->
     let shown = plan(&app, "the class of an agent's change", RiskClass::R4).await?;
     ensure!(source(&shown, "floor")?.starts_with("always: "), "{shown:?}");
     cli(&app, &["plan", NAME, "-o", "json"]).await?.with(0)?.says("\"riskClass\": \"R4\"")?;
-    // A word that is no tier is not believed, and said.
-    app.kubectl(&["label", "namespace", &namespace, "--overwrite", "sluice.dev/tier=gold"]).await?;
-    let shown = plan(&app, "the class of a word that is no tier", RiskClass::R3).await?;
-    ensure!(
-        source(&shown, "tier")?.contains("sluice.dev/tier=gold of the namespace is none of Tier3"),
-        "{shown:?}"
-    );
+    // A word that is no tier counts as the most critical one, and is said.
+    for (label, class) in [("Tier3", RiskClass::R3), ("gold", RiskClass::R4)] {
+        let label = format!("sluice.dev/tier={label}");
+        app.kubectl(&["label", "namespace", &namespace, "--overwrite", &label]).await?;
+        let shown = plan(&app, &format!("the class by {label}"), class).await?;
+        let odd = format!("label {label} of the namespace is none of Tier3, Tier2, Tier1, Tier0");
+        ensure!((source(&shown, "tier")? == odd) == (class == RiskClass::R4), "{shown:?}");
+    }
     forget(&app).await
 }
 

@@ -26,8 +26,9 @@ pub fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     read.map_err(|error| {
         let at = error.location().map_or_else(String::new, |at| format!("line {}: ", at.line()));
         let field = track.path().to_string();
-        // A file that breaks off has no field to name.
-        let field = if matches!(field.as_str(), "." | "?") { String::new() } else { format!("{field}: ") };
+        // What breaks off before it has a name is said by what it is in.
+        let field = field.trim_end_matches(['?', '.']);
+        let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
         let said = error.without_snippet().to_string();
         // The place is said once, and all in one line.
         let said = said.split(" at line ").next().unwrap_or_default().replace(LIBRARY, "");

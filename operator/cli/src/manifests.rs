@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::CustomResourceExt;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluice_core::api::{ChangeFreeze, ClusterRiskPolicy, ProgressiveRollout, RiskPolicy};
 
 use crate::input::{cause, yaml};
@@ -29,6 +30,17 @@ pub struct Manifests {
     pub freezes: Vec<ChangeFreeze>,
     /// Namespaces: name and labels.
     pub namespaces: Vec<(String, BTreeMap<String, String>)>,
+    /// File and document of each policy, freeze and namespace.
+    pub places: BTreeMap<Named, String>,
+}
+
+/// Kind, namespace, if it has one, and name of an object.
+pub type Named = (String, String, String);
+
+fn key(kind: &str, namespace: &str, name: &str) -> Named {
+    // The others are of the cluster, whatever their metadata says.
+    let namespace = if kind == "RiskPolicy" { namespace } else { "" };
+    (kind.to_owned(), namespace.to_owned(), name.to_owned())
 }
 
 impl Manifests {
@@ -61,6 +73,13 @@ impl Manifests {
         Ok(found)
     }
 
+    /// The file and the document that an object is from, and its kind and name.
+    pub fn place(&self, kind: &str, meta: &ObjectMeta) -> String {
+        let name = meta.name.as_deref().unwrap_or_default();
+        let place = self.places.get(&key(kind, meta.namespace.as_deref().unwrap_or_default(), name));
+        place.map_or_else(|| format!("{kind} {name}"), |place| format!("{place}: {kind} {name}"))
+    }
+
     /// Whether nothing in it says what a change may do.
     pub fn has_no_policy(&self) -> bool {
         let Self { cluster, own, freezes, namespaces, .. } = self;
@@ -69,16 +88,27 @@ impl Manifests {
 
     fn take_all(&mut self, name: &str, text: &str) -> Result<(), String> {
         documents(text).into_iter().enumerate().try_for_each(|(number, document)| {
-            self.take(&document).map_err(|problem| format!("{name}, document {}: {problem}", number + 1))
+            let place = format!("{name}, document {}", number + 1);
+            self.take(&place, &document).map_err(|problem| format!("{place}: {problem}"))
         })
     }
 
-    fn take(&mut self, text: &str) -> Result<(), String> {
+    fn take(&mut self, place: &str, text: &str) -> Result<(), String> {
         let document: Value = yaml(text)?;
         if document.is_null() {
             return Ok(());
         }
         let of = |key: &str| document[key].as_str().unwrap_or_default();
+        // Rollouts are asked for by name.
+        if matches!(of("kind"), "ClusterRiskPolicy" | "RiskPolicy" | "ChangeFreeze" | "Namespace") {
+            let meta = |key: &str| document["metadata"][key].as_str().unwrap_or_default();
+            let key = key(of("kind"), meta("namespace"), meta("name"));
+            // A cluster would keep the last of them.
+            if let Some(known) = self.places.insert(key, place.to_owned()) {
+                let (kind, name) = (of("kind"), meta("name"));
+                return Err(format!("there is another {kind} {name}, in {known}: write one"));
+            }
+        }
         match (of("apiVersion"), of("kind")) {
             ("sluice.dev/v1alpha1", "ProgressiveRollout") => self.rollouts.push(object(text, &document)?),
             ("sluice.dev/v1alpha1", "ClusterRiskPolicy") => self.cluster.push(object(text, &document)?),
@@ -88,14 +118,17 @@ impl Manifests {
             ("v1", "Namespace") => {
                 named(&document)?;
                 let name = document["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-                if self.namespaces.iter().any(|(known, _)| *known == name) {
-                    return Err(format!("there is another Namespace {name}: write one"));
+                let labels = &document["metadata"]["labels"];
+                if let Some(problem) = mistyped("metadata.labels", &json!({"type": "object"}), labels) {
+                    return Err(problem);
                 }
-                let labels = match &document["metadata"]["labels"] {
-                    Value::Null => BTreeMap::new(),
-                    labels => serde_json::from_value(labels.clone())
-                        .map_err(|_| "metadata.labels: write text, in quotes if it looks like a number")?,
-                };
+                let text = json!({"type": "string"});
+                let labels =
+                    labels.as_object().into_iter().flatten().map(|(label, value)| match value.as_str() {
+                        Some(value) => Ok((label.clone(), value.to_owned())),
+                        None => Err(format!("metadata.labels.{label} {value}: write {}", wanted(&text))),
+                    });
+                let labels = labels.collect::<Result<_, String>>()?;
                 self.namespaces.push((name, labels));
             }
             (version, kind) if version.starts_with("sluice.dev/") => {
@@ -151,7 +184,12 @@ fn object<K: CustomResourceExt + DeserializeOwned>(text: &str, document: &Value)
     let schema = crd.spec.versions.first().and_then(|version| version.schema.as_ref());
     let schema =
         schema.and_then(|schema| serde_json::to_value(&schema.open_api_v3_schema).ok()).unwrap_or_default();
-    if let Some(problem) = problem("spec", &schema["properties"]["spec"], &document["spec"]) {
+    let schema = &schema["properties"]["spec"];
+    if document["spec"].is_null() {
+        let none = if schema["required"].is_array() { "" } else { ", or {} if there are none" };
+        return Err(format!("spec is empty: write the fields below it{none}"));
+    }
+    if let Some(problem) = problem("spec", schema, &document["spec"]) {
         return Err(problem);
     }
     yaml(text)
@@ -193,24 +231,31 @@ fn named(document: &Value) -> Result<(), String> {
 
 /// Why a value is of another type than the schema asks for, and what to write.
 fn mistyped(path: &str, schema: &Value, value: &Value) -> Option<String> {
-    let wanted = match (value, schema["type"].as_str()?) {
+    match (value, schema["type"].as_str()?) {
         (Value::Null, _)
         | (Value::Bool(_), "boolean")
         | (Value::String(_), "string")
         | (Value::Array(_), "array")
-        | (Value::Object(_), "object") => return None,
-        (Value::Number(number), "integer") if number.is_i64() => return None,
-        (_, "integer") => "a whole number without quotes or unit, such as 5".to_owned(),
-        (_, "string") => match words(schema) {
+        | (Value::Object(_), "object")
+        | (Value::Number(_), "number") => None,
+        (Value::Number(number), "integer") if number.is_i64() => None,
+        _ => Some(format!("{path} {value}: write {}", wanted(schema))),
+    }
+}
+
+/// What to write where a schema is asked for.
+fn wanted(schema: &Value) -> String {
+    match schema["type"].as_str().unwrap_or_default() {
+        "integer" => "a whole number without quotes or unit, such as 5".to_owned(),
+        "number" => "a number without quotes or unit".to_owned(),
+        "string" => match words(schema) {
             Some(words) => format!("one of {}", words.join(", ")),
             None => "text, in quotes if it looks like a number".to_owned(),
         },
-        (_, "boolean") => "true or false".to_owned(),
-        (_, "array") => "a list".to_owned(),
-        (_, "object") => "the fields below it".to_owned(),
-        _ => return None,
-    };
-    Some(format!("{path} {value}: write {wanted}"))
+        "boolean" => "true or false".to_owned(),
+        "array" => "a list".to_owned(),
+        _ => "the fields below it".to_owned(),
+    }
 }
 
 /// The words that a schema has, if it has some.
@@ -228,13 +273,17 @@ fn problem(path: &str, schema: &Value, value: &Value) -> Option<String> {
     match value {
         Value::Object(fields) => {
             let known = schema["properties"].as_object()?;
-            fields.iter().find_map(|(name, value)| match known.get(name) {
+            let needed = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let lacks = needed.into_iter().find(|name| fields.get(*name).is_none_or(Value::is_null));
+            let lacks = lacks.map(|name| format!("{path}.{name} is missing: write {}", wanted(&known[name])));
+            let is = fields.iter().find_map(|(name, value)| match known.get(name) {
                 Some(schema) => problem(&format!("{path}.{name}"), schema, value),
                 None => {
                     let names: Vec<&str> = known.keys().map(String::as_str).collect();
                     Some(format!("{path}.{name} is no field: write one of {}", names.join(", ")))
                 }
-            })
+            });
+            is.or(lacks)
         }
         Value::Array(items) => {
             let most = schema["maxItems"].as_u64().filter(|most| (items.len() as u64) > *most);
@@ -303,6 +352,12 @@ mod tests {
             ),
             ("{floors: R2}", "spec.floors \"R2\": write a list"),
             ("{limits: 5}", "spec.limits 5: write the fields below it"),
+            ("{floors: [{}]}", "spec.floors[0].class is missing: write one of R0, R1, R2, R3, R4"),
+            (
+                "{classes: [{name: R1, steps: [{weightPercent: 5}]}]}",
+                "spec.classes[0].steps[0].bakeSeconds is missing: write a whole number without quotes or unit, such as 5",
+            ),
+            ("", "spec is empty: write the fields below it, or {} if there are none"),
         ] {
             assert_eq!(policy(spec), format!("DIR/a.yaml, document 1: {says}"));
         }
@@ -325,8 +380,16 @@ mod tests {
             assert!(problem.starts_with(&format!("DIR/a.yaml, document 1: {says}")), "{problem}");
         }
         let twice = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
-        assert!(
-            said(&format!("{twice}---\n{twice}")).ends_with("there is another Namespace shop: write one")
+        assert_eq!(
+            said(&format!("{}---\n{twice}", twice.replace("name: shop", "namespace: a, name: shop"))),
+            "DIR/a.yaml, document 2: there is another Namespace shop, in DIR/a.yaml, document 1: write one"
+        );
+        let null = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {tier: }}\n";
+        assert!(said(null).contains("metadata.labels.tier null: write text"), "{}", said(null));
+        let label = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {tier: 2}}\n";
+        assert_eq!(
+            said(label),
+            "DIR/a.yaml, document 1: metadata.labels.tier 2: write text, in quotes if it looks like a number"
         );
         assert_eq!(
             said("apiVersion: sluice.dev/v1\nkind: RiskPolicy\n"),

@@ -134,15 +134,32 @@ async fn tell_all(ctx: &Context) {
     for object in ctx.stores.all(Watched::ClusterPolicy, |_| true) {
         if let Ok(found) = object.cluster_policy() {
             let problem = policy::cluster_problem(&found.spec, &ctx.config);
-            let told =
-                tell(ctx, Watched::ClusterPolicy, &object, &found.spec, found.status.as_ref(), problem).await;
+            let told = tell(
+                ctx,
+                Watched::ClusterPolicy,
+                &object,
+                &found.spec,
+                found.status.as_ref(),
+                (problem, policy::caution(&found.spec.classes)),
+            )
+            .await;
             warn_of(told);
         }
     }
     for object in ctx.stores.all(Watched::Policy, |_| true) {
         if let Ok(found) = object.policy() {
             let problem = policy::own_problem(&found.spec);
-            warn_of(tell(ctx, Watched::Policy, &object, &found.spec, found.status.as_ref(), problem).await);
+            warn_of(
+                tell(
+                    ctx,
+                    Watched::Policy,
+                    &object,
+                    &found.spec,
+                    found.status.as_ref(),
+                    (problem, policy::caution(&found.spec.classes)),
+                )
+                .await,
+            );
         }
     }
     for object in ctx.stores.all(Watched::Freeze, |_| true) {
@@ -167,17 +184,17 @@ fn this_second() -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default()
 }
 
-/// Says of a policy whether its newest version is in force.
+/// Says of a policy whether its newest version is in force, why not, and what to know of one that is.
 async fn tell<S: Clone + PartialEq + Serialize>(
     ctx: &Context,
     kind: Watched,
     object: &Object,
     spec: &S,
     before: Option<&PolicyStatus<S>>,
-    problem: Option<String>,
+    (problem, caution): (Option<String>, Option<String>),
 ) -> Result<(), CallError> {
     let generation = object.meta.generation.unwrap_or_default();
-    let status = policy::status(spec, generation, problem, before, this_second());
+    let status = policy::status(spec, generation, problem, caution, before, this_second());
     write(ctx, kind, object, before, &status).await
 }
 

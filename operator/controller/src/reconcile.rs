@@ -104,13 +104,13 @@ async fn run(ctx: &Arc<Context>, key: &Key) -> Result<Option<Duration>, CallErro
         return Ok(soon(ctx, go_back(ctx, key, &rollout, first).await));
     }
     let _place = ctx.forward.acquire().await;
-    // It may have changed while this waited for its place.
-    let (policy, verdict) = (ctx.policy(&key.namespace), ctx.evidence.verdict(key));
     // Nothing goes forward by numbers, which with many runs under way are nearly all that is written, nor by the plans of
     // templates that wait, which one edit of a policy changes all at once.
     if first.actions.is_empty() && change < Change::Matter {
         return go_forward(ctx, key, &stored, first).await;
     }
+    // They may have changed while this waited for its place.
+    let (policy, verdict) = (ctx.policy(&key.namespace), ctx.evidence.verdict(key));
     if first.only_prepares(rollout.status.as_ref()) {
         let seen = observe::for_preparing(ctx, key, &rollout, seen).await;
         let live = input(ctx, &policy, &rollout, &seen, &verdict);

@@ -81,12 +81,10 @@ impl Turns {
     }
 }
 
-/// The class of what is held or tried, and whether it counts as `Human`: what the policies believe, not what is claimed.
+/// The class of what is held or tried, and whether it counts as `Human`.
 fn risk(status: &ProgressiveRolloutStatus) -> Option<(RiskClass, bool)> {
     let plan = status.plan.as_ref()?;
-    let believed = plan.factors.iter().find(|factor| factor.name == "provenance");
-    let human = believed.is_some_and(|factor| factor.level == Provenance::Human.as_str());
-    Some((plan.risk_class?, human))
+    Some((plan.risk_class?, plan.believed() == Some(Provenance::Human.as_str())))
 }
 
 /// Runs that were ever started on a rollout.

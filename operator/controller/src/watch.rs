@@ -296,19 +296,18 @@ impl Stores {
 
     /// Rollouts of a namespace.
     pub fn rollouts_near(&self, namespace: &str) -> Vec<Arc<Object>> {
-        let parts = self.stream(Watched::Rollout).map(|stream| stream.parts.as_slice()).unwrap_or_default();
-        parts
-            .iter()
-            .filter(|part| part.covers(namespace))
-            .flat_map(|part| part.store.near(namespace))
-            .collect()
+        self.rollouts_by(namespace, |store| store.near(namespace))
     }
 
     /// Rollouts of a workload.
     pub fn rollouts_of(&self, namespace: &str, workload: &str) -> Vec<Arc<Object>> {
+        self.rollouts_by(namespace, |store| store.owned(namespace, &[of_deployment(workload)]))
+    }
+
+    /// The rollouts that `find` finds in what is known of a namespace, whether it is all or not.
+    fn rollouts_by(&self, namespace: &str, find: impl Fn(&Store) -> Vec<Arc<Object>>) -> Vec<Arc<Object>> {
         let parts = self.stream(Watched::Rollout).map(|stream| stream.parts.as_slice()).unwrap_or_default();
-        let covering = parts.iter().filter(|part| part.covers(namespace));
-        covering.flat_map(|part| part.store.owned(namespace, &[of_deployment(workload)])).collect()
+        parts.iter().filter(|part| part.covers(namespace)).flat_map(|part| find(&part.store)).collect()
     }
 
     /// One rollout.

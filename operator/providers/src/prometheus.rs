@@ -55,6 +55,9 @@ impl std::fmt::Debug for Prometheus {
     }
 }
 
+/// What to correct when a query is refused.
+pub(crate) const OF_A_GUARD: &str = "correct query, metric, codeLabel or matchers of the guard";
+
 impl Prometheus {
     pub(super) fn new(
         client: reqwest::Client,
@@ -197,7 +200,7 @@ impl Prometheus {
         };
         // The reason first: messages are cut at their end.
         Failure::Refused(format!(
-            "{} refuses the query: {error}; correct query, metric, codeLabel or matchers of the guard; the query: {}",
+            "{} refuses the query: {error}; {OF_A_GUARD}; the query: {}",
             self.address,
             excerpt(promql, 300)
         ))

@@ -69,7 +69,11 @@ fn next(look: &Look<'_>, status: &ProgressiveRolloutStatus) -> Option<String> {
         )),
         Phase::Held => {
             let steps = status.summary.step.split_once('/').map_or("", |(_, steps)| steps);
-            Some(format!("the run starts by itself: {steps} steps, class {}", status.summary.risk_class))
+            let once = if status.waiting.is_some() { ", once this is over" } else { "" };
+            Some(format!(
+                "the run starts by itself{once}: {steps} steps, class {}",
+                status.summary.risk_class
+            ))
         }
         _ => None,
     }

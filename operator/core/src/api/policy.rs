@@ -118,7 +118,7 @@ pub struct TierMapping {
     #[serde(default = "tier_label")]
     #[schemars(length(min = 1, max = 317))]
     pub namespace_label: String,
-    /// Tier of a workload whose namespace does not have the label, or has another value in it. Default Tier1.
+    /// Tier of a workload whose namespace does not have the label. A value that is no tier counts as Tier0. Default Tier1.
     #[serde(default)]
     pub default: Tier,
 }

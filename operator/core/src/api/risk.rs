@@ -1,5 +1,7 @@
 //! Levels of risk as people and policies write them, and what a plan says of them.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -116,14 +118,13 @@ pub struct Factor {
     pub source: String,
 }
 
-/// Where a limit of a plan comes from.
+/// The limits of a plan that come from one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitSource {
-    /// The limit, by the name of its field.
-    pub field: String,
-    /// Its value, with its unit in the field's name.
-    pub value: String,
-    /// The object that it comes from, such as `class R2` or `RiskPolicy/shop`.
+    /// The object, such as `class R2` or `RiskPolicy/shop`.
     pub from: String,
+    /// Their values by the names of their fields, which have the units.
+    #[serde(default)]
+    pub limits: BTreeMap<String, String>,
 }

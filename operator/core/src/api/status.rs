@@ -218,7 +218,7 @@ pub struct PlanStatus {
     /// The inputs of the class with their points, and the lowest class that decided, if one did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub factors: Vec<Factor>,
-    /// Where each limit comes from.
+    /// Where each limit comes from: objects with the limits that they gave.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limit_sources: Vec<LimitSource>,
     /// Steps, the last at 100 percent.
@@ -230,6 +230,14 @@ pub struct PlanStatus {
     /// What the plan would catch, from stable's record; no part of its digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub harm: Option<PlanHarm>,
+}
+
+impl PlanStatus {
+    /// The provenance that counts for limits and caps: what the policies believe, not what is claimed.
+    pub fn believed(&self) -> Option<&str> {
+        let factor = self.factors.iter().find(|factor| factor.name == "provenance");
+        factor.map(|factor| factor.level.as_str())
+    }
 }
 
 /// A place in the queue of those that wait for the same room.

@@ -99,7 +99,7 @@ pub(super) fn spent(d: &mut Draft<'_>, kind: Option<ChangeKind>) -> bool {
             let trouble = look(d, budget).and_then(|look| look.trouble.as_ref());
             let why = trouble.map_or_else(String::new, |(_, why)| format!(": {why}"));
             let message = format!(
-                "the error budget is read before the run starts ({}){why}; without an answer until {until:.0} it starts as if less were left",
+                "the error budget is read before the run starts ({}){why}; without an answer until {until:.0} it starts as if little were left",
                 budget.from
             );
             (READING, message, Some(until))
@@ -112,10 +112,7 @@ pub(super) fn spent(d: &mut Draft<'_>, kind: Option<ChangeKind>) -> bool {
     match deadline {
         Some(_) => {
             d.wait(reason, message, deadline);
-            // How long alerts may keep it waiting is counted from where nothing else does.
-            if let Some(held) = d.status.held.as_mut() {
-                held.alerts_since = None;
-            }
+            start::not_by_alerts(d);
         }
         None => start::hold(d, EventKind::Warning, reason, message, None),
     }

@@ -128,13 +128,12 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
     if returning.is_none() && !start::may(d, risk.class, view.kind) {
         return;
     }
-    let explained = risk.explain(d.spec, d.input.policy, &plan);
     let commit = view.commit.or_else(|| returning.and_then(|good| good.commit));
     let run = new_run(d, workload, commit, stable, kind, plan);
     match alerts_hold(d, &run) {
         Start::Now if run.kind == RunKind::Canary && start::waits_in_queue(d, risk.class) => {}
         Start::Now => {
-            d.status.plan = Some(explained);
+            d.status.plan = Some(risk.explain(d.spec, d.input.policy, &run.plan));
             begin(d, run, view.declared);
         }
         Start::Later => {}

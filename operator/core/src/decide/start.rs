@@ -41,7 +41,11 @@ pub(super) fn hold(
         d.event(kind, reason, message.clone());
     }
     d.wait_to_be_woken(reason, message, until);
-    // The time for alerts begins when this is over: a start that is held by something else is not one that they hold.
+    not_by_alerts(d);
+}
+
+/// The time for alerts begins when this is over: a start that is held by something else is not one that they hold.
+pub(super) fn not_by_alerts(d: &mut Draft<'_>) {
     if let Some(held) = d.status.held.as_mut() {
         held.alerts_since = None;
     }
@@ -96,25 +100,18 @@ pub(super) fn waits_in_queue(d: &mut Draft<'_>, class: RiskClass) -> bool {
     };
     let queue = turn.status();
     let start = &d.input.policy.row(class).start;
-    let name = class.as_str();
-    let (cap, what, field) = match turn.room {
-        QueueRoom::Namespace => (
-            &start.per_namespace,
-            format!("rollouts of namespace {}", d.namespace),
-            "maxInFlightPerNamespace",
-        ),
-        QueueRoom::NotHuman => {
-            (&start.not_human, "changes of the cluster that are not Human".to_owned(), "maxInFlightNotHuman")
-        }
-        QueueRoom::Class => (
-            &start.of_class,
-            format!("changes of the cluster of class {name} or riskier"),
-            "maxInFlightOfClass",
-        ),
+    let (cap, field) = match turn.room {
+        QueueRoom::Namespace => (&start.per_namespace, "maxInFlightPerNamespace"),
+        QueueRoom::NotHuman => (&start.not_human, "maxInFlightNotHuman"),
+        QueueRoom::Class => (&start.of_class, "maxInFlightOfClass"),
     };
     let message = format!(
-        "{} of {} in the queue: a change of class {name} starts while fewer than {} {what} are under way ({field} of {})",
-        queue.position, queue.length, cap.value, cap.from
+        "{} of {} in the queue: a change of class {} starts while {} ({field} of {})",
+        queue.position,
+        queue.length,
+        class.as_str(),
+        policy::while_room(turn.room, cap.value, &d.namespace, class),
+        cap.from
     );
     hold(d, EventKind::Normal, "Queued", message, None);
     d.wake_within(if turn.position <= NEAR.0 { NEAR.1 } else { FAR });

@@ -4,7 +4,7 @@
 //! that does not describe what is tried, and limits that loosen are for the next one. So it is with what the evidence leaves
 //! out at the rollout's wish: less of it counts at once, more of it from the next run on.
 
-use crate::api::{Guard, Plan, PlanStatus, Provenance, Run, RunKind, Stage};
+use crate::api::{Guard, LimitSource, Plan, PlanStatus, Provenance, Run, RunKind, Stage};
 use crate::limits::{self, Progress};
 use crate::provenance::{self, Before, ChangeView};
 
@@ -12,7 +12,7 @@ use super::draft::Draft;
 use super::{budget, rest};
 
 /// Most sources of limits that status names.
-const MOST_SOURCES: usize = 64;
+const MOST_SOURCES: usize = 16;
 
 /// Tightens the plan when a run would start with a tighter one now.
 pub(super) fn plan(d: &mut Draft<'_>, run: &mut Run) {
@@ -89,8 +89,12 @@ fn joined(before: Option<PlanStatus>, now: PlanStatus, anew: bool) -> PlanStatus
         (before.points, factors)
     };
     let mut limit_sources = now.limit_sources;
-    for source in before.limit_sources {
-        if !limit_sources.contains(&source) && limit_sources.len() < MOST_SOURCES {
+    for mut source in before.limit_sources {
+        let LimitSource { from, limits } = &mut source;
+        limits.retain(|field, value| {
+            !limit_sources.iter().any(|known| known.from == *from && known.limits.get(field) == Some(&*value))
+        });
+        if !source.limits.is_empty() && limit_sources.len() < MOST_SOURCES {
             limit_sources.push(source);
         }
     }

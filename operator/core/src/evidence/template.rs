@@ -53,17 +53,12 @@ pub fn fill(query: &str, value: impl Fn(&str) -> Option<String>) -> String {
     filled
 }
 
-/// A placeholder of the query that does not exist.
-pub fn unknown(query: &str) -> Option<&str> {
+/// A placeholder of the query that is none of these.
+pub fn unknown<'a>(query: &'a str, known: &[&str]) -> Option<&'a str> {
     pieces(query).find_map(|piece| match piece {
-        Piece::Placeholder(name) if !PLACEHOLDERS.contains(&name) => Some(name),
+        Piece::Placeholder(name) if !known.contains(&name) => Some(name),
         _ => None,
     })
-}
-
-/// Whether the query has this placeholder.
-pub fn has(query: &str, name: &str) -> bool {
-    pieces(query).any(|piece| matches!(piece, Piece::Placeholder(found) if found == name))
 }
 
 /// Whether the query asks for something else of each revision.
@@ -81,13 +76,17 @@ mod tests {
         let query = r#"max(m{namespace="$namespace",pod=~"^$pods$",path=~"/$|/a$"}) > $$pods"#;
         let filled = fill(query, |name| Some(format!("<{name}>")));
         assert_eq!(filled, r#"max(m{namespace="<namespace>",pod=~"^<pods>$",path=~"/$|/a$"}) > $<pods>"#);
-        assert_eq!((unknown(query), tells_revisions_apart(query)), (None, true));
+        assert_eq!((unknown(query, &PLACEHOLDERS), tells_revisions_apart(query)), (None, true));
     }
 
     #[test]
     fn an_unknown_name_is_found_and_left() {
-        assert_eq!(unknown("x{pod=~\"$podsx\"}"), Some("podsx"));
-        assert_eq!(unknown("rate(x[$__interval])"), None, "that is not how a placeholder begins");
+        assert_eq!(unknown("x{pod=~\"$podsx\"}", &PLACEHOLDERS), Some("podsx"));
+        assert_eq!(
+            unknown("rate(x[$__interval])", &PLACEHOLDERS),
+            None,
+            "that is not how a placeholder begins"
+        );
         assert_eq!(fill("$a $pods", |name| (name == "pods").then(|| "p".to_owned())), "$a p");
         assert!(!tells_revisions_apart("a{pod=~\"$canaryPods\"} / a{pod=~\"$stablePods\"}"));
     }

@@ -126,10 +126,16 @@ impl Parts {
         let text = text.to_ascii_uppercase();
         let mut parts = Self::default();
         let mut seen: Vec<&str> = Vec::new();
+        if let Some(rest) = text.strip_prefix("RRULE:") {
+            return Err(format!("write it without \"RRULE:\", as {rest}"));
+        }
         for part in text.split(';') {
             let (name, value) = part.split_once('=').ok_or_else(|| {
                 format!("{part:?} is no part: write NAME=VALUE, with ';' between them, such as FREQ=WEEKLY;BYDAY=FR")
             })?;
+            if part.contains(char::is_whitespace) {
+                return Err(format!("{part:?} has a blank: write it without"));
+            }
             if seen.contains(&name) {
                 return Err(format!("{name} is there twice: write it once"));
             }
@@ -164,9 +170,12 @@ impl Parts {
             return Err("BYMONTHDAY does not go with FREQ=WEEKLY: write FREQ=MONTHLY or DAILY".to_owned());
         }
         for (number, weekday) in self.weekdays.iter().filter(|(number, _)| *number != 0) {
-            let written = format!("BYDAY={number}{}", WEEKDAYS[*weekday as usize]);
+            let name = WEEKDAYS[*weekday as usize];
+            let written = format!("BYDAY={number}{name}");
             if matches!(freq, Freq::Daily | Freq::Weekly) {
-                return Err(format!("{written}: a number goes with FREQ=MONTHLY and YEARLY only"));
+                return Err(format!(
+                    "{written}: a number goes with FREQ=MONTHLY and YEARLY only: write {name}"
+                ));
             }
             if number.abs() > most {
                 return Err(format!("{written}: write a number from 1 to {most}, or -1 to -{most}"));

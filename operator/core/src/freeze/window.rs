@@ -77,7 +77,10 @@ impl Window {
                 let at = |local| zone.to_timestamp(local).map_err(|_| out_of_range());
                 let (start, end) = (at(start)?, at(end)?);
                 if end <= start {
-                    return Err(format!(".end {text:?} is not after start {:?}", written.start));
+                    return Err(format!(
+                        ".end {text:?} is not after start {:?}: write a later one",
+                        written.start
+                    ));
                 }
                 Ok(Self::Once { start, end })
             }
@@ -109,13 +112,17 @@ impl Again {
             let day = weekday_name(first);
             // The days of a rule that begins on another day are those of that rule.
             let begins = |day: &Date| Rule::parse(text, *day).is_ok_and(|rule| rule.has(*day, *day));
+            let begin = format!("start {start} is a {day} and not one of its days");
             let instead = match days(first).find(begins) {
                 Some(day) => {
-                    format!("write a start on one of its days, such as {}", day.to_datetime(start.time()))
+                    format!(
+                        "{begin}: write a start on one of them, such as {}",
+                        day.to_datetime(start.time())
+                    )
                 }
-                None => "no day is one of it".to_owned(),
+                None => "it has no day at all: correct BYMONTH, BYMONTHDAY or BYDAY".to_owned(),
             };
-            return Err(format!("start {start} is a {day} and not one of its days: {instead}"));
+            return Err(instead);
         }
         let mut again = Self { last: None, rule, first, at: start.time(), length };
         again.last = again.last_day(zone)?;
@@ -200,9 +207,12 @@ impl Length {
 fn local(field: &str, text: &str) -> Result<DateTime, String> {
     let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     let plain = ["0000-00-00T00:00", "0000-00-00T00:00:00"].contains(&shape.as_str());
-    text.parse().ok().filter(|_| plain).ok_or_else(|| {
-        format!("{field} {text:?}: write a local time without an offset, such as 2026-12-24T18:00:00")
-    })
+    if !plain {
+        return Err(format!(
+            "{field} {text:?}: write a local time without an offset, such as 2026-12-24T18:00:00"
+        ));
+    }
+    text.parse().map_err(|_| format!("{field} {text:?}: there is no such day or time: write one that is"))
 }
 
 /// A duration of RFC 5545.

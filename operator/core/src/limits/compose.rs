@@ -1,6 +1,8 @@
 //! Limits of the class, the policies and the rollout, joined; where each comes from, and which of the rollout's own is not
 //! used because a tighter one holds anyhow.
 
+use std::collections::BTreeMap;
+
 use crate::api::{LimitSource, PolicyLimits, ProgressiveRolloutSpec, RiskClass, StepSpec, TolerancePpm};
 use crate::policy::Policy;
 
@@ -100,11 +102,7 @@ pub fn sources(spec: &ProgressiveRolloutSpec, policy: &Policy, class: RiskClass)
     };
     let first = first.clone().filter(|_| binds(100, least));
     let bake = bake.clone().filter(|_| binds(most, 0));
-    let of = |field: &str, value: String, from: &str| LimitSource {
-        field: field.to_owned(),
-        value,
-        from: from.to_owned(),
-    };
+    let of = |field: &'static str, value: String, from: &str| (field, value, from.to_owned());
     let steps = |steps: &[StepSpec]| {
         let steps: Vec<String> =
             steps.iter().map(|step| format!("{}/{}", step.weight_percent, step.bake_seconds)).collect();
@@ -115,7 +113,7 @@ pub fn sources(spec: &ProgressiveRolloutSpec, policy: &Policy, class: RiskClass)
     let number = |found: Option<i32>| found.map_or_else(String::new, |number| number.to_string());
     let (columns, from) = (&row.row, &row.from);
     let schedules = row.schedules.iter().map(|schedule| of("steps", steps(&schedule.value), &schedule.from));
-    let mut sources: Vec<LimitSource> = schedules.collect();
+    let mut sources: Vec<(&str, String, String)> = schedules.collect();
     if !spec.limits.steps.is_empty() {
         sources.push(of("steps", steps(&spec.limits.steps), OWN));
     }
@@ -131,6 +129,21 @@ pub fn sources(spec: &ProgressiveRolloutSpec, policy: &Policy, class: RiskClass)
         of("noDataSeconds", columns.no_data_seconds.to_string(), &from.no_data_seconds),
     ]);
     sources.extend(row.start.named().into_iter().map(|(field, value, from)| of(field, value, from)));
+    by_object(sources)
+}
+
+/// Limits by the object that they come from. One with two values of a limit has an entry for each.
+fn by_object(limits: Vec<(&str, String, String)>) -> Vec<LimitSource> {
+    let mut sources: Vec<LimitSource> = Vec::new();
+    for (field, value, from) in limits {
+        let source =
+            sources.iter_mut().find(|source| source.from == from && !source.limits.contains_key(field));
+        let limit = (field.to_owned(), value);
+        match source {
+            Some(source) => drop(source.limits.insert(limit.0, limit.1)),
+            None => sources.push(LimitSource { from, limits: BTreeMap::from([limit]) }),
+        }
+    }
     sources
 }
 

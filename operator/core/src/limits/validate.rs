@@ -126,16 +126,19 @@ fn warmup_problem(counted: &Counted<'_>) -> Option<String> {
 const LONGEST_QUERY: usize = 2000;
 
 /// What is wrong with a person's PromQL, from the field on.
-pub fn query_problem(query: &str) -> Option<String> {
+pub fn query_problem(query: &str, placeholders: &[&str]) -> Option<String> {
     let length = query.chars().count();
     if query.trim().is_empty() || length > LONGEST_QUERY {
         return Some(format!(
             "query has {length} characters: write PromQL of 1 to {LONGEST_QUERY} characters"
         ));
     }
-    if let Some(name) = template::unknown(query) {
-        let known = template::PLACEHOLDERS.map(|name| format!("${name}")).join(", ");
-        return Some(format!("query has ${name}, which is no placeholder: write one of {known}"));
+    if let Some(name) = template::unknown(query, placeholders) {
+        let known: Vec<String> = placeholders.iter().map(|name| format!("${name}")).collect();
+        return Some(format!(
+            "query has ${name}, which is no placeholder here: write one of {}",
+            known.join(", ")
+        ));
     }
     None
 }
@@ -143,7 +146,7 @@ pub fn query_problem(query: &str) -> Option<String> {
 /// What is wrong with a guard on a value, from the field on.
 fn metric_problem(metric: &MetricGuard) -> Option<String> {
     let MetricGuard { query, min, max, min_ratio, max_ratio, for_seconds } = metric;
-    if let Some(problem) = query_problem(query) {
+    if let Some(problem) = query_problem(query, &template::PLACEHOLDERS) {
         return Some(problem);
     }
     if [min, max, min_ratio, max_ratio].into_iter().all(Option::is_none) {
@@ -275,7 +278,7 @@ mod tests {
             (serde_json::json!({"query": one}), "set at least one of min, max, minRatio and maxRatio"),
             (
                 serde_json::json!({"query": "x{a=\"$pod\"}", "max": "1"}),
-                "$pod, which is no placeholder: write one of",
+                "$pod, which is no placeholder here: write one of",
             ),
             (serde_json::json!({"query": one, "min": "2", "max": "1.5"}), "min 2 is above max 1.5"),
             (

@@ -87,7 +87,8 @@ impl Freeze {
     /// What status says of it: which version is in force, and what its windows are about now.
     pub fn status(&self, now: Timestamp) -> ChangeFreezeStatus {
         let before = self.before.as_ref().map(|status| &status.policy);
-        let mut policy = validate::status(&self.newest, self.generation, self.problem.clone(), before, now);
+        let mut policy =
+            validate::status(&self.newest, self.generation, self.problem.clone(), None, before, now);
         if let (None, Some(problem), Some(condition)) =
             (&policy.accepted, &self.problem, policy.conditions.first_mut())
         {

@@ -26,9 +26,9 @@ pub use assess::{Assessment, assess, last_failed};
 pub use budget::{Left, error_budget, error_budget_named, percent};
 pub use freezes::{Freeze, Freezes, Hold};
 pub use presets::Preset;
-pub use start::StartRules;
+pub use start::{StartRules, UNCAPPED, while_room};
 pub use table::Row;
-pub use validate::{cluster_problem, own_problem, status};
+pub use validate::{caution, cluster_problem, own_problem, status};
 
 /// A value, and the object that it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,11 +188,10 @@ fn tier_of(mapping: &TierMapping, from: &str, labels: &BTreeMap<String, String>)
     };
     match TIERS.iter().find(|(_, name)| name == value) {
         Some((tier, _)) => Sourced::new(*tier, format!("label {label} of the namespace")),
+        // Somebody meant to say something: of what nobody can read the riskiest is taken.
         None => Sourced::new(
-            mapping.default,
-            format!(
-                "{from}, since label {label}={value} of the namespace is none of Tier3, Tier2, Tier1, Tier0"
-            ),
+            Tier::Tier0,
+            format!("label {label}={value} of the namespace is none of Tier3, Tier2, Tier1, Tier0"),
         ),
     }
 }

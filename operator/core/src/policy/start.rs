@@ -2,15 +2,37 @@
 //!
 //! These columns never touch a run under way, and no return to a recorded good revision asks them.
 
-use crate::api::{PolicyClass, RiskClass, Signoff};
+use crate::api::{PolicyClass, QueueRoom, RiskClass, Signoff};
 use crate::queue::Caps;
 
 use super::Sourced;
 use super::table::Row;
 
 /// No cap at all, in practice.
-const UNCAPPED: i32 = 1000;
+pub const UNCAPPED: i32 = 1000;
 const HOUR: i32 = 3600;
+
+/// When there is room for a change of a class in a namespace, in words.
+pub fn while_room(room: QueueRoom, cap: i32, namespace: &str, class: RiskClass) -> String {
+    let class = class.as_str();
+    let (one, many) = match room {
+        QueueRoom::Namespace => {
+            (format!("rollout of namespace {namespace}"), format!("rollouts of namespace {namespace}"))
+        }
+        QueueRoom::NotHuman => (
+            "change of the cluster that is not Human".to_owned(),
+            "changes of the cluster that are not Human".to_owned(),
+        ),
+        QueueRoom::Class => (
+            format!("change of the cluster of class {class} or riskier"),
+            format!("changes of the cluster of class {class} or riskier"),
+        ),
+    };
+    match cap {
+        ..=1 => format!("no other {one} is under way"),
+        _ => format!("fewer than {cap} {many} are under way"),
+    }
+}
 
 /// When a change of a class may start.
 #[derive(Clone, Debug, PartialEq, Eq)]

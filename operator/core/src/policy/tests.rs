@@ -90,11 +90,9 @@ fn the_label_of_the_namespace_says_how_critical_it_is() {
     let tier = |labels: &[(&str, &str)]| joined(&[json!({})], &[], labels).tier;
     assert_eq!(tier(&[(label, "Tier3")]).value, Tier::Tier3);
     let odd = tier(&[(label, "gold")]);
-    assert_eq!(odd.value, Tier::Tier1);
-    assert_eq!(
-        odd.from,
-        "ClusterRiskPolicy/p0, since label sluice.dev/tier=gold of the namespace is none of Tier3, Tier2, Tier1, Tier0"
-    );
+    assert_eq!(odd.value, Tier::Tier0, "the riskiest");
+    assert_eq!(odd.from, "label sluice.dev/tier=gold of the namespace is none of Tier3, Tier2, Tier1, Tier0");
+    assert_eq!(tier(&[]).value, Tier::Tier1, "the default");
     // Of two policies the one that finds it more critical; a namespace's policy can only raise.
     let mapping = json!({"tierMapping": {"namespaceLabel": "cost", "default": "Tier2"}});
     assert_eq!(joined(&[mapping.clone(), json!({})], &[], &[(label, "Tier3")]).tier.value, Tier::Tier2);
@@ -176,17 +174,21 @@ fn what_is_wrong_with_a_policy_is_named_and_the_last_accepted_version_stays() {
     }
     let (good, bad) = (cluster(json!({})), cluster(json!({"classes": [{"name": "R3", "minSamples": 1}]})));
     let problem = || cluster_problem(&bad, &config);
-    let first = status(&good, 1, None, None, now());
+    let first = status(&good, 1, None, None, None, now());
     assert_eq!((first.accepted_generation, first.conditions[0].status), (1, ConditionStatus::True));
-    let second = status(&bad, 2, problem(), Some(&first), now());
+    let second = status(&bad, 2, problem(), None, Some(&first), now());
     assert_eq!((second.accepted_generation, second.observed_generation), (1, 2));
     assert_eq!(second.conditions[0].status, ConditionStatus::False);
     let message = &second.conditions[0].message;
     assert!(message.ends_with("The version of generation 1 stays in force"), "{message}");
     assert_eq!(validate::in_force(&bad, problem().as_deref(), Some(&second)), Some(&good));
-    assert_eq!(status(&bad, 2, problem(), Some(&second), now()), second, "nothing new, nothing to write");
+    assert_eq!(
+        status(&bad, 2, problem(), None, Some(&second), now()),
+        second,
+        "nothing new, nothing to write"
+    );
     // One that was never in order holds nothing, and takes nothing away.
-    let never = status(&bad, 1, problem(), None, now());
+    let never = status(&bad, 1, problem(), None, None, now());
     assert_eq!((never.accepted.as_ref(), never.accepted_generation), (None, 0));
     assert_eq!(validate::in_force(&bad, problem().as_deref(), Some(&never)), None);
 }
@@ -299,7 +301,7 @@ fn a_limit_that_does_not_bind_is_no_source_of_the_plan() {
         let policy = joined(&[json!({ "limits": limits })], &[], &[]);
         let sources = limits::sources(&spec(json!({})), &policy, RiskClass::R1);
         let named = sources.into_iter().filter(|source| source.from.contains("Policy/"));
-        named.map(|source| source.field).collect::<Vec<_>>()
+        named.flat_map(|source| source.limits.into_keys()).collect::<Vec<_>>()
     };
     assert_eq!(
         sources(json!({"maxFirstStepPercent": 4, "minBakeSeconds": 700})),
@@ -426,8 +428,8 @@ fn values(policy: &Policy) -> impl PartialEq + std::fmt::Debug + use<> {
         let of = |field: &str| {
             sources
                 .iter()
-                .find(|source| source.field == field)
-                .and_then(|source| source.value.parse::<i32>().ok())
+                .find_map(|source| source.limits.get(field))
+                .and_then(|value| value.parse::<i32>().ok())
         };
         let start = &policy.row(class).start;
         let signoffs: std::collections::BTreeSet<String> =

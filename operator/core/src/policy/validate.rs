@@ -4,10 +4,9 @@ use jiff::Timestamp;
 
 use crate::api::{
     ClusterRiskPolicySpec, ConditionStatus, ErrorBudgetPolicy, Floor, PolicyClass, PolicyCondition,
-    PolicyConditionType, PolicyStatus, RiskPolicySpec,
+    PolicyConditionType, PolicyStatus, RiskClass, RiskPolicySpec,
 };
 use crate::config::{ClassRow, Config};
-use crate::evidence::template;
 use crate::limits;
 
 use super::{start, table};
@@ -24,7 +23,16 @@ pub fn cluster_problem(spec: &ClusterRiskPolicySpec, config: &Config) -> Option<
         let table = table::overlay(&table::installation(config), &spec.classes, "");
         let rows: Vec<ClassRow> = table.iter().map(|row| row.row.clone()).collect();
         let problem = limits::order_problem(&rows).or_else(|| start::order_problem(&table));
-        problem.map(|problem| format!("spec.{problem}"))
+        let others = RiskClass::ALL.iter().filter(|class| spec.classes.iter().all(|own| own.name != **class));
+        let others: Vec<&str> = others.map(|class| class.as_str()).collect();
+        let note = match others.as_slice() {
+            [] => String::new(),
+            names => format!(
+                ". Of {}, which the policy does not have, the installation's rows count",
+                names.join(", ")
+            ),
+        };
+        problem.map(|problem| format!("spec.{problem}{note}"))
     })
 }
 
@@ -61,7 +69,7 @@ fn common(
             return Some(format!("spec.classes[{name}].steps: {problem}"));
         }
     }
-    let idle = floors.iter().position(|floor| floor.class == crate::api::RiskClass::R0);
+    let idle = floors.iter().position(|floor| floor.class == RiskClass::R0);
     let idle = idle.map(|at| {
         format!("spec.floors[{at}].class R0 is the lowest class anyhow: write R1 to R4, or take it out")
     });
@@ -70,13 +78,18 @@ fn common(
 
 /// What is wrong with where to read what is left of the error budget, from the field on.
 fn budget_problem(budget: &ErrorBudgetPolicy) -> Option<String> {
-    if let Some(problem) = limits::query_problem(&budget.query) {
-        return Some(problem);
-    }
-    if template::has(&budget.query, "canaryPods") {
-        return Some("query has $canaryPods, and there is no canary before a start: write $pods, $stablePods, $service or $namespace".to_owned());
-    }
-    None
+    // There is no canary before a start.
+    limits::query_problem(&budget.query, &["namespace", "service", "stablePods", "pods"])
+}
+
+/// What an author should know of a table that is in order.
+pub fn caution(classes: &[PolicyClass]) -> Option<String> {
+    let signed = classes.iter().filter(|class| !class.required_signoffs.is_empty());
+    let least = signed.map(|class| class.name).min()?;
+    Some(format!(
+        "no change of class {} or riskier starts: requiredSignoffs asks for sign-offs, and nobody can give one in this release",
+        least.as_str()
+    ))
 }
 
 /// `[prefix/]name` as Kubernetes has it.
@@ -109,13 +122,15 @@ pub fn status<S: Clone>(
     newest: &S,
     generation: i64,
     problem: Option<String>,
+    caution: Option<String>,
     before: Option<&PolicyStatus<S>>,
     now: Timestamp,
 ) -> PolicyStatus<S> {
     let last = before.and_then(|status| Some((status.accepted.clone()?, status.accepted_generation)));
     let (accepted, accepted_generation, holds, reason, message) = match (problem, last) {
         (None, _) => {
-            let message = "this version is in force".to_owned();
+            let caution = caution.map_or_else(String::new, |caution| format!("; {caution}"));
+            let message = format!("this version is in force{caution}");
             (Some(newest.clone()), generation, ConditionStatus::True, "Valid", message)
         }
         (Some(problem), Some((accepted, at))) => {

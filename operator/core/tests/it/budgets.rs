@@ -364,10 +364,13 @@ fn a_policy_that_asks_wrongly_is_refused_in_words() {
             json!({"query": " "}),
             "spec.errorBudget.query has 1 characters: write PromQL of 1 to 2000 characters",
         ),
-        (json!({"query": "b{pod=~\"$podz\"}"}), "spec.errorBudget.query has $podz, which is no placeholder"),
+        (
+            json!({"query": "b{pod=~\"$podz\"}"}),
+            "spec.errorBudget.query has $podz, which is no placeholder here: write one of $namespace, $service, $stablePods, $pods",
+        ),
         (
             json!({"query": "b{pod=~\"$canaryPods\"}"}),
-            "spec.errorBudget.query has $canaryPods, and there is no canary",
+            "spec.errorBudget.query has $canaryPods, which is no placeholder here: write one of $namespace",
         ),
     ] {
         let found = problem(budget).unwrap_or_default();

@@ -139,15 +139,12 @@ fn a_class_that_needs_sign_offs_is_held_and_says_so() {
 fn without_room_it_queues_and_says_where() {
     let row = json!({"maxInFlightPerNamespace": 1, "maxInFlightNotHuman": 1, "maxInFlightOfClass": 1});
     for (room, says) in [
-        (
-            QueueRoom::Namespace,
-            "fewer than 1 rollouts of namespace shop are under way (maxInFlightPerNamespace of",
-        ),
+        (QueueRoom::Namespace, "no other rollout of namespace shop is under way (maxInFlightPerNamespace of"),
         (
             QueueRoom::NotHuman,
-            "fewer than 1 changes of the cluster that are not Human are under way (maxInFlightNotHuman",
+            "no other change of the cluster that is not Human is under way (maxInFlightNotHuman",
         ),
-        (QueueRoom::Class, "or riskier are under way (maxInFlightOfClass of ClusterRiskPolicy/gates)"),
+        (QueueRoom::Class, "or riskier is under way (maxInFlightOfClass of ClusterRiskPolicy/gates)"),
     ] {
         let mut scene = under(&row);
         scene.turn = Some(Turn { position: 2, length: 3, room });

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sluice_core::evidence::{DataState, Trouble, template};
 
 use super::metric::pods;
-use crate::prometheus::{Prometheus, Series};
+use crate::prometheus::{OF_A_GUARD, Prometheus, Series};
 
 /// More than all of it can't be left; what is beyond rounding is most likely percent.
 const MOST: f64 = 1.01;
@@ -26,7 +26,12 @@ pub fn promql(namespace: &str, stable: &str, service: &str, query: &str) -> Stri
 /// # Errors
 /// There is no answer, or one that is no such share: what the policy has to write is in the message.
 pub async fn left(prometheus: &Prometheus, promql: &str, at: Timestamp) -> Result<f64, Trouble> {
-    share(&prometheus.instant(promql, at).await?)
+    share(&prometheus.instant(promql, at).await.map_err(of_a_policy)?)
+}
+
+/// What to correct stands in a policy, not in a guard.
+fn of_a_policy(Trouble { state, message }: Trouble) -> Trouble {
+    Trouble::new(state, message.replace(OF_A_GUARD, "correct spec.errorBudget.query"))
 }
 
 fn share(series: &[Series]) -> Result<f64, Trouble> {
@@ -60,6 +65,16 @@ mod tests {
             promql("shop", "web.v1-6d4b75cb6d", "web", query),
             format!(r#"b{{ns="shop",s="web",p=~"{pods}"}} or c{{p=~"{pods}$"}}"#)
         );
+    }
+
+    #[test]
+    fn a_refused_query_is_the_policys() {
+        let refused = Trouble::new(
+            DataState::QueryError,
+            format!("refuses the query: sum(; {OF_A_GUARD}; the query: sum("),
+        );
+        let said = of_a_policy(refused).message;
+        assert_eq!(said, "refuses the query: sum(; correct spec.errorBudget.query; the query: sum(");
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub fn of(planned: &Planned) -> Value {
         "points": planned.why.points,
         "factors": planned.why.factors,
         "limitSources": planned.why.limit_sources,
+        "steps": plan.steps,
         "provenance": plan.provenance,
         "commit": planned.commit,
         "digest": plan.digest,

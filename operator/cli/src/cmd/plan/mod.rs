@@ -14,14 +14,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::Timestamp;
-use sluice_core::api::{Plan, PlanStatus, ProgressiveRollout, ProgressiveRolloutSpec, Provenance, RiskClass};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use sluice_core::api::{
+    Change, Plan, PlanStatus, ProgressiveRollout, ProgressiveRolloutSpec, Provenance, RiskClass,
+};
 use sluice_core::config::Config;
 use sluice_core::evidence::Sample;
 use sluice_core::forecast::{Forecast, forecast};
 use sluice_core::judge::weighed;
 use sluice_core::limits;
 use sluice_core::policy::{self, Hold, Policy, Sourced};
-use sluice_core::provenance::{self, Before};
+use sluice_core::provenance::{self, Before, ChangeView};
 use sluice_core::risk::ErrorBudget;
 use sluice_core::view::Workload;
 use sluice_providers::prometheus::Prometheus;
@@ -36,6 +39,10 @@ use crate::fail::Failure;
 use crate::manifests::Manifests;
 use crate::model::Seen;
 use crate::source::{Settings, Sources, hint};
+
+/// What is wrong with a change that is about nothing.
+const NO_TEMPLATE: &str =
+    "spec.change has neither images nor commit, so it describes no template: write one of them";
 
 /// Which change a plan is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,26 +185,23 @@ fn manifest(file: &Path, name: Option<&str>) -> Result<ProgressiveRollout, Failu
 
 /// Whether a rollout and the policies beside it are what the controller would accept.
 fn in_order(rollout: &ProgressiveRollout, manifests: &Manifests) -> Result<(), Failure> {
-    let named = |kind: &str, name: Option<&String>, problem: String| {
-        Failure::new(format!("{kind} {}: {problem}", name.map_or("", String::as_str)))
+    let found = |kind: &str, meta: &ObjectMeta, problem: Option<String>| match problem {
+        Some(problem) => Err(Failure::new(format!("{}: {problem}", manifests.place(kind, meta)))),
+        None => Ok(()),
     };
     if let Some(problem) = limits::problems(&rollout.spec).into_iter().next() {
-        return Err(named("ProgressiveRollout", rollout.metadata.name.as_ref(), problem));
+        let name = rollout.metadata.name.as_deref().unwrap_or_default();
+        return Err(Failure::new(format!("ProgressiveRollout {name}: {problem}")));
     }
     for policy in &manifests.cluster {
-        if let Some(problem) = policy::cluster_problem(&policy.spec, &Config::default()) {
-            return Err(named("ClusterRiskPolicy", policy.metadata.name.as_ref(), problem));
-        }
+        let problem = policy::cluster_problem(&policy.spec, &Config::default());
+        found("ClusterRiskPolicy", &policy.metadata, problem)?;
     }
     for policy in &manifests.own {
-        if let Some(problem) = policy::own_problem(&policy.spec) {
-            return Err(named("RiskPolicy", policy.metadata.name.as_ref(), problem));
-        }
+        found("RiskPolicy", &policy.metadata, policy::own_problem(&policy.spec))?;
     }
-    for found in &manifests.freezes {
-        if let Some(problem) = sluice_core::freeze::problem(&found.spec) {
-            return Err(named("ChangeFreeze", found.metadata.name.as_ref(), problem));
-        }
+    for freeze in &manifests.freezes {
+        found("ChangeFreeze", &freeze.metadata, sluice_core::freeze::problem(&freeze.spec))?;
     }
     Ok(())
 }
@@ -259,15 +263,39 @@ fn limits_of(
         return Ok(of(About::Run, run.plan.clone(), why, declared, run.canary.commit.clone(), Vec::new()));
     }
     let stable = status.stable.clone().unwrap_or_default();
-    let about = if workload.digest == stable.digest { About::Next } else { About::Held };
     let change = &rollout.spec.change;
+    let held = provenance::describe(change, workload, Before::held(&stable, &status));
+    let is_held = workload.digest != stable.digest;
+    // A file still has the change that serves when the next one forgot it.
+    let is_shipped = on_disk
+        && change.images.iter().all(|image| stable.images.contains(image))
+        && change.commit.as_ref().is_none_or(|commit| stable.commit.as_ref() == Some(commit));
+    // One that describes another template is about that one, whatever waits in the cluster.
+    let is_another = on_disk && !held.by_change && !is_shipped && describes_a_template(change);
+    let about = if is_held && !is_another { About::Held } else { About::Next };
+    let obstacle = held.obstacle.clone().filter(|_| is_held && about == About::Next);
     let view = match about {
-        About::Next => provenance::declared(change),
-        About::Held | About::Run | About::Manifest => {
-            provenance::describe(change, workload, Before::held(&stable, &status))
-        }
+        About::Next if is_shipped => provenance::undeclared(),
+        About::Next => of_next(change),
+        About::Held | About::Run | About::Manifest => held,
     };
     let mut cautions: Vec<String> = policy.trouble.iter().cloned().collect();
+    if is_held && about == About::Next {
+        cautions.push(
+            "the template that is held, or under way, is another one than the file's spec.change describes: this is the plan of the \
+             change that comes after it"
+                .to_owned(),
+        );
+    }
+    cautions.extend(obstacle);
+    if about == About::Next && !describes_a_template(change) {
+        cautions.push(NO_TEMPLATE.to_owned());
+    } else if about == About::Next && is_shipped {
+        cautions.push(
+            "spec.change describes the template that serves, and so no next one: write the images or the commit of that"
+                .to_owned(),
+        );
+    }
     if about == About::Held && class.is_none() {
         let undeclared = "nothing describes the held template: name its images or its commit in spec.change";
         if !view.declared {
@@ -284,7 +312,7 @@ fn limits_of(
     let plan =
         limits::make_plan(spec, config, policy, workload, (risk.provenance, known.unwrap_or(risk.class)));
     cautions.extend(clamped(spec, policy, &plan));
-    let commit = if about == About::Next { None } else { view.commit };
+    let commit = view.commit.filter(|_| on_disk || about == About::Held);
     let declared = view.declared && view.provenance != Provenance::Unknown;
     let why = shown.unwrap_or_else(|| risk.explain(spec, policy, &plan));
     // Going back to a recorded good revision is held by nothing.
@@ -292,6 +320,16 @@ fn limits_of(
     let frozen =
         if returns { Vec::new() } else { freeze::of(&policy.freezes, plan.risk_class, view.kind, now()) };
     Ok(Planned { frozen, ..of(about, plan, why, declared, commit, cautions) })
+}
+
+/// Whether a change names what it is about. Without images and commit nothing can tell which template that is.
+fn describes_a_template(change: &Change) -> bool {
+    !change.images.is_empty() || change.commit.is_some()
+}
+
+/// What a change says of the template that comes next.
+fn of_next(change: &Change) -> ChangeView {
+    if describes_a_template(change) { provenance::declared(change) } else { provenance::undeclared() }
 }
 
 /// Limits of the rollout's own that are not used.

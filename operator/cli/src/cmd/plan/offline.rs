@@ -15,7 +15,7 @@ use sluice_core::provenance;
 use sluice_core::risk::ErrorBudget;
 use sluice_core::view::Workload;
 
-use super::{About, Planned, clamped};
+use super::{About, NO_TEMPLATE, Planned, clamped, describes_a_template, of_next};
 use crate::manifests::Manifests;
 
 /// What only a cluster knows, at its best or its worst.
@@ -35,19 +35,19 @@ pub fn planned(
     let (spec, meta) = (&rollout.spec, &rollout.metadata);
     let namespace = meta.namespace.clone().unwrap_or_default();
     let config = Config::default();
-    // Without either, nothing can tell which template it is about.
-    let describes = !spec.change.images.is_empty() || spec.change.commit.is_some();
+    let describes = describes_a_template(&spec.change);
     let labels = manifests.namespaces.iter().find(|(name, _)| *name == namespace).map(|(_, labels)| labels);
     let assess = |case: &Case<'_>| -> (Policy, Assessment) {
         let keys = manifests.cluster.iter().map(|policy| policy.spec.tier_mapping.namespace_label.clone());
         let assumed: BTreeMap<String, String> =
             keys.chain([LABEL_TIER.to_owned()]).map(|key| (key, case.tier.to_owned())).collect();
+        // One without a namespace is applied to whichever is asked for, so it may be this one.
         let own = manifests
             .own
             .iter()
-            .filter(|policy| policy.metadata.namespace.as_deref().unwrap_or_default() == namespace);
+            .filter(|policy| policy.metadata.namespace.as_ref().is_none_or(|own| *own == namespace));
         let policy = Policy::resolve(&config, &manifests.cluster, own, labels.unwrap_or(&assumed));
-        let view = if describes { provenance::declared(&spec.change) } else { provenance::undeclared() };
+        let view = of_next(&spec.change);
         let risk = policy::assess(spec, &view, &policy, &case.history, left(&policy, case.left), now);
         (policy, risk)
     };
@@ -85,10 +85,7 @@ pub fn planned(
         cautions.push(format!("{} asks for the error budget, which is taken as less than 5 %", asks.from));
     }
     if !describes {
-        cautions.push(
-            "spec.change has neither images nor commit, so it describes no template: write one of them"
-                .to_owned(),
-        );
+        cautions.push(NO_TEMPLATE.to_owned());
     }
     if undescribed.class > worst.class {
         cautions.push(format!(
@@ -100,11 +97,10 @@ pub fn planned(
         let preset = config.default_policy.as_str();
         cautions.push(format!("no ClusterRiskPolicy is among the policies: preset {preset} is taken"));
     }
-    for policy in
-        manifests.own.iter().filter(|policy| policy.metadata.namespace.is_none() && !namespace.is_empty())
-    {
+    for policy in manifests.own.iter().filter(|policy| policy.metadata.namespace.is_none()) {
         let name = policy.metadata.name.as_deref().unwrap_or_default();
-        cautions.push(format!("RiskPolicy {name} has no metadata.namespace and does not count"));
+        cautions
+            .push(format!("RiskPolicy {name} has no metadata.namespace, and is taken as one of {namespace}"));
     }
     let selects = |found: &ChangeFreeze| {
         found.spec.scope.as_ref().is_some_and(|scope| scope.namespace_selector.is_some())

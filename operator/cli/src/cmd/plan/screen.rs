@@ -1,7 +1,8 @@
 //! A plan for people: one table per guard, what it would cost, and what to do about too little traffic.
 
-use sluice_core::api::{Provenance, StepSpec};
+use sluice_core::api::{Provenance, QueueRoom, StepSpec};
 use sluice_core::forecast::{Forecast, GuardForecast};
+use sluice_core::policy;
 use sluice_core::statistics::planner;
 
 use super::{About, Planned};
@@ -24,7 +25,8 @@ pub fn lines(planned: &Planned, width: usize) -> Vec<Line> {
         let text = format!("before {percent}% or more it waits for a person: kubectl sluice resume");
         lines.extend(labelled("pause", Role::Plain, &text, width));
     }
-    if planned.forecasts.is_empty() {
+    // Else the tables of the guards have them.
+    if planned.forecasts.iter().all(|forecast| forecast.outcome.is_err()) {
         let steps: Vec<String> = planned
             .plan
             .steps
@@ -78,11 +80,16 @@ fn change(planned: &Planned) -> Line {
         Some(least) => format!("{}..{}, worst case", least.as_str(), plan.risk_class.as_str()),
         None => plan.risk_class.as_str().to_owned(),
     };
-    let mut line = Line::new(format!("class {class} ({:?})", plan.provenance));
+    let counts = match planned.why.believed() {
+        Some(level) if level != plan.provenance.as_str() => format!(", counts as {level}"),
+        _ => String::new(),
+    };
+    let mut line = Line::new(format!("class {class} ({:?}{counts})", plan.provenance));
     if let Some(commit) = &planned.commit {
         line = line.plain(format!("   commit {}", commit.chars().take(COMMIT_LEN).collect::<String>()));
     }
-    let time: i32 = plan.steps.iter().map(|step| step.bake_seconds).fold(0, i32::saturating_add);
+    let bakes = plan.steps.iter().map(|step| step.bake_seconds);
+    let time: i32 = bakes.fold(plan.watch_seconds, i32::saturating_add);
     let least = format!("   at least {}", words::span(i64::from(time)));
     // The digest of a plan that no cluster has made is not the one that it will have.
     if planned.about == About::Manifest {
@@ -111,22 +118,27 @@ fn risk(planned: &Planned, width: usize) -> Vec<Line> {
 /// What has to be for it to start, apart from the rollout itself.
 fn starts(planned: &Planned, width: usize) -> Vec<Line> {
     let why = &planned.why;
-    let value = |field: &str| why.limit_sources.iter().find(|source| source.field == field);
-    let number = |field: &str| value(field)?.value.parse::<i64>().ok();
+    let value = |field: &str| why.limit_sources.iter().find_map(|source| source.limits.get(field));
+    let number = |field: &str| value(field)?.parse::<i32>().ok();
     let mut parts: Vec<String> = Vec::new();
-    if let Some(most) = number("maxInFlightPerNamespace") {
-        parts.push(format!("fewer than {most} rollouts of the namespace are under way"));
-    }
-    if let Some(most) = number("maxInFlightNotHuman").filter(|_| planned.plan.provenance != Provenance::Human)
-    {
-        parts.push(format!("fewer than {most} changes of the cluster that are not Human"));
+    let human = planned.why.believed() == Some(Provenance::Human.as_str());
+    let rooms = [
+        (QueueRoom::Namespace, "maxInFlightPerNamespace", true),
+        (QueueRoom::NotHuman, "maxInFlightNotHuman", !human),
+        (QueueRoom::Class, "maxInFlightOfClass", true),
+    ];
+    for (room, field, asked) in rooms {
+        let cap = number(field).filter(|cap| asked && *cap < policy::UNCAPPED);
+        parts.extend(
+            cap.map(|cap| policy::while_room(room, cap, &planned.namespace, planned.plan.risk_class)),
+        );
     }
     if let Some(seconds) = number("cooldownSeconds").filter(|seconds| *seconds > 0) {
-        parts.push(format!("a failed run of the workload is {} ago", words::span(seconds)));
+        parts.push(format!("no run of the workload failed within {}", words::span(i64::from(seconds))));
     }
     if !why.required_signoffs.is_empty() {
         let signoffs: Vec<String> = why.required_signoffs.iter().map(ToString::to_string).collect();
-        parts.push(format!("it has the sign-offs {}, which nobody can give yet", signoffs.join(", ")));
+        parts.push(format!("it is signed off ({}), which nobody can do yet", signoffs.join(", ")));
     }
     if parts.is_empty() {
         return Vec::new();

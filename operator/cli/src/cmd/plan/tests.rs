@@ -184,6 +184,95 @@ fn without_a_cluster_an_error_budget_that_is_asked_for_is_taken_as_spent() {
 }
 
 #[test]
+fn a_policy_that_may_be_of_the_namespace_counts_for_it() {
+    let (rollout, mut manifests) = files(Some("Tier3"), "Human", json!({"floors": [{"class": "R4"}]}));
+    manifests.own[0].metadata.namespace = None;
+    let now = Timestamp::from_second(1_767_225_600).unwrap();
+    let planned = offline::planned(&rollout, &manifests, None, now);
+    assert_eq!(planned.plan.risk_class, RiskClass::R4);
+    let says = "RiskPolicy shop has no metadata.namespace, and is taken as one of shop";
+    assert!(planned.cautions.iter().any(|caution| caution == says), "{:?}", planned.cautions);
+    manifests.own[0].metadata.namespace = Some("other".to_owned());
+    assert!(offline::planned(&rollout, &manifests, None, now).plan.risk_class < RiskClass::R4);
+}
+
+#[test]
+fn what_a_claim_counts_as_is_said_with_its_caps() {
+    let policy = json!({"provenance": {"unverifiedHumanAs": "GenAIAssisted", "appliesToTierAtMost": "Tier3"},
+        "classes": [{"name": "R2", "maxInFlightOfClass": 1}]});
+    let planned = under(Some("Tier3"), "Human", policy);
+    let text: String = screen::lines(&planned, 80).iter().map(|line| line.paint(false) + "\n").collect();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for says in [
+        "(Human, counts as GenAIAssisted)",
+        "changes of the cluster that are not Human are under way",
+        "no other change of the cluster of class R2 or riskier is under way",
+    ] {
+        assert!(text.contains(says), "{says}\n{text}");
+    }
+}
+
+/// A rollout of a cluster whose stable revision has image `app:1`, with this image in its Deployment and this change in a file.
+fn asked(image: &str, change: serde_json::Value) -> Planned {
+    let workload = |image: &str| {
+        Workload::read(&json!({
+            "metadata": {"name": "checkout", "annotations": {"sluice.dev/provenance": "GenAIAutonomous"}},
+            "spec": {"replicas": 4, "selector": {"matchLabels": {"app": "checkout"}},
+                "template": {"metadata": {"labels": {"app": "checkout"}}, "spec": {"containers": [{"name": "app", "image": image}]}}},
+        }))
+    };
+    let rollout = json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "ProgressiveRollout", "metadata": {"name": "checkout", "namespace": "shop"},
+        "spec": {"workloadRef": {"name": "checkout"}, "change": change,
+            "routing": {"service": "checkout", "routes": [{"name": "checkout"}]}},
+    });
+    let mut rollout: ProgressiveRollout = serde_json::from_value(rollout).unwrap();
+    let stable = sluice_core::api::Revision {
+        digest: workload("app:1").digest,
+        images: vec!["app:1".to_owned()],
+        ..Default::default()
+    };
+    rollout.status =
+        Some(sluice_core::api::ProgressiveRolloutStatus { stable: Some(stable), ..Default::default() });
+    let workload = Some(workload(image));
+    let seen = Seen { rollout, workload, replica_sets: None, controller: None, events: Vec::new() };
+    let (config, left) = (Config::default(), policy::error_budget(&[]));
+    limits_of(&seen, &config, &Policy::of_installation(&config), left, None, true).unwrap()
+}
+
+#[test]
+fn a_file_is_planned_for_what_it_declares_whatever_is_held() {
+    let human = json!({"provenance": "Human", "images": ["app:3"]});
+    for held in ["app:1", "app:2"] {
+        let planned = asked(held, human.clone());
+        assert_eq!((planned.about, planned.plan.provenance), (About::Next, Provenance::Human), "{held}");
+        assert!(planned.declared);
+        let says = planned.cautions.iter().any(|caution| caution.starts_with("the template that is held"));
+        assert_eq!(says, held == "app:2", "{:?}", planned.cautions);
+    }
+    // It is the held one: what the Deployment says of that counts too.
+    let planned = asked("app:3", human);
+    assert_eq!((planned.about, planned.plan.provenance), (About::Held, Provenance::GenAIAutonomous));
+    let says = |planned: &Planned, text: &str| planned.cautions.iter().any(|caution| caution.contains(text));
+    // One that is about nothing leaves the word to the Deployment, or to nobody.
+    let about_nothing = json!({"provenance": "Human"});
+    let planned = asked("app:2", about_nothing.clone());
+    assert_eq!((planned.about, planned.plan.provenance), (About::Held, Provenance::GenAIAutonomous));
+    let planned = asked("app:1", about_nothing);
+    assert_eq!((planned.about, planned.declared), (About::Next, false));
+    assert!(says(&planned, NO_TEMPLATE), "{:?}", planned.cautions);
+    // Nearly what is held, and what serves already.
+    let planned = asked("app:2", json!({"provenance": "Human", "images": ["app@sha256:aa"]}));
+    assert!(says(&planned, "write the digest in the template too"), "{:?}", planned.cautions);
+    let shipped = json!({"provenance": "Human", "images": ["app:1"]});
+    let planned = asked("app:2", shipped.clone());
+    assert_eq!((planned.about, planned.plan.provenance), (About::Held, Provenance::GenAIAutonomous));
+    let planned = asked("app:1", shipped);
+    assert_eq!((planned.about, planned.plan.provenance), (About::Next, Provenance::Unknown));
+    assert!(says(&planned, "describes the template that serves"), "{:?}", planned.cautions);
+}
+
+#[test]
 fn programs_get_numbers() {
     let document = document::of(&planned(81.0));
     assert_eq!(document["tooLow"], false);

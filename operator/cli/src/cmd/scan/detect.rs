@@ -114,7 +114,7 @@ pub fn of_commit(rules: &Rules, commit: &Commit) -> Vec<Finding> {
     }
     for (key, value) in keyed(&commit.message) {
         let seen = || format!("{key}: {value}");
-        if let Some(rule) = rules.partner(key, &value) {
+        if let Some(rule) = rules.partner(&key, &value) {
             found.push(Finding::of(
                 commit,
                 &rule.as_partner(),
@@ -122,7 +122,7 @@ pub fn of_commit(rules: &Rules, commit: &Commit) -> Vec<Finding> {
                 &rule.tool,
                 seen(),
             ));
-        } else if let Some(rule) = rules.trailers.iter().find(|rule| rule.is(key, &value, &rules.tools)) {
+        } else if let Some(rule) = rules.trailers.iter().find(|rule| rule.is(&key, &value, &rules.tools)) {
             found.push(Finding::of(commit, &rule.id, rule.level, &rule.tool, seen()));
         }
     }
@@ -148,10 +148,40 @@ fn is_read_as_ascii(encoding: &str) -> bool {
         || begins.iter().any(|start| name.starts_with(start))
 }
 
-/// Lines of the form `Key: value` below the subject, from the first column on, wherever they stand: a squash leaves them in the
-/// middle. A line that begins with a blank goes on with the one above.
-pub fn keyed(message: &str) -> Vec<(&str, String)> {
-    let mut found: Vec<(&str, String)> = Vec::new();
+/// How `git merge --squash` begins the log of what it squashes, in which each message is indented.
+const SQUASHED: &str = "Squashed commit of the following:";
+const INDENT: &str = "    ";
+
+/// A message with what a squash indented from the first column on, as its authors wrote it; a squash of a squash too.
+fn opened(message: &str) -> String {
+    let (mut depth, mut text) = (0, String::with_capacity(message.len()));
+    for line in message.lines() {
+        let level = (line.len() - line.trim_start_matches(' ').len()) / INDENT.len();
+        if !line.trim().is_empty() {
+            // The log around a squash goes on.
+            depth = depth.min(level + 1);
+        }
+        let line = (0..depth).fold(line, |line, _| line.strip_prefix(INDENT).unwrap_or(line));
+        depth += usize::from(line.trim_end() == SQUASHED);
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+/// Lines of the form `Key: value` below the subject, as the message is and as it is when squashes are opened.
+pub fn keyed(message: &str) -> Vec<(String, String)> {
+    let mut found = keyed_as_it_is(message);
+    let opened = keyed_as_it_is(&opened(message));
+    let more: Vec<_> = opened.into_iter().filter(|line| !found.contains(line)).collect();
+    found.extend(more);
+    found
+}
+
+/// Lines from the first column on, wherever they stand: a squash leaves them in the middle. A line that begins with a blank
+/// goes on with the one above.
+fn keyed_as_it_is(message: &str) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
     let mut goes_on = false;
     for line in message.lines().skip(1).map(str::trim_end) {
         if goes_on && line.starts_with([' ', '\t']) {
@@ -163,7 +193,7 @@ pub fn keyed(message: &str) -> Vec<(&str, String)> {
         }
         let keyed = line.split_once(':').filter(|(key, _)| is_key(key.trim_end()));
         goes_on = keyed.is_some();
-        found.extend(keyed.map(|(key, value)| (key.trim_end(), value.trim().to_owned())));
+        found.extend(keyed.map(|(key, value)| (key.trim_end().to_owned(), value.trim().to_owned())));
     }
     found
 }

@@ -59,11 +59,13 @@ pub fn follow(
     let before = before.and_then(|before| here(source, &before));
     for (by, reference) in references.iter().take(MOST) {
         let Some(head) = here(source, reference) else {
-            let named = if is_hash(reference) { reference } else { "no commit" };
-            rendered.tell(
-                "R-SOURCE",
-                format!("it was rendered from {named}, which is not here: name a clone with --source"),
-            );
+            let seen = match is_hash(reference) {
+                true => {
+                    format!("it was rendered from {reference}, which is not here: name a clone with --source")
+                }
+                false => format!("{RENDERED_FROM} {reference:?} is no whole hash of a commit"),
+            };
+            rendered.tell("R-SOURCE", seen);
             continue;
         };
         // Manifests have a history of their own: a commit that names its own past leads to less than it is.

@@ -428,6 +428,31 @@ fn a_squash_by_git_lists_its_authors() {
 }
 
 #[test]
+fn a_squash_by_git_hides_no_trailer() {
+    let folder = repository(&[Made::default()]);
+    let at = folder.path();
+    let git = |args: &[&str], input: &str| {
+        let who = ["-c", "user.name=Ann", "-c", "user.email=ann@example.com"];
+        git(at, &[&who, args].concat(), input)
+    };
+    git(&["checkout", "-q", "-b", "topic"], "");
+    std::fs::write(at.join("squashed"), "1").unwrap();
+    git(&["add", "squashed"], "");
+    let text = "Pay faster\n\nCo-authored-by: Claude\n <noreply@anthropic.com>\nSigned-off-by: Ann <ann@example.com>\n";
+    git(&["commit", "-q", "-F", "-"], text);
+    // The second squashes the squash.
+    for branch in ["once", "twice"] {
+        git(&["checkout", "-q", "-f", "-B", branch, "base"], "");
+        git(&["merge", "-q", "--squash", "topic"], "");
+        git(&["commit", "-q", "--no-edit"], "");
+        git(&["branch", "-f", "topic", branch], "");
+        let scanned = scan(&Scan { range: Some(format!("base..{branch}")), ..args(at) }).unwrap();
+        assert_eq!((rules_of(&scanned), scanned.provenance), (vec!["T-CLAUDE"], Provenance::GenAIAssisted));
+    }
+    assert!(git(&["log", "-1", "--format=%B"], "").contains("        Co-authored-by"), "twice indented");
+}
+
+#[test]
 fn notes_that_are_broken_are_no_lack_of_notes() {
     for broken in ["1111111111111111111111111111111111111111\n", "garbage\n", "", "ref: refs/notes/nowhere\n"]
     {

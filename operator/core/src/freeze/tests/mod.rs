@@ -134,7 +134,9 @@ fn a_mistake_is_said_with_its_field_its_value_and_what_to_write() {
         ("FREQ=WEEKLY;UNTIL=20261203", "UNTIL is before the start: write a later one"),
         ("FREQ=WEEKLY;BYDAY=FRI", "BYDAY=FRI: write weekdays as MO, TU, WE, TH, FR, SA, SU"),
         ("FREQ=WEEKLY;BYDAY=", "BYDAY=: write weekdays as MO"),
-        ("FREQ=WEEKLY;BYDAY=1FR", "BYDAY=1FR: a number goes with FREQ=MONTHLY and YEARLY only"),
+        ("FREQ=WEEKLY;BYDAY=1FR", "BYDAY=1FR: a number goes with FREQ=MONTHLY and YEARLY only: write FR"),
+        ("FREQ=WEEKLY; BYDAY=FR", "\" BYDAY=FR\" has a blank: write it without"),
+        ("RRULE:FREQ=WEEKLY;BYDAY=FR", "write it without \"RRULE:\", as FREQ=WEEKLY;BYDAY=FR"),
         ("FREQ=MONTHLY;BYDAY=6FR", "BYDAY=6FR: write a number from 1 to 5, or -1 to -5"),
         ("FREQ=YEARLY;BYDAY=54FR", "BYDAY=54: write a whole number from 1 to 53, or -1 to -53"),
         ("FREQ=WEEKLY;BYMONTHDAY=4", "BYMONTHDAY does not go with FREQ=WEEKLY: write FREQ=MONTHLY or DAILY"),
@@ -142,12 +144,9 @@ fn a_mistake_is_said_with_its_field_its_value_and_what_to_write() {
         ("FREQ=YEARLY;BYMONTH=13", "BYMONTH=13: write a whole number from 1 to 12"),
         (
             "FREQ=WEEKLY;BYDAY=SA",
-            "start 2026-12-04T18:00:00 is a Friday and not one of its days: write a start on one of its days, such as 2026-12-05T18:00:00",
+            "start 2026-12-04T18:00:00 is a Friday and not one of its days: write a start on one of them, such as 2026-12-05T18:00:00",
         ),
-        (
-            "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30",
-            "start 2026-12-04T18:00:00 is a Friday and not one of its days: no day is one of it",
-        ),
+        ("FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30", "it has no day at all: correct BYMONTH, BYMONTHDAY or BYDAY"),
     ] {
         let problem = problem(&spec("UTC", again(recurrence))).unwrap_or_default();
         let begin = format!("spec.windows[0].recurrence {recurrence:?}: {says}");
@@ -164,7 +163,10 @@ fn a_mistake_is_said_with_its_field_its_value_and_what_to_write() {
             ".start \"2026-12-04T18:00:00Z\": write a local time without an offset",
         ),
         (json!({"start": "2026-12-04T18:00-01"}), ".start \"2026-12-04T18:00-01\": write a local time"),
-        (json!({"start": "2026-13-04T18:00:00"}), ".start \"2026-13-04T18:00:00\": write a local time"),
+        (
+            json!({"start": "2026-13-04T18:00:00"}),
+            ".start \"2026-13-04T18:00:00\": there is no such day or time: write one that is",
+        ),
         (
             json!({"start": "0026-12-04T18:00:00", "duration": "PT1H"}),
             ".start \"0026-12-04T18:00:00\" is out of range: write a year from 1970 to 9000",
