@@ -173,9 +173,10 @@ async fn policy_holds_starts_for_sign_offs_and_after_a_failure(world: &World<'_>
     let senior = json!([{"role": "senior", "count": 2}]);
     apply(&app, json!({"classes": [{"name": "R0", "requiredSignoffs": senior, "cooldownSeconds": 600}]}))
         .await?;
-    said(&app, "True", "in force").await?;
+    said(&app, "True", "in force; no change of class R0 or riskier starts").await?;
     app.ship("shop:2-crash", Provenance::Human).await?;
     let held = waits(&app, "SignoffMissing").await?;
+    plans_a_file_while_another_template_is_held(&app).await?;
     ensure!(held.message.contains("needs sign-offs (2 senior; RiskPolicy/shop)"), "{}", held.message);
     event(&app, "SignoffMissing", "nobody can give one yet").await?;
     let approved = app.kubectl(&[
@@ -208,6 +209,25 @@ async fn policy_holds_starts_for_sign_offs_and_after_a_failure(world: &World<'_>
     apply(&app, json!({"classes": [{"name": "R0", "cooldownSeconds": 0}]})).await?;
     app.wait("the run without a cooldown", RUN, |status| status.run.is_some()).await?;
     forget(&app).await
+}
+
+/// A gate is about the change that the file declares, whatever waits in the cluster.
+async fn plans_a_file_while_another_template_is_held(app: &App<'_>) -> Result<()> {
+    let file = app.cluster.paths.run_dir.join(format!("{}-change.json", app.spec.namespace));
+    let path = file.display().to_string();
+    let held = "shop:2-crash";
+    for (image, provenance, about, code) in [
+        (held, "Human", "the plan of the held template", 0),
+        ("shop:9", "Human", "the plan of the next change", 0),
+        ("shop:9", "GenAIAutonomous", "the plan of the next change", 6),
+    ] {
+        let mut rollout = app.spec.rollout_manifest();
+        rollout["spec"]["change"] = json!({"provenance": provenance, "images": [image]});
+        std::fs::write(&file, rollout.to_string()).with_context(|| path.clone())?;
+        let planned = cli(app, &["plan", "-f", &path, "--fail-at", "R3", "--require-declared"]).await?;
+        planned.with(code)?.says(about)?.says(&format!("({provenance}"))?;
+    }
+    Ok(())
 }
 
 /// Waits until the start waits for this.
