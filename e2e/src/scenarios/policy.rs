@@ -1,5 +1,7 @@
 //! How much risk a platform team allows: policies of the cluster and of a namespace, edited while templates are held and tried.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use sluice_core::api::{Outcome, PlanStatus, ProgressiveRolloutStatus, Provenance, RiskClass, Waiting};
@@ -18,6 +20,7 @@ pub fn scenarios() -> Vec<Scenario> {
         shared!(policy_that_is_refused_changes_nothing),
         shared!(the_namespace_says_how_critical_its_workloads_are),
         shared!(policy_holds_starts_for_sign_offs_and_after_a_failure),
+        shared!(abort_takes_no_longer_at_the_highest_class),
     ]
 }
 
@@ -228,6 +231,42 @@ async fn plans_a_file_while_another_template_is_held(app: &App<'_>) -> Result<()
         planned.with(code)?.says(about)?.says(&format!("({provenance}"))?;
     }
     Ok(())
+}
+
+/// I9: how fast traffic returns does not depend on the class.
+async fn abort_takes_no_longer_at_the_highest_class(world: &World<'_>) -> Result<()> {
+    let apps = tokio::try_join!(serving(world, clean("abort-low")), serving(world, clean("abort-high")))?;
+    let (low, high) = &apps;
+    apply(high, json!({"floors": [{"class": "R4"}]})).await?;
+    said(high, "True", "in force").await?;
+    let (low, high) = tokio::try_join!(aborts_after(low, RiskClass::R1), aborts_after(high, RiskClass::R4))?;
+    // Others play beside it. What would wait for something of the class waits far longer than this.
+    ensure!(high <= low + Duration::from_secs(1), "{high:?} at R4, {low:?} at R1");
+    println!("from the request to weight 0 on the route: {low:?} at R1, {high:?} at R4, medians of three");
+    Ok(())
+}
+
+/// The median time from a request to abort to weight 0 on the route, of three runs.
+async fn aborts_after(app: &App<'_>, class: RiskClass) -> Result<Duration> {
+    app.ship(&app.spec.image("2"), Provenance::Human).await?;
+    let mut took = Vec::new();
+    for run in 0..3 {
+        let status = app.wait_weight(1, RUN).await?;
+        let is = status.run.context("no run")?.plan.risk_class;
+        ensure!(is == class, "the run is of class {is:?}, not {class:?}");
+        let begin = Instant::now();
+        app.request("abort").await?;
+        until("weight 0", SOON, Duration::from_millis(20), || async {
+            ensure!(app.weights().await? == (100, 0), "the canary still has traffic");
+            Ok(())
+        })
+        .await?;
+        took.push(begin.elapsed());
+        outcome(&ended(app, run, RUN).await?, Outcome::Rejected, "AbortedByUser")?;
+        app.request("retry").await?;
+    }
+    took.sort();
+    Ok(took[1])
 }
 
 /// Waits until the start waits for this.
