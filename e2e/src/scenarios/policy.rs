@@ -240,8 +240,8 @@ async fn abort_takes_no_longer_at_the_highest_class(world: &World<'_>) -> Result
     apply(high, json!({"floors": [{"class": "R4"}]})).await?;
     said(high, "True", "in force").await?;
     let (low, high) = tokio::try_join!(aborts_after(low, RiskClass::R1), aborts_after(high, RiskClass::R4))?;
-    // Others play beside it. What would wait for something of the class waits far longer than this.
-    ensure!(high <= low + Duration::from_secs(1), "{high:?} at R4, {low:?} at R1");
+    // Others play beside it, which moves either by a second. What would wait for something of the class waits far longer.
+    ensure!(high <= low + Duration::from_secs(3), "{high:?} at R4, {low:?} at R1");
     println!("from the request to weight 0 on the route: {low:?} at R1, {high:?} at R4, medians of three");
     Ok(())
 }
