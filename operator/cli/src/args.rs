@@ -166,8 +166,8 @@ pub struct Request {
 #[derive(Debug, Args)]
 #[command(
     after_help = "With a template that is held, or in a run, the plan is that of this change; else that of the next one, \
-                  as spec.change declares it. With -f it is that of the change that the file describes. Exit code 0 also when the traffic is too low: the text and `tooLow` say so; 6 when \
-                  --fail-at or --require-declared says no."
+                  as spec.change declares it. With -f it is that of the change that the file describes. Exit code 0 also when \
+                  the traffic is too low: the text and `tooLow` say so; 6 when --fail-at or --require-declared says no."
 )]
 pub struct Plan {
     /// The ProgressiveRollout; not needed when the namespace has exactly one

@@ -30,7 +30,7 @@ pub struct Manifests {
     pub freezes: Vec<ChangeFreeze>,
     /// Namespaces: name and labels.
     pub namespaces: Vec<(String, BTreeMap<String, String>)>,
-    /// File and document of each policy, freeze and namespace.
+    /// File and document of each of them.
     pub places: BTreeMap<Named, String>,
 }
 
@@ -39,7 +39,7 @@ pub type Named = (String, String, String);
 
 fn key(kind: &str, namespace: &str, name: &str) -> Named {
     // The others are of the cluster, whatever their metadata says.
-    let namespace = if kind == "RiskPolicy" { namespace } else { "" };
+    let namespace = if matches!(kind, "ProgressiveRollout" | "RiskPolicy") { namespace } else { "" };
     (kind.to_owned(), namespace.to_owned(), name.to_owned())
 }
 
@@ -99,12 +99,14 @@ impl Manifests {
             return Ok(());
         }
         let of = |key: &str| document[key].as_str().unwrap_or_default();
-        // Rollouts are asked for by name.
-        if matches!(of("kind"), "ClusterRiskPolicy" | "RiskPolicy" | "ChangeFreeze" | "Namespace") {
+        let is_rollout = of("kind") == "ProgressiveRollout";
+        if is_rollout
+            || matches!(of("kind"), "ClusterRiskPolicy" | "RiskPolicy" | "ChangeFreeze" | "Namespace")
+        {
             let meta = |key: &str| document["metadata"][key].as_str().unwrap_or_default();
             let key = key(of("kind"), meta("namespace"), meta("name"));
-            // A cluster would keep the last of them.
-            if let Some(known) = self.places.insert(key, place.to_owned()) {
+            // A cluster would keep the last of them. Which rollout is meant is for those to say who ask for it.
+            if let Some(known) = self.places.insert(key, place.to_owned()).filter(|_| !is_rollout) {
                 let (kind, name) = (of("kind"), meta("name"));
                 return Err(format!("there is another {kind} {name}, in {known}: write one"));
             }

@@ -9,7 +9,7 @@ use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
 use serde_json::json;
-use sluice_core::api::{ANNOTATION_PRESET, ClusterRiskPolicy, MANAGER, PolicyStatus};
+use sluice_core::api::{ANNOTATION_PRESET, ClusterRiskPolicy, MANAGER};
 use sluice_core::config::Config;
 use sluice_core::observed::Seen;
 use sluice_core::policy::{self, Freezes, Policy};
@@ -130,36 +130,18 @@ async fn make_default(ctx: &Context) -> Result<(), CallError> {
     }
 }
 
+/// Says of each policy and freeze whether its newest version is in force, why not, and what to know of one that is.
 async fn tell_all(ctx: &Context) {
     for object in ctx.stores.all(Watched::ClusterPolicy, |_| true) {
         if let Ok(found) = object.cluster_policy() {
-            let problem = policy::cluster_problem(&found.spec, &ctx.config);
-            let told = tell(
-                ctx,
-                Watched::ClusterPolicy,
-                &object,
-                &found.spec,
-                found.status.as_ref(),
-                (problem, policy::caution(&found.spec.classes)),
-            )
-            .await;
-            warn_of(told);
+            let status = policy::cluster_status(&found, &ctx.config, this_second());
+            warn_of(write(ctx, Watched::ClusterPolicy, &object, found.status.as_ref(), &status).await);
         }
     }
     for object in ctx.stores.all(Watched::Policy, |_| true) {
         if let Ok(found) = object.policy() {
-            let problem = policy::own_problem(&found.spec);
-            warn_of(
-                tell(
-                    ctx,
-                    Watched::Policy,
-                    &object,
-                    &found.spec,
-                    found.status.as_ref(),
-                    (problem, policy::caution(&found.spec.classes)),
-                )
-                .await,
-            );
+            let status = policy::own_status(&found, this_second());
+            warn_of(write(ctx, Watched::Policy, &object, found.status.as_ref(), &status).await);
         }
     }
     for object in ctx.stores.all(Watched::Freeze, |_| true) {
@@ -182,20 +164,6 @@ fn warn_of(told: Result<(), CallError>) {
 /// Times in status are whole seconds.
 fn this_second() -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default()
-}
-
-/// Says of a policy whether its newest version is in force, why not, and what to know of one that is.
-async fn tell<S: Clone + PartialEq + Serialize>(
-    ctx: &Context,
-    kind: Watched,
-    object: &Object,
-    spec: &S,
-    before: Option<&PolicyStatus<S>>,
-    (problem, caution): (Option<String>, Option<String>),
-) -> Result<(), CallError> {
-    let generation = object.meta.generation.unwrap_or_default();
-    let status = policy::status(spec, generation, problem, caution, before, this_second());
-    write(ctx, kind, object, before, &status).await
 }
 
 /// Writes the status of a policy, if it says something new.

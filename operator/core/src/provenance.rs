@@ -162,6 +162,13 @@ pub fn undeclared() -> ChangeView {
     join(None, None, None, None)
 }
 
+/// Whether all that `change` names is what a revision has.
+pub fn is_of(change: &Change, revision: &Revision) -> bool {
+    let has = |declared: &String| revision.images.iter().any(|image| is_image(declared, image));
+    change.images.iter().all(has)
+        && change.commit.as_ref().is_none_or(|commit| revision.commit.as_ref() == Some(commit))
+}
+
 /// Joins what describes a template: `change` if it does, the commit of the annotation if it is the template's, and the word
 /// beside that; and what it was tried as.
 fn join(

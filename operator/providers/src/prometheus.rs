@@ -40,6 +40,15 @@ impl Series {
     }
 }
 
+/// A question in PromQL.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// The query.
+    pub promql: &'a str,
+    /// What to correct when it is refused.
+    pub correct: &'a str,
+}
+
 /// A Prometheus, or anything with its query API.
 pub struct Prometheus {
     client: Client,
@@ -54,9 +63,6 @@ impl std::fmt::Debug for Prometheus {
         f.debug_struct("Prometheus").field("address", &self.address).finish_non_exhaustive()
     }
 }
-
-/// What to correct when a query is refused.
-pub(crate) const OF_A_GUARD: &str = "correct query, metric, codeLabel or matchers of the guard";
 
 impl Prometheus {
     pub(super) fn new(
@@ -77,38 +83,38 @@ impl Prometheus {
         &self.address
     }
 
-    /// Evaluates `promql` at one time. An empty answer is `Ok` and empty.
-    pub async fn instant(&self, promql: &str, at: Timestamp) -> Result<Vec<Series>, Trouble> {
+    /// Evaluates a query at one time. An empty answer is `Ok` and empty.
+    pub async fn instant(&self, query: Query<'_>, at: Timestamp) -> Result<Vec<Series>, Trouble> {
         let request = self
             .client
-            .query(promql)
+            .query(query.promql)
             // The builder's own `at` takes whole seconds, which would hide samples for up to one second.
             .query("time", format_args!("{}.{:03}", at.as_second(), at.subsec_millisecond()))
             .query("timeout", format_args!("{}s", TOTAL_TIMEOUT.as_secs()))
             // Thanos: no answer rather than half of one. Others ignore it.
             .query("partial_response", "false");
-        let answer = self.query(promql, request.get_raw()).await.and_then(|data| {
-            let points: Vec<Point> = self.points(promql, data, "vector")?;
+        let answer = self.query(query, request.get_raw()).await.and_then(|data| {
+            let points: Vec<Point> = self.points(query, data, "vector")?;
             points.into_iter().map(|point| point.series().map_err(|error| self.unreadable(&error))).collect()
         });
         self.counted(answer)
     }
 
-    /// Evaluates `promql` at several times, `step` seconds apart: each time that has an answer, with its vector.
+    /// Evaluates a query at several times, `step` seconds apart: each time that has an answer, with its vector.
     pub async fn range(
         &self,
-        promql: &str,
+        query: Query<'_>,
         (start, end): (Timestamp, Timestamp),
         step: f64,
     ) -> Result<Vec<(Timestamp, Vec<Series>)>, Trouble> {
         let request = self
             .client
-            .query_range(promql, start.as_second(), end.as_second(), step)
+            .query_range(query.promql, start.as_second(), end.as_second(), step)
             .query("timeout", format_args!("{}s", TOTAL_TIMEOUT.as_secs()))
             .query("partial_response", "false");
-        let answer = self.query(promql, request.get_raw()).await.and_then(|data| {
+        let answer = self.query(query, request.get_raw()).await.and_then(|data| {
             let mut times: BTreeMap<Timestamp, Vec<Series>> = BTreeMap::new();
-            for point in self.points::<Points>(promql, data, "matrix")? {
+            for point in self.points::<Points>(query, data, "matrix")? {
                 for series in point.series() {
                     let series = series.map_err(|error| self.unreadable(&error))?;
                     times.entry(series.at).or_default().push(series);
@@ -148,7 +154,7 @@ impl Prometheus {
 
     async fn query(
         &self,
-        promql: &str,
+        query: Query<'_>,
         request: impl Future<Output = Result<reqwest::Response, Error>>,
     ) -> Result<Data, Failure> {
         let failure = |error: Error| match &error {
@@ -158,13 +164,13 @@ impl Prometheus {
             },
             error => Failure::Refused(format!("{}: {}", self.address, innermost(error))),
         };
-        self.answer(Some(promql), async { request.await.map_err(failure) }).await
+        self.answer(Some(query), async { request.await.map_err(failure) }).await
     }
 
-    /// `promql`: the query that is asked for, if it is one.
+    /// `query`: the one that is asked for, if it is one.
     async fn answer(
         &self,
-        promql: Option<&str>,
+        query: Option<Query<'_>>,
         request: impl Future<Output = Result<reqwest::Response, Failure>>,
     ) -> Result<Data, Failure> {
         let _place = place(&self.places, &self.address).await?;
@@ -173,15 +179,15 @@ impl Prometheus {
         let code = response.status().as_u16();
         let body = body(&self.address, response).await;
         match (status, body) {
-            (None, body) => self.read(promql, &body?),
+            (None, body) => self.read(query, &body?),
             (Some(failure), body) => {
-                Err(self.explain(promql, code, &body.unwrap_or_default()).unwrap_or(failure))
+                Err(self.explain(query, code, &body.unwrap_or_default()).unwrap_or(failure))
             }
         }
     }
 
     /// The reason in the body of an answer that is not 2xx.
-    fn explain(&self, promql: Option<&str>, code: u16, body: &[u8]) -> Option<Failure> {
+    fn explain(&self, query: Option<Query<'_>>, code: u16, body: &[u8]) -> Option<Failure> {
         let envelope: Envelope = serde_json::from_slice(body).ok()?;
         let error = envelope.error.filter(|error| !error.is_empty())?;
         let error = excerpt(&error, 400);
@@ -189,30 +195,30 @@ impl Prometheus {
             (400 | 422, Some("timeout" | "canceled" | "unavailable")) | (429 | 500.., _) => {
                 Failure::Down(format!("{}: {code}: {error}", self.address))
             }
-            (400 | 422, _) => self.refused(promql, &error),
+            (400 | 422, _) => self.refused(query, &error),
             _ => Failure::Refused(format!("{}: {code}: {error}", self.address)),
         })
     }
 
-    fn refused(&self, promql: Option<&str>, error: &str) -> Failure {
-        let Some(promql) = promql else {
+    fn refused(&self, query: Option<Query<'_>>, error: &str) -> Failure {
+        let Some(Query { promql, correct }) = query else {
             return Failure::Refused(format!("{}: refused: {error}", self.address));
         };
         // The reason first: messages are cut at their end.
         Failure::Refused(format!(
-            "{} refuses the query: {error}; {OF_A_GUARD}; the query: {}",
+            "{} refuses the query: {error}; {correct}; the query: {}",
             self.address,
             excerpt(promql, 300)
         ))
     }
 
-    fn read(&self, promql: Option<&str>, body: &[u8]) -> Result<Data, Failure> {
+    fn read(&self, query: Option<Query<'_>>, body: &[u8]) -> Result<Data, Failure> {
         let envelope: Envelope = serde_json::from_slice(body).map_err(|error| {
             Failure::Down(format!("{}: the answer is not that of a Prometheus: {error}", self.address))
         })?;
         if envelope.status != "success" {
             return Err(
-                self.refused(promql, &excerpt(envelope.error.as_deref().unwrap_or("no reason given"), 400))
+                self.refused(query, &excerpt(envelope.error.as_deref().unwrap_or("no reason given"), 400))
             );
         }
         if let Some(first) = envelope.warnings.first() {
@@ -232,13 +238,13 @@ impl Prometheus {
 
     fn points<T: for<'a> Deserialize<'a>>(
         &self,
-        promql: &str,
+        query: Query<'_>,
         data: Data,
         kind: &str,
     ) -> Result<Vec<T>, Failure> {
         if data.result_type != kind {
             return Err(
-                self.refused(Some(promql), &format!("the result is a {:?}, not a {kind}", data.result_type))
+                self.refused(Some(query), &format!("the result is a {:?}, not a {kind}", data.result_type))
             );
         }
         serde_json::from_value(data.result).map_err(|error| self.unreadable(&error.to_string()))
@@ -382,10 +388,14 @@ mod tests {
         providers().prometheus("ns", &config, &SecretData::default()).expect("a client")
     }
 
+    fn question(promql: &str) -> Query<'_> {
+        Query { promql, correct: "correct spec.query" }
+    }
+
     async fn answer(code: u16, body: &'static str) -> Result<Vec<Series>, Trouble> {
         let status = StatusCode::from_u16(code).expect("a status code");
         let prometheus = serve(Router::new().fallback(move || async move { (status, body) })).await;
-        prometheus.instant("sum by (pod) (x)", Timestamp::UNIX_EPOCH).await
+        prometheus.instant(question("sum by (pod) (x)"), Timestamp::UNIX_EPOCH).await
     }
 
     #[tokio::test]
@@ -398,7 +408,7 @@ mod tests {
         });
         let prometheus = serve(app).await;
         let at = Timestamp::from_millisecond(1_700_000_000_250).expect("in range");
-        let series = prometheus.instant("a{b=\"c\"}", at).await.expect("an answer");
+        let series = prometheus.instant(question("a{b=\"c\"}"), at).await.expect("an answer");
         let told = series[0].label("told");
         assert!(told.contains("/base/api/v1/query?"), "{told}");
         assert!(told.contains("time=1700000000.250") && told.contains("query=a%7Bb%3D%22c%22%7D"), "{told}");
@@ -437,7 +447,7 @@ mod tests {
         });
         let at = |second| Timestamp::from_second(second).expect("in range");
         let range = (at(1_700_000_000), at(1_700_000_030));
-        let times = serve(app).await.range("x", range, 15.0).await.expect("an answer");
+        let times = serve(app).await.range(question("x"), range, 15.0).await.expect("an answer");
         let pods: Vec<(Timestamp, Vec<&str>)> = times
             .iter()
             .map(|(at, series)| (*at, series.iter().map(|series| series.label("pod")).collect()))
@@ -457,7 +467,7 @@ mod tests {
                 400,
                 syntax,
                 QueryError,
-                r#"refuses the query: 1:5: parse error: unexpected ")"; correct query, metric, codeLabel or matchers of the guard; the query: sum by (pod) (x)"#,
+                r#"refuses the query: 1:5: parse error: unexpected ")"; correct spec.query; the query: sum by (pod) (x)"#,
             ),
             (
                 422,
@@ -527,7 +537,8 @@ mod tests {
             count.fetch_add(1, Ordering::SeqCst);
             (StatusCode::FOUND, [("location", "http://169.254.169.254/latest")]).into_response()
         });
-        let trouble = serve(app).await.instant("x", Timestamp::UNIX_EPOCH).await.expect_err("a redirect");
+        let trouble =
+            serve(app).await.instant(question("x"), Timestamp::UNIX_EPOCH).await.expect_err("a redirect");
         assert!(
             trouble.message.contains("redirects to http://169.254.169.254/latest"),
             "{}",
@@ -541,14 +552,14 @@ mod tests {
         let app = Router::new().fallback(|| async { std::future::pending::<()>().await });
         let prometheus = serve(app).await;
         let begin = Instant::now();
-        let trouble = prometheus.instant("x", Timestamp::UNIX_EPOCH).await.expect_err("silence");
+        let trouble = prometheus.instant(question("x"), Timestamp::UNIX_EPOCH).await.expect_err("silence");
         assert_eq!(trouble.state, DataState::ProviderDown);
         assert!(trouble.message.contains("no answer within 5 s"), "{}", trouble.message);
         assert!(begin.elapsed() < Duration::from_secs(7));
 
         let config = ProviderConfig { url: "http://127.0.0.1:9".into(), ..Default::default() };
         let closed = providers().prometheus("ns", &config, &SecretData::default()).expect("a client");
-        let trouble = closed.instant("x", Timestamp::UNIX_EPOCH).await.expect_err("closed");
+        let trouble = closed.instant(question("x"), Timestamp::UNIX_EPOCH).await.expect_err("closed");
         assert_eq!(trouble.state, DataState::ProviderDown);
         assert!(trouble.message.contains("refused"), "{}", trouble.message);
     }
@@ -556,7 +567,8 @@ mod tests {
     #[tokio::test]
     async fn a_body_beyond_the_limit_is_not_read() {
         let app = Router::new().fallback(|| async { " ".repeat(5 << 20) });
-        let trouble = serve(app).await.instant("x", Timestamp::UNIX_EPOCH).await.expect_err("too large");
+        let trouble =
+            serve(app).await.instant(question("x"), Timestamp::UNIX_EPOCH).await.expect_err("too large");
         assert!(trouble.message.contains("larger than 4 MiB"), "{}", trouble.message);
     }
 
@@ -626,7 +638,7 @@ mod tests {
             }
         });
         let prometheus = serve(app).await;
-        let asks = (0..60).map(|_| prometheus.instant("x", Timestamp::UNIX_EPOCH));
+        let asks = (0..60).map(|_| prometheus.instant(question("x"), Timestamp::UNIX_EPOCH));
         let answers = futures::future::join_all(asks).await;
         assert!(answers.iter().all(Result::is_ok));
         let most = most.load(Ordering::SeqCst);

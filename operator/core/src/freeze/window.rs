@@ -120,7 +120,7 @@ impl Again {
                         day.to_datetime(start.time())
                     )
                 }
-                None => "it has no day at all: correct BYMONTH, BYMONTHDAY or BYDAY".to_owned(),
+                None => format!("it has no day from {first} on: correct BYMONTH, BYMONTHDAY or BYDAY"),
             };
             return Err(instead);
         }

@@ -88,7 +88,7 @@ impl Freeze {
     pub fn status(&self, now: Timestamp) -> ChangeFreezeStatus {
         let before = self.before.as_ref().map(|status| &status.policy);
         let mut policy =
-            validate::status(&self.newest, self.generation, self.problem.clone(), None, before, now);
+            validate::status(&self.newest, self.generation, (self.problem.clone(), None), before, now);
         if let (None, Some(problem), Some(condition)) =
             (&policy.accepted, &self.problem, policy.conditions.first_mut())
         {

@@ -28,7 +28,7 @@ pub use freezes::{Freeze, Freezes, Hold};
 pub use presets::Preset;
 pub use start::{StartRules, UNCAPPED, while_room};
 pub use table::Row;
-pub use validate::{caution, cluster_problem, own_problem, status};
+pub use validate::{cluster_problem, cluster_status, own_problem, own_status};
 
 /// A value, and the object that it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::{
-    Change, ConditionStatus, FloorWhen, PolicyClass, ProgressiveRolloutSpec, Provenance, RunRecord, Signoff,
-    StepSpec,
+    Change, ClusterRiskPolicyStatus, ConditionStatus, FloorWhen, PolicyClass, ProgressiveRolloutSpec,
+    Provenance, RunRecord, Signoff, StepSpec,
 };
 use crate::limits;
 use crate::provenance::declared;
@@ -174,21 +174,22 @@ fn what_is_wrong_with_a_policy_is_named_and_the_last_accepted_version_stays() {
     }
     let (good, bad) = (cluster(json!({})), cluster(json!({"classes": [{"name": "R3", "minSamples": 1}]})));
     let problem = || cluster_problem(&bad, &config);
-    let first = status(&good, 1, None, None, None, now());
+    let status = |spec: &ClusterRiskPolicySpec, generation, before: Option<&ClusterRiskPolicyStatus>, now| {
+        let mut policy = ClusterRiskPolicy::new("default", spec.clone());
+        (policy.metadata.generation, policy.status) = (Some(generation), before.cloned());
+        cluster_status(&policy, &config, now)
+    };
+    let first = status(&good, 1, None, now());
     assert_eq!((first.accepted_generation, first.conditions[0].status), (1, ConditionStatus::True));
-    let second = status(&bad, 2, problem(), None, Some(&first), now());
+    let second = status(&bad, 2, Some(&first), now());
     assert_eq!((second.accepted_generation, second.observed_generation), (1, 2));
     assert_eq!(second.conditions[0].status, ConditionStatus::False);
     let message = &second.conditions[0].message;
     assert!(message.ends_with("The version of generation 1 stays in force"), "{message}");
     assert_eq!(validate::in_force(&bad, problem().as_deref(), Some(&second)), Some(&good));
-    assert_eq!(
-        status(&bad, 2, problem(), None, Some(&second), now()),
-        second,
-        "nothing new, nothing to write"
-    );
+    assert_eq!(status(&bad, 2, Some(&second), now()), second, "nothing new, nothing to write");
     // One that was never in order holds nothing, and takes nothing away.
-    let never = status(&bad, 1, problem(), None, None, now());
+    let never = status(&bad, 1, None, now());
     assert_eq!((never.accepted.as_ref(), never.accepted_generation), (None, 0));
     assert_eq!(validate::in_force(&bad, problem().as_deref(), Some(&never)), None);
 }

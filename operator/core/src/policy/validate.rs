@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 
 use crate::api::{
-    ClusterRiskPolicySpec, ConditionStatus, ErrorBudgetPolicy, Floor, PolicyClass, PolicyCondition,
-    PolicyConditionType, PolicyStatus, RiskClass, RiskPolicySpec,
+    ClusterRiskPolicy, ClusterRiskPolicySpec, ClusterRiskPolicyStatus, ConditionStatus, ErrorBudgetPolicy,
+    Floor, PolicyClass, PolicyCondition, PolicyConditionType, PolicyStatus, RiskClass, RiskPolicy,
+    RiskPolicySpec, RiskPolicyStatus,
 };
 use crate::config::{ClassRow, Config};
 use crate::limits;
@@ -83,7 +84,7 @@ fn budget_problem(budget: &ErrorBudgetPolicy) -> Option<String> {
 }
 
 /// What an author should know of a table that is in order.
-pub fn caution(classes: &[PolicyClass]) -> Option<String> {
+fn caution(classes: &[PolicyClass]) -> Option<String> {
     let signed = classes.iter().filter(|class| !class.required_signoffs.is_empty());
     let least = signed.map(|class| class.name).min()?;
     Some(format!(
@@ -117,12 +118,29 @@ pub(super) fn in_force<'a, S>(
     if problem.is_none() { Some(newest) } else { status.and_then(|status| status.accepted.as_ref()) }
 }
 
-/// What status says of a policy: what is wrong with its newest version, and which one is in force.
-pub fn status<S: Clone>(
+/// What status says of a policy of the cluster.
+pub fn cluster_status(
+    policy: &ClusterRiskPolicy,
+    config: &Config,
+    now: Timestamp,
+) -> ClusterRiskPolicyStatus {
+    let ClusterRiskPolicy { metadata, spec, status: before } = policy;
+    let said = (cluster_problem(spec, config), caution(&spec.classes));
+    status(spec, metadata.generation.unwrap_or_default(), said, before.as_ref(), now)
+}
+
+/// What status says of a policy of a namespace.
+pub fn own_status(policy: &RiskPolicy, now: Timestamp) -> RiskPolicyStatus {
+    let RiskPolicy { metadata, spec, status: before } = policy;
+    let said = (own_problem(spec), caution(&spec.classes));
+    status(spec, metadata.generation.unwrap_or_default(), said, before.as_ref(), now)
+}
+
+/// What is wrong with the newest version of a policy, or what to know of it, and which version is in force.
+pub(super) fn status<S: Clone>(
     newest: &S,
     generation: i64,
-    problem: Option<String>,
-    caution: Option<String>,
+    (problem, caution): (Option<String>, Option<String>),
     before: Option<&PolicyStatus<S>>,
     now: Timestamp,
 ) -> PolicyStatus<S> {

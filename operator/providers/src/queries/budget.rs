@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sluice_core::evidence::{DataState, Trouble, template};
 
 use super::metric::pods;
-use crate::prometheus::{OF_A_GUARD, Prometheus, Series};
+use crate::prometheus::{Prometheus, Query, Series};
 
 /// More than all of it can't be left; what is beyond rounding is most likely percent.
 const MOST: f64 = 1.01;
@@ -26,12 +26,8 @@ pub fn promql(namespace: &str, stable: &str, service: &str, query: &str) -> Stri
 /// # Errors
 /// There is no answer, or one that is no such share: what the policy has to write is in the message.
 pub async fn left(prometheus: &Prometheus, promql: &str, at: Timestamp) -> Result<f64, Trouble> {
-    share(&prometheus.instant(promql, at).await.map_err(of_a_policy)?)
-}
-
-/// What to correct stands in a policy, not in a guard.
-fn of_a_policy(Trouble { state, message }: Trouble) -> Trouble {
-    Trouble::new(state, message.replace(OF_A_GUARD, "correct spec.errorBudget.query"))
+    let query = Query { promql, correct: "correct spec.errorBudget.query" };
+    share(&prometheus.instant(query, at).await?)
 }
 
 fn share(series: &[Series]) -> Result<f64, Trouble> {
@@ -52,6 +48,9 @@ fn share(series: &[Series]) -> Result<f64, Trouble> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::SecretData;
+    use crate::testing::{providers, serve};
+    use sluice_core::api::ProviderConfig;
 
     fn series(value: f64) -> Series {
         Series { labels: Default::default(), value, at: Timestamp::UNIX_EPOCH }
@@ -67,14 +66,18 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_refused_query_is_the_policys() {
-        let refused = Trouble::new(
-            DataState::QueryError,
-            format!("refuses the query: sum(; {OF_A_GUARD}; the query: sum("),
-        );
-        let said = of_a_policy(refused).message;
-        assert_eq!(said, "refuses the query: sum(; correct spec.errorBudget.query; the query: sum(");
+    #[tokio::test]
+    async fn a_refused_query_is_the_policys() {
+        let app = axum::Router::new().fallback(|| async {
+            let body = r#"{"status":"error","errorType":"bad_data","error":"no argument"}"#;
+            (axum::http::StatusCode::BAD_REQUEST, body)
+        });
+        let config = ProviderConfig { url: serve(app).await, ..ProviderConfig::default() };
+        let prometheus = providers().prometheus("ns", &config, &SecretData::default()).expect("a client");
+        let trouble = left(&prometheus, "sum()", Timestamp::UNIX_EPOCH).await.expect_err("no answer");
+        assert_eq!(trouble.state, DataState::QueryError);
+        let says = "refuses the query: no argument; correct spec.errorBudget.query; the query: sum()";
+        assert!(trouble.message.ends_with(says), "{}", trouble.message);
     }
 
     #[test]

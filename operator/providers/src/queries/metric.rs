@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use sluice_core::api::MetricGuard;
 use sluice_core::evidence::{DataState, GaugeLook, GaugeValues, Trouble, template};
 
-use super::Arms;
 use super::parts::{PART, invalid};
 use super::pods::pod_base;
+use super::{Arms, of_a_guard};
 use crate::prometheus::{Prometheus, Series};
 
 const CANARY: &str = "canary";
@@ -77,7 +77,7 @@ impl MetricQuery {
 
 /// Asks at `at` and reads the answer.
 pub async fn look(prometheus: &Prometheus, query: &MetricQuery, at: Timestamp) -> GaugeLook {
-    let answer = prometheus.instant(&query.promql(), at).await;
+    let answer = prometheus.instant(of_a_guard(&query.promql()), at).await;
     GaugeLook { at, answer: answer.map(|series| MetricQuery::values(&series)) }
 }
 

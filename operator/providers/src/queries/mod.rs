@@ -27,7 +27,7 @@ use sluice_core::api::{Counted, Plan, RatioSource, RouteRef, Run};
 use sluice_core::evidence::{DataState, Outcome, PodCounters, Sample, Trouble};
 use tracing::warn;
 
-use crate::prometheus::{Prometheus, Series};
+use crate::prometheus::{Prometheus, Query, Series};
 pub use latency::{DEFAULT_HISTOGRAMS, LatencyQuery, Slow};
 pub use linkerd::LinkerdQuery;
 pub use metric::{MetricQuery, look};
@@ -101,12 +101,17 @@ impl<'a> Arms<'a> {
     }
 }
 
+/// What a guard asks.
+fn of_a_guard(promql: &str) -> Query<'_> {
+    Query { promql, correct: "correct query, metric, codeLabel or matchers of the guard" }
+}
+
 /// Asks at `at` and reads the answer.
 pub async fn ask(prometheus: &Prometheus, query: &RatioQuery, at: Timestamp) -> Sample {
     // Prometheus counts milliseconds: the sample carries the very time that was asked for.
     let at = Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
     let answer = async {
-        let series = prometheus.instant(&query.promql()?, at).await?;
+        let series = prometheus.instant(of_a_guard(&query.promql()?), at).await?;
         let query = query.settled(&series)?;
         Ok((query.bound(), query.counters(&series)?))
     };
@@ -177,7 +182,7 @@ async fn settled_at<'a>(
     at: Timestamp,
 ) -> Result<Cow<'a, RatioQuery>, Trouble> {
     match query.lacks_bound() {
-        true => query.settled(&prometheus.instant(&query.promql()?, at).await?),
+        true => query.settled(&prometheus.instant(of_a_guard(&query.promql()?), at).await?),
         false => Ok(Cow::Borrowed(query)),
     }
 }
@@ -209,7 +214,7 @@ async fn samples(
     let interval = i64::from(interval.max(1));
     let before = |windows: i64| end - SignedDuration::from_secs(windows.saturating_mul(interval));
     let range = (before(first), before(last));
-    let times = prometheus.range(&query.promql()?, range, interval as f64).await?;
+    let times = prometheus.range(of_a_guard(&query.promql()?), range, interval as f64).await?;
     // A time without a series is one before the workload: no trouble of a source that answers.
     let counted = |(at, series): (Timestamp, Vec<Series>)| {
         let pods = query.counters(&series).ok().filter(|pods| !pods.is_empty())?;

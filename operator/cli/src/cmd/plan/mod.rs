@@ -7,6 +7,7 @@ mod document;
 mod freeze;
 mod offline;
 mod screen;
+mod subject;
 #[cfg(test)]
 mod tests;
 
@@ -15,16 +16,13 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use sluice_core::api::{
-    Change, Plan, PlanStatus, ProgressiveRollout, ProgressiveRolloutSpec, Provenance, RiskClass,
-};
+use sluice_core::api::{Plan, PlanStatus, ProgressiveRollout, ProgressiveRolloutSpec, Provenance, RiskClass};
 use sluice_core::config::Config;
 use sluice_core::evidence::Sample;
 use sluice_core::forecast::{Forecast, forecast};
 use sluice_core::judge::weighed;
 use sluice_core::limits;
 use sluice_core::policy::{self, Hold, Policy, Sourced};
-use sluice_core::provenance::{self, Before, ChangeView};
 use sluice_core::risk::ErrorBudget;
 use sluice_core::view::Workload;
 use sluice_providers::prometheus::Prometheus;
@@ -39,10 +37,7 @@ use crate::fail::Failure;
 use crate::manifests::Manifests;
 use crate::model::Seen;
 use crate::source::{Settings, Sources, hint};
-
-/// What is wrong with a change that is about nothing.
-const NO_TEMPLATE: &str =
-    "spec.change has neither images nor commit, so it describes no template: write one of them";
+use subject::Subject;
 
 /// Which change a plan is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,12 +103,9 @@ pub async fn run(context: &Context, args: args::Plan) -> Result<Code, Failure> {
                 folder.display()
             )));
         }
-        in_order(&rollout, &manifests)?;
+        in_order(&manifests)?;
         let planned = offline::planned(&rollout, &manifests, args.class, now());
         return tell(context, &args, &planned);
-    }
-    if let Some(rollout) = &manifest {
-        in_order(rollout, &Manifests::default())?;
     }
     let cluster = Cluster::connect(&global).await?;
     let named = manifest.as_ref().and_then(|rollout| rollout.metadata.name.as_deref());
@@ -167,15 +159,21 @@ fn tell(context: &Context, args: &args::Plan, planned: &Planned) -> Result<Code,
     Ok(Code::Fine)
 }
 
-/// The rollout of a file; the one of this name, if it has several.
+/// The rollout of a file, as the controller would accept it; the one of this name, if it has several.
 fn manifest(file: &Path, name: Option<&str>) -> Result<ProgressiveRollout, Failure> {
-    let found = Manifests::read(file).map_err(Failure::new)?.rollouts;
+    let found = Manifests::read(file).map_err(Failure::new)?;
     let mut wanted =
-        found.into_iter().filter(|rollout| name.is_none() || rollout.metadata.name.as_deref() == name);
+        found.rollouts.iter().filter(|rollout| name.is_none() || rollout.metadata.name.as_deref() == name);
     let rollout = wanted.next();
     let of = name.map_or_else(String::new, |name| format!(" {name:?}"));
     match (rollout, wanted.next()) {
-        (Some(rollout), None) => Ok(rollout),
+        (Some(rollout), None) => match limits::problems(&rollout.spec).into_iter().next() {
+            Some(problem) => {
+                let place = found.place("ProgressiveRollout", &rollout.metadata);
+                Err(Failure::new(format!("{place}: {problem}")))
+            }
+            None => Ok(rollout.clone()),
+        },
         (Some(_), Some(_)) => {
             Err(Failure::usage(format!("{}: several ProgressiveRollouts{of}: name one", file.display())))
         }
@@ -183,16 +181,12 @@ fn manifest(file: &Path, name: Option<&str>) -> Result<ProgressiveRollout, Failu
     }
 }
 
-/// Whether a rollout and the policies beside it are what the controller would accept.
-fn in_order(rollout: &ProgressiveRollout, manifests: &Manifests) -> Result<(), Failure> {
+/// Whether policies are what the controller would accept.
+fn in_order(manifests: &Manifests) -> Result<(), Failure> {
     let found = |kind: &str, meta: &ObjectMeta, problem: Option<String>| match problem {
         Some(problem) => Err(Failure::new(format!("{}: {problem}", manifests.place(kind, meta)))),
         None => Ok(()),
     };
-    if let Some(problem) = limits::problems(&rollout.spec).into_iter().next() {
-        let name = rollout.metadata.name.as_deref().unwrap_or_default();
-        return Err(Failure::new(format!("ProgressiveRollout {name}: {problem}")));
-    }
     for policy in &manifests.cluster {
         let problem = policy::cluster_problem(&policy.spec, &Config::default());
         found("ClusterRiskPolicy", &policy.metadata, problem)?;
@@ -262,48 +256,8 @@ fn limits_of(
         let declared = run.plan.provenance != Provenance::Unknown;
         return Ok(of(About::Run, run.plan.clone(), why, declared, run.canary.commit.clone(), Vec::new()));
     }
-    let stable = status.stable.clone().unwrap_or_default();
-    let change = &rollout.spec.change;
-    let held = provenance::describe(change, workload, Before::held(&stable, &status));
-    let is_held = workload.digest != stable.digest;
-    // A file still has the change that serves when the next one forgot it.
-    let is_shipped = on_disk
-        && change.images.iter().all(|image| stable.images.contains(image))
-        && change.commit.as_ref().is_none_or(|commit| stable.commit.as_ref() == Some(commit));
-    // One that describes another template is about that one, whatever waits in the cluster.
-    let is_another = on_disk && !held.by_change && !is_shipped && describes_a_template(change);
-    let about = if is_held && !is_another { About::Held } else { About::Next };
-    let obstacle = held.obstacle.clone().filter(|_| is_held && about == About::Next);
-    let view = match about {
-        About::Next if is_shipped => provenance::undeclared(),
-        About::Next => of_next(change),
-        About::Held | About::Run | About::Manifest => held,
-    };
-    let mut cautions: Vec<String> = policy.trouble.iter().cloned().collect();
-    if is_held && about == About::Next {
-        cautions.push(
-            "the template that is held, or under way, is another one than the file's spec.change describes: this is the plan of the \
-             change that comes after it"
-                .to_owned(),
-        );
-    }
-    cautions.extend(obstacle);
-    if about == About::Next && !describes_a_template(change) {
-        cautions.push(NO_TEMPLATE.to_owned());
-    } else if about == About::Next && is_shipped {
-        cautions.push(
-            "spec.change describes the template that serves, and so no next one: write the images or the commit of that"
-                .to_owned(),
-        );
-    }
-    if about == About::Held && class.is_none() {
-        let undeclared = "nothing describes the held template: name its images or its commit in spec.change";
-        if !view.declared {
-            let why = view.obstacle.as_deref().unwrap_or(undeclared);
-            cautions.push(format!("its provenance counts as {}: {why}", view.provenance.as_str()));
-        }
-        cautions.extend(view.mismatch.clone());
-    }
+    let Subject { about, view, cautions: of_subject } = Subject::of(rollout, &status, workload, on_disk);
+    let mut cautions: Vec<String> = policy.trouble.iter().cloned().chain(of_subject).collect();
     let spec = &rollout.spec;
     let risk = policy::assess(spec, &view, policy, &status.history, left, now());
     // Who may not read the policies reads what the controller made of them.
@@ -320,16 +274,6 @@ fn limits_of(
     let frozen =
         if returns { Vec::new() } else { freeze::of(&policy.freezes, plan.risk_class, view.kind, now()) };
     Ok(Planned { frozen, ..of(about, plan, why, declared, commit, cautions) })
-}
-
-/// Whether a change names what it is about. Without images and commit nothing can tell which template that is.
-fn describes_a_template(change: &Change) -> bool {
-    !change.images.is_empty() || change.commit.is_some()
-}
-
-/// What a change says of the template that comes next.
-fn of_next(change: &Change) -> ChangeView {
-    if describes_a_template(change) { provenance::declared(change) } else { provenance::undeclared() }
 }
 
 /// Limits of the rollout's own that are not used.

@@ -15,7 +15,8 @@ use sluice_core::provenance;
 use sluice_core::risk::ErrorBudget;
 use sluice_core::view::Workload;
 
-use super::{About, NO_TEMPLATE, Planned, clamped, describes_a_template, of_next};
+use super::subject::{NO_TEMPLATE, names_a_template, next};
+use super::{About, Planned, clamped};
 use crate::manifests::Manifests;
 
 /// What only a cluster knows, at its best or its worst.
@@ -35,7 +36,7 @@ pub fn planned(
     let (spec, meta) = (&rollout.spec, &rollout.metadata);
     let namespace = meta.namespace.clone().unwrap_or_default();
     let config = Config::default();
-    let describes = describes_a_template(&spec.change);
+    let describes = names_a_template(&spec.change);
     let labels = manifests.namespaces.iter().find(|(name, _)| *name == namespace).map(|(_, labels)| labels);
     let assess = |case: &Case<'_>| -> (Policy, Assessment) {
         let keys = manifests.cluster.iter().map(|policy| policy.spec.tier_mapping.namespace_label.clone());
@@ -47,7 +48,7 @@ pub fn planned(
             .iter()
             .filter(|policy| policy.metadata.namespace.as_ref().is_none_or(|own| *own == namespace));
         let policy = Policy::resolve(&config, &manifests.cluster, own, labels.unwrap_or(&assumed));
-        let view = of_next(&spec.change);
+        let view = next(&spec.change);
         let risk = policy::assess(spec, &view, &policy, &case.history, left(&policy, case.left), now);
         (policy, risk)
     };

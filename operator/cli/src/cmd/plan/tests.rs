@@ -122,7 +122,7 @@ fn on_disk(tier: Option<&str>, provenance: &str) -> Planned {
 /// The same under this policy of the namespace.
 fn under(tier: Option<&str>, provenance: &str, policy: serde_json::Value) -> Planned {
     let (rollout, manifests) = files(tier, provenance, policy);
-    in_order(&rollout, &manifests).unwrap();
+    in_order(&manifests).unwrap();
     offline::planned(&rollout, &manifests, None, Timestamp::from_second(1_767_225_600).unwrap())
 }
 
@@ -157,7 +157,7 @@ fn a_freeze_that_holds_or_is_near_is_shown() {
     ];
     let (rollout, manifests) = files(Some("Tier3"), "GenAIAssisted", policy());
     let manifests = Manifests { freezes, ..manifests };
-    in_order(&rollout, &manifests).unwrap();
+    in_order(&manifests).unwrap();
     let now = Timestamp::from_second(1_767_225_600).unwrap();
     let planned = offline::planned(&rollout, &manifests, None, now);
     let text: String = screen::lines(&planned, 80).iter().map(|line| line.paint(false) + "\n").collect();
@@ -260,7 +260,7 @@ fn a_file_is_planned_for_what_it_declares_whatever_is_held() {
     assert_eq!((planned.about, planned.plan.provenance), (About::Held, Provenance::GenAIAutonomous));
     let planned = asked("app:1", about_nothing);
     assert_eq!((planned.about, planned.declared), (About::Next, false));
-    assert!(says(&planned, NO_TEMPLATE), "{:?}", planned.cautions);
+    assert!(says(&planned, subject::NO_TEMPLATE), "{:?}", planned.cautions);
     // Nearly what is held, and what serves already.
     let planned = asked("app:2", json!({"provenance": "Human", "images": ["app@sha256:aa"]}));
     assert!(says(&planned, "write the digest in the template too"), "{:?}", planned.cautions);
@@ -284,4 +284,21 @@ fn programs_get_numbers() {
         document["guards"][0]["excess"]["p95"].as_f64() > document["guards"][0]["excess"]["mean"].as_f64()
     );
     assert_eq!(document["guards"][1]["data"], "NoData");
+}
+
+#[test]
+fn a_mistake_in_the_rollout_of_a_file_is_told_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rollout.yaml");
+    let rollout = |guards: &str| {
+        format!(
+            "# the next one\n---\napiVersion: sluice.dev/v1alpha1\nkind: ProgressiveRollout\nmetadata: {{name: web, namespace: shop}}\n\
+             spec: {{workloadRef: {{name: web}}, routing: {{service: web, routes: [{{name: web}}]}}, guards: [{guards}]}}\n"
+        )
+    };
+    std::fs::write(&file, rollout("{name: a, errorRatio: {}}, {name: a, errorRatio: {}}")).unwrap();
+    let said = format!("{:?}", manifest(&file, None).unwrap_err());
+    assert!(said.contains("rollout.yaml, document 2: ProgressiveRollout web: spec.guards"), "{said}");
+    std::fs::write(&file, rollout("{name: a, errorRatio: {}}")).unwrap();
+    assert_eq!(manifest(&file, None).unwrap().metadata.name.as_deref(), Some("web"));
 }

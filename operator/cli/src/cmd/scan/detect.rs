@@ -172,6 +172,10 @@ fn opened(message: &str) -> String {
 /// Lines of the form `Key: value` below the subject, as the message is and as it is when squashes are opened.
 pub fn keyed(message: &str) -> Vec<(String, String)> {
     let mut found = keyed_as_it_is(message);
+    // Hardly a message has one.
+    if !message.contains(SQUASHED) {
+        return found;
+    }
     let opened = keyed_as_it_is(&opened(message));
     let more: Vec<_> = opened.into_iter().filter(|line| !found.contains(line)).collect();
     found.extend(more);

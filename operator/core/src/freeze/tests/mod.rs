@@ -146,7 +146,10 @@ fn a_mistake_is_said_with_its_field_its_value_and_what_to_write() {
             "FREQ=WEEKLY;BYDAY=SA",
             "start 2026-12-04T18:00:00 is a Friday and not one of its days: write a start on one of them, such as 2026-12-05T18:00:00",
         ),
-        ("FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30", "it has no day at all: correct BYMONTH, BYMONTHDAY or BYDAY"),
+        (
+            "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30",
+            "it has no day from 2026-12-04 on: correct BYMONTH, BYMONTHDAY or BYDAY",
+        ),
     ] {
         let problem = problem(&spec("UTC", again(recurrence))).unwrap_or_default();
         let begin = format!("spec.windows[0].recurrence {recurrence:?}: {says}");
