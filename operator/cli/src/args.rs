@@ -360,6 +360,9 @@ pub struct Scan {
     /// Branch of the pull request
     #[arg(long, value_name = "NAME")]
     pub branch: Option<String>,
+    /// Account that opened the pull request
+    #[arg(long, value_name = "ACCOUNT")]
+    pub opened_by: Option<String>,
     /// Label of the pull request; may be repeated
     #[arg(long, value_name = "NAME")]
     pub label: Vec<String>,

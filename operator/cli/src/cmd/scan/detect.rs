@@ -228,6 +228,22 @@ fn merged_branches(message: &str) -> Vec<&str> {
     }
 }
 
+/// What the account says that opened the pull request: that of an agent counts as its author.
+pub fn of_opener(rules: &Rules, account: &str) -> Option<Finding> {
+    // As some tools write the account of an app.
+    let name = account.strip_prefix("app/").map_or_else(|| account.to_owned(), |app| format!("{app}[bot]"));
+    let named = rules.people.iter().find(|rule| rule.who.is(&name, "")).map(|rule| rule.tool.as_str());
+    let listed = rules.openers.iter().any(|known| known.eq_ignore_ascii_case(&name)).then_some("an agent");
+    let (rule, provenance, tool) = match named.or(listed) {
+        Some(tool) => ("P-BOT", Provenance::GenAIAutonomous, tool),
+        None if rules.bots.is(&name, "") => (BOT, Provenance::Unknown, "a program"),
+        None => return None,
+    };
+    let (rule, tool, seen) =
+        (rule.to_owned(), tool.to_owned(), format!("the pull request was opened by {account}"));
+    Some(Finding { rule, commit: None, level: Level::Is(provenance), tool, seen })
+}
+
 /// What the name of a branch says, as git, or as a forge writes it.
 pub fn of_branch(rules: &Rules, branch: &str) -> Option<Finding> {
     let mut name = branch.to_lowercase();

@@ -15,6 +15,9 @@ use crate::out::clean;
 /// Most findings of one rule that the text names one by one.
 const MOST_OF_ONE_RULE: usize = 5;
 
+/// Most authors that the text names.
+const MOST_AUTHORS: usize = 10;
+
 /// Most findings that `spec.change.evidence` takes.
 const MOST_FINDINGS: usize = 64;
 /// Most lines or files that `spec.change.size` takes.
@@ -124,6 +127,13 @@ pub fn text(scanned: &Scanned) -> Result<String, Failure> {
         short(&scanned.base),
         scanned.rules_version
     )];
+    if !scanned.authors.is_empty() {
+        let named =
+            scanned.authors.iter().take(MOST_AUTHORS).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = scanned.authors.len().saturating_sub(MOST_AUTHORS);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        lines.push(format!("by {named}{more}"));
+    }
     let mut rules: Vec<&str> = Vec::new();
     for finding in &scanned.findings {
         let known = rules.iter().filter(|rule| **rule == finding.rule).count();

@@ -198,7 +198,6 @@ impl Repository {
                 }
             } else {
                 let mut fields = part.splitn(3, '\t');
-                // Of a binary file the numbers are `-`.
                 let mut lines = || fields.next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
                 size.lines += lines() + lines();
                 size.files += 1;

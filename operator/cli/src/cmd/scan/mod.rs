@@ -116,6 +116,7 @@ fn scan(args: &args::Scan) -> Result<Scanned, Failure> {
         let by_program = |id: &Option<String>| id.as_ref().is_some_and(|id| by_programs.contains(id));
         findings.retain(|finding| finding.rule != detect::BOT || !by_program(&finding.commit));
         findings.extend(code.iter().flat_map(|commit| detect::of_commit(&rules, commit)));
+        let followed = found.is_empty();
         findings.extend(found);
         if let Some(head) = head {
             let of_code = source.size(&base, &head)?;
@@ -128,6 +129,9 @@ fn scan(args: &args::Scan) -> Result<Scanned, Failure> {
             // `spec.change.commit` is one of the source.
             scanned.commit = None;
         }
+        if !followed {
+            scanned.size = None;
+        }
         commits = code.into_iter().chain(commits).collect();
     }
     let mut known = BTreeSet::new();
@@ -139,6 +143,7 @@ fn scan(args: &args::Scan) -> Result<Scanned, Failure> {
         let head = scanned.commit.as_deref().unwrap_or_default();
         findings.extend(evidence::of_statement(file, &commits, head, &args.image)?);
     }
+    findings.extend(args.opened_by.iter().filter_map(|account| detect::of_opener(&rules, account)));
     findings.extend(args.branch.iter().filter_map(|branch| detect::of_branch(&rules, branch)));
     findings.extend(args.label.iter().filter_map(|labels| detect::of_labels(&rules, labels)));
     findings.extend(detect::of_files(&rules, &files));

@@ -28,6 +28,9 @@ pub struct Rules {
     pub lines: Vec<LineRule>,
     /// Beginnings of branch names.
     pub branches: Vec<String>,
+    /// Accounts that open pull requests for agents, besides the names of `people`.
+    #[serde(default)]
+    pub openers: Vec<String>,
     /// Labels of a pull request.
     pub labels: Vec<String>,
     /// Files and directories that set up an agent.

@@ -31,6 +31,7 @@ struct Made {
     near: Option<String>,
     author: String,
     committer: Option<String>,
+    encoding: Option<String>,
     message: String,
     /// Instead of a message of one's own.
     trailer: Option<String>,
@@ -44,6 +45,7 @@ impl Default for Made {
             near: None,
             author: ANN.to_owned(),
             committer: None,
+            encoding: None,
             message: "Pay faster\n\nBy far.".to_owned(),
             trailer: None,
             file: "pay.rs".to_owned(),
@@ -89,13 +91,14 @@ fn repository(made: &[Made]) -> TempDir {
             None => made.message.clone(),
         };
         let committer = made.committer.as_deref().unwrap_or(&made.author);
+        let encoding = made.encoding.as_ref().map_or(String::new(), |name| format!("encoding {name}\n"));
         let content = format!("line {number}\n");
         let (author, length, size, file) = (&made.author, text.len(), content.len(), &made.file);
         let at = 1_700_000_000 + number;
         let _ = write!(
             stream,
-            "commit refs/heads/main\nauthor {author} {at} +0000\ncommitter {committer} {at} +0000\ndata {length}\n{text}\n\
-             M 100644 inline {file}\ndata {size}\n{content}\n"
+            "commit refs/heads/main\nauthor {author} {at} +0000\ncommitter {committer} {at} +0000\n{encoding}\
+             data {length}\n{text}\nM 100644 inline {file}\ndata {size}\n{content}\n"
         );
         if number == 0 {
             stream.push_str("reset refs/tags/base\nfrom refs/heads/main\n\n");
@@ -114,6 +117,7 @@ fn args(folder: &Path) -> Scan {
         image: Vec::new(),
         patch: false,
         branch: None,
+        opened_by: None,
         label: Vec::new(),
         source: None,
         agent_trace: Vec::new(),
@@ -147,7 +151,7 @@ fn every_rule_finds_what_it_is_about_and_nothing_near_it() {
         found_somewhere.extend(found);
         missed_somewhere.extend(fixture.near.clone());
     }
-    for id in rules.ids().chain(["H-BRANCH", "BOT"].map(ToOwned::to_owned)) {
+    for id in rules.ids().chain(["H-BRANCH", "BOT", "NOBODY", "ENCODING"].map(ToOwned::to_owned)) {
         assert!(found_somewhere.contains(&id), "no commit for rule {id}");
         // What the keys of tools begin is about nothing else; all others have something near them.
         assert!(missed_somewhere.contains(&id), "nothing near rule {id}");
@@ -198,6 +202,11 @@ fn hints_of_a_repository_make_a_person_unknown() {
     let agents = Made { file: "services/pay/AGENTS.md".to_owned(), ..Made::default() };
     assert_eq!(rules_of(&of(std::slice::from_ref(&agents))), ["H-FILES"]);
     assert_eq!(of(&[agents]).provenance, Provenance::Unknown);
+    for near in ["services/pay/AGENTS.md.txt", "docs/MY-AGENTS.md", "agents/README.md", "src/cursor/main.rs"]
+    {
+        let near = Made { file: near.to_owned(), ..Made::default() };
+        assert_eq!(rules_of(&of(std::slice::from_ref(&near))), Vec::<&str>::new(), "{near:?}");
+    }
     let folder = repository(&[Made::default()]);
     let asked = Scan {
         branch: Some("refs/heads/codex/pay".to_owned()),
@@ -207,6 +216,41 @@ fn hints_of_a_repository_make_a_person_unknown() {
     let scanned = scan(&asked).unwrap();
     assert_eq!(rules_of(&scanned), ["H-BRANCH", "H-LABEL"]);
     assert_eq!(scanned.provenance, Provenance::Unknown);
+    let near = Scan {
+        branch: Some("refs/heads/fix-codex/pay".to_owned()),
+        label: vec!["assisted living,air".to_owned()],
+        ..args(folder.path())
+    };
+    assert_eq!(rules_of(&scan(&near).unwrap()), Vec::<&str>::new());
+}
+
+#[test]
+fn who_opened_the_pull_request_counts_as_an_author_does() {
+    let folder = repository(&[Made::default()]);
+    let opened = |by: &str| {
+        let asked =
+            Scan { opened_by: Some(by.to_owned()), declared: Some(Provenance::Human), ..args(folder.path()) };
+        let scanned = scan(&asked).unwrap();
+        (scanned.findings.into_iter().map(|finding| finding.rule).collect::<Vec<_>>(), scanned.provenance)
+    };
+    let agents = [
+        "Copilot",
+        "copilot-swe-agent[bot]",
+        "app/copilot-swe-agent",
+        "devin-ai-integration[bot]",
+        "cursor[bot]",
+        "google-labs-jules[bot]",
+        "claude[bot]",
+    ];
+    for agent in agents {
+        assert_eq!(opened(agent), (vec!["P-BOT".to_owned()], Provenance::GenAIAutonomous), "{agent}");
+    }
+    for bot in ["dependabot[bot]", "app/dependabot"] {
+        assert_eq!(opened(bot), (vec!["BOT".to_owned()], Provenance::Unknown), "{bot}");
+    }
+    for person in ["ann", "copilot-fan", "claude", "devin"] {
+        assert_eq!(opened(person), (Vec::new(), Provenance::Human), "{person}");
+    }
 }
 
 #[test]
@@ -384,8 +428,8 @@ fn rendered_manifests_lead_to_the_code() {
         };
         let scanned = scan(&asked).unwrap();
         assert_eq!(
-            (rules_of(&scanned), scanned.provenance),
-            (vec!["R-BASE"], Provenance::Unknown),
+            (rules_of(&scanned), scanned.provenance, scanned.size.clone()),
+            (vec!["R-BASE"], Provenance::Unknown, None),
             "{before} {now}"
         );
     }
@@ -398,13 +442,15 @@ fn rendered_manifests_lead_to_the_code() {
         };
         let scanned = scan(&asked).unwrap();
         assert_eq!((rules_of(&scanned), scanned.commit.clone()), (vec!["R-SOURCE"], None), "{odd:?}");
-        assert_eq!(scanned.provenance, Provenance::Unknown);
+        assert_eq!((scanned.provenance, scanned.size), (Provenance::Unknown, None));
     }
     // What was rendered before is not said, and what was rendered is not here.
     let scanned = scan(&asked("base..main~2", Some(code.path()))).unwrap();
+    assert_eq!(scanned.size, None);
     assert_eq!((rules_of(&scanned), scanned.provenance), (vec!["R-BASE"], Provenance::Unknown));
     let scanned = scan(&asked("main~1..main", None)).unwrap();
     assert_eq!((rules_of(&scanned), scanned.provenance), (vec!["R-SOURCE"], Provenance::Unknown));
+    assert_eq!(scanned.size, None);
 }
 
 #[test]
@@ -418,7 +464,7 @@ fn a_commit_that_names_its_own_past_hides_nothing() {
     let scanned = scan(&args(folder.path())).unwrap();
     assert_eq!((rules_of(&scanned), scanned.commits), (vec!["BOT", "R-BASE"], 2));
     assert_eq!(scanned.commit, Some(git(folder.path(), &["rev-parse", "main"], "")));
-    assert_eq!(scanned.size.clone().map(|size| size.lines), Some(2));
+    assert_eq!(scanned.size, None);
 }
 
 #[test]
