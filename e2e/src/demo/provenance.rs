@@ -2,7 +2,7 @@
 //! git says that an agent helped.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluice_core::api::{ConditionStatus, ConditionType, Provenance};
 
 use super::RUN_LIMIT;
@@ -17,6 +17,16 @@ use crate::world::App;
 const LINES: usize = 480;
 /// What the tool left behind.
 const TRAILER: &str = "Co-Authored-By: Claude <noreply@anthropic.com>";
+
+/// `spec.change` as a scan writes it of one commit that changes so many lines, and that nothing was found in.
+pub fn scanned(provenance: &str, image: &str, lines: usize) -> Value {
+    let commit = "9f2c1ab4d0e15a7c3b21f08d6e94c5a7b8d90e12";
+    json!({
+        "provenance": provenance, "commit": commit, "images": [image], "size": {"changedLines": lines},
+        "evidence": {"rulesVersion": "2026.11", "baseCommit": "0c6d1b2e77aa90d2ff3be0a1c4c8417a6a8b3c55", "headCommit": commit,
+            "commitsScanned": 1, "declared": provenance},
+    })
+}
 
 /// Nobody declares anything.
 pub async fn undeclared(n: &Narrator, app: &App<'_>, image: &str) -> Result<Scenario> {

@@ -12,6 +12,7 @@ use sluice_core::api::{ProgressiveRollout, Provenance, QueueRoom};
 
 use super::narrator::Narrator;
 use super::play::Play;
+use super::provenance::scanned;
 use super::report::Scenario;
 use super::{PAST, RUN_LIMIT};
 use crate::world::{App, AppSpec, World};
@@ -51,7 +52,7 @@ async fn change(n: &Narrator, app: &App<'_>) -> Result<Scenario> {
     let mut play = Play::begin(app).await?;
     let image = app.spec.image("2");
     n.say(&name, &format!("ships {image}, declared GenAIAssisted, 30 changed lines"));
-    let change = json!({"provenance": "GenAIAssisted", "images": [image], "size": {"changedLines": 30}});
+    let change = scanned("GenAIAssisted", &image, 30);
     app.patch_rollout(json!({"spec": {"change": change}})).await?;
     app.set_image(&image).await?;
     play.follow(n, &name, app).await?;

@@ -110,6 +110,9 @@ pub fn check(scenarios: &[Scenario]) -> Result<()> {
     for (name, outcome) in EXPECTED {
         let found = of(name)?;
         ensure!(found.outcome == outcome, "{name} ended {} ({}), not {outcome}", found.outcome, found.reason);
+        let ran = !["Held", "Unchanged"].contains(&outcome);
+        let told = (found.risk_class.is_some(), found.plan_digest.is_some());
+        ensure!(told == (ran, ran), "{name} tells {:?} and {:?}", found.risk_class, found.plan_digest);
         ensure!(found.pods_restarted == 0, "{name}: {} tested pods were not kept", found.pods_restarted);
     }
     for name in HARMLESS {

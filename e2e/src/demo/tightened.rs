@@ -7,6 +7,7 @@ use sluice_core::api::{Plan, Provenance, RiskClass};
 use super::RUN_LIMIT;
 use super::narrator::Narrator;
 use super::play::Play;
+use super::provenance::scanned;
 use super::report::Scenario;
 use crate::world::{App, NAME};
 
@@ -20,7 +21,7 @@ pub async fn tightened(n: &Narrator, app: &App<'_>) -> Result<Scenario> {
     let mut play = Play::begin(app).await?;
     let image = app.spec.image("3");
     n.say(name, &format!("ships {image}, declared Human, 12 changed lines"));
-    let change = json!({"provenance": "Human", "images": [image], "size": {"changedLines": 12}});
+    let change = scanned("Human", &image, 12);
     app.patch_rollout(json!({"spec": {"change": change}})).await?;
     app.set_image(&image).await?;
     let before = app.wait_weight(FIRST, RUN_LIMIT).await?.run.context("no run")?.plan;

@@ -94,9 +94,15 @@ fn runs(rollout: &ProgressiveRollout) -> i64 {
 
 /// The turn of a rollout among all others.
 fn ask(ctx: &Context, places: &BTreeMap<Key, Place>, key: &Key, own: Candidate<'_>) -> Option<Turn> {
-    let others: Vec<(Key, Arc<ProgressiveRollout>)> = ctx
-        .stores
-        .rollouts()
+    let all = ctx.stores.rollouts();
+    // A run that this version can't read counts as whatever it may be.
+    let unreadable: Vec<Key> = all
+        .iter()
+        .filter(|object| object.rollout().is_err() && object.value["status"]["run"].is_object())
+        .map(|object| Key::of(object))
+        .filter(|other| other != key)
+        .collect();
+    let others: Vec<(Key, Arc<ProgressiveRollout>)> = all
         .iter()
         .map(|object| Key::of(object))
         .filter(|other| other != key)
@@ -117,6 +123,12 @@ fn ask(ctx: &Context, places: &BTreeMap<Key, Place>, key: &Key, own: Candidate<'
             _ => None,
         }
     });
+    let unreadable = unreadable.iter().map(|other| Party {
+        namespace: &other.namespace,
+        class: RiskClass::R4,
+        human: false,
+    });
+    let in_flight = in_flight.chain(unreadable);
     // One whose passes fail keeps nobody from starting.
     let waits =
         |other: &Key, rollout: &ProgressiveRollout| place(other, rollout).is_none() && !ctx.fails(other);

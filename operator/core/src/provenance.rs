@@ -4,7 +4,7 @@
 //! not describe the next one: `kubectl set image` leaves annotations as they are.
 
 use crate::api::{
-    ANNOTATION_COMMIT, ANNOTATION_PROVENANCE, Change, ChangeFinding, ChangeKind, ChangeSize,
+    ANNOTATION_COMMIT, ANNOTATION_PROVENANCE, Change, ChangeFinding, ChangeKind, ChangeSize, KnownChange,
     ProgressiveRolloutStatus, Provenance, Revision, Run, RunRecord,
 };
 use crate::view::Workload;
@@ -23,11 +23,11 @@ pub struct ChangeView {
     pub declared: bool,
     /// Whether `spec.change` does.
     pub by_change: bool,
-    /// Whether the evidence in `spec.change` is about another commit.
-    pub stale: bool,
+    /// Why the size and the evidence in `spec.change` are those of another commit, in words.
+    pub stale: Option<String>,
     /// What kind of change it is, if what is declared describes the template and says so.
     pub kind: Option<ChangeKind>,
-    /// How large it is, as far as it is known.
+    /// How large it is, if a scan of its commit says so.
     pub size: Option<ChangeSize>,
     /// Commits that were scanned, and the version of the rules.
     pub scanned: Option<(i32, String)>,
@@ -89,20 +89,25 @@ impl<'a> Before<'a> {
 }
 
 impl ChangeView {
-    /// What is known of a change that nothing describes any more: that it is of no lower provenance than it was, and nothing
-    /// that would raise its risk.
-    pub fn as_known(provenance: Provenance, commit: Option<String>) -> Self {
+    /// What is to be remembered of it.
+    pub fn known(&self) -> KnownChange {
+        KnownChange {
+            changed_lines: self.size.map(|size| size.changed_lines),
+            scanned: self.scanned.is_some(),
+        }
+    }
+
+    /// What is known of a run's change that `spec.change` does not describe, or no more: as much as before, and annotations may
+    /// still raise it.
+    pub fn remembered(self, before: Provenance, known: KnownChange) -> Self {
+        let said = if self.declared { self.provenance } else { before };
         Self {
-            provenance,
-            commit,
+            provenance: before.max(said),
             declared: false,
-            by_change: false,
-            stale: false,
-            kind: None,
-            size: Some(ChangeSize::default()),
-            scanned: Some((0, String::new())),
-            mismatch: Some("as it was known while it was described".to_owned()),
-            obstacle: None,
+            size: known.changed_lines.map(|changed_lines| ChangeSize { changed_lines, changed_files: None }),
+            scanned: known.scanned.then(|| (0, String::new())),
+            mismatch: Some(self.mismatch.unwrap_or_else(|| "as it is known in the run".to_owned())),
+            ..self
         }
     }
 }
@@ -162,6 +167,14 @@ pub fn undeclared() -> ChangeView {
     join(None, None, None, None)
 }
 
+/// What both know of a change.
+pub fn riskier(one: KnownChange, other: KnownChange) -> KnownChange {
+    KnownChange {
+        changed_lines: one.changed_lines.zip(other.changed_lines).map(|(one, other)| one.max(other)),
+        scanned: one.scanned && other.scanned,
+    }
+}
+
 /// Whether all that `change` names is what a revision has.
 pub fn is_of(change: &Change, revision: &Revision) -> bool {
     let has = |declared: &String| revision.images.iter().any(|image| is_image(declared, image));
@@ -180,9 +193,8 @@ fn join(
     let mut claims: Vec<Said> = Vec::new();
     let mut found: Vec<Said> = tried.into_iter().collect();
     let evidence = change.and_then(|change| change.evidence.as_ref());
-    // Findings of another commit may raise; that it was scanned, and how large it is, is known of that one only.
-    let stale =
-        change.is_some_and(|change| evidence.is_some_and(|evidence| evidence.head_commit != change.commit));
+    let stale = change.and_then(|change| stale(change, annotated.as_deref()));
+    let scan = evidence.filter(|_| stale.is_none());
     claims.extend(change.map(|change| Said::new("spec.change.provenance", change.provenance)));
     if let Some(evidence) = evidence {
         claims.extend(evidence.declared.map(|level| Said::new("the author, as the scan was told,", level)));
@@ -203,15 +215,33 @@ fn join(
         commit: change.and_then(|change| change.commit.clone()).or(annotated),
         declared: claimed.is_some() || raised > Some(Provenance::Unknown),
         by_change: change.is_some(),
-        stale,
         kind: change.and_then(|change| change.kind),
-        size: change.and_then(|change| change.size).filter(|_| !stale),
-        scanned: evidence
-            .filter(|_| !stale)
-            .map(|evidence| (evidence.commits_scanned, evidence.rules_version.clone())),
+        size: change.and_then(|change| change.size).filter(|_| scan.is_some()),
+        scanned: scan.map(|scan| (scan.commits_scanned, scan.rules_version.clone())),
+        stale,
         mismatch: mismatch(&claims, &found),
         obstacle: None,
     }
+}
+
+/// Why what `change` says of its commit is not said of the template. Findings of another commit may raise; that it was scanned,
+/// and how large it is, is known of that one only.
+fn stale(change: &Change, annotated: Option<&str>) -> Option<String> {
+    let commit = change.commit.as_deref();
+    if let (Some(commit), Some(annotated)) = (commit, annotated)
+        && !commit.starts_with(annotated)
+        && !annotated.starts_with(commit)
+    {
+        return Some(format!(
+            "spec.change.commit is {}, and annotation {ANNOTATION_COMMIT} of the Deployment is {}: write the commit of the template",
+            short(commit),
+            short(annotated)
+        ));
+    }
+    let scanned = change.evidence.as_ref()?.head_commit.as_deref();
+    (commit.is_none() || scanned != commit).then(|| {
+        "spec.change.commit and spec.change.evidence.headCommit are not one commit: scan again".to_owned()
+    })
 }
 
 /// The claim that is exceeded most, and what exceeds it. `Unknown` claims nothing.

@@ -102,7 +102,8 @@ pub struct Change {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ChangeKind")]
     pub kind: Option<ChangeKind>,
-    /// How large the change is; `kubectl sluice scan` writes this. Default: not known, which counts as large.
+    /// How large the change is; `kubectl sluice scan` writes this. It counts with `evidence` of the same commit. Default: not
+    /// known, which counts as more than 1000 lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<ChangeSize>,
     /// What `kubectl sluice scan` found in the source; it writes this. The riskiest of its findings is joined with what is
@@ -134,8 +135,8 @@ pub struct ChangeEvidence {
     /// Commit after which the change begins, 7 to 64 hexadecimal digits.
     #[schemars(length(max = 64), regex(pattern = r"^[0-9a-fA-F]{7,64}$"))]
     pub base_commit: String,
-    /// Last commit of the change, 7 to 64 hexadecimal digits; without it `change.commit` has to be without one too. Evidence of
-    /// another commit than that can raise, and confirms nothing. Default none.
+    /// Last commit of the change, 7 to 64 hexadecimal digits. Evidence of another commit than `change.commit`, or of none, can
+    /// raise, and confirms nothing. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), regex(pattern = r"^[0-9a-fA-F]{7,64}$"))]
     pub head_commit: Option<String>,

@@ -43,7 +43,9 @@ pub use rollout::{
     ApexCallers, Limits, Mode, Priority, ProgressiveRollout, ProgressiveRolloutSpec, RouteRef, Routing,
     StepSpec, Wiring, WorkloadRef,
 };
-pub use run::{EvidenceRow, GoingBack, Plan, RiskClass, Run, RunKind, Stage, TolerancePpm, WeightIntent};
+pub use run::{
+    EvidenceRow, GoingBack, KnownChange, Plan, RiskClass, Run, RunKind, Stage, TolerancePpm, WeightIntent,
+};
 pub use status::*;
 
 /// API group of every kind here.

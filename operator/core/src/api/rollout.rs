@@ -69,8 +69,8 @@ pub struct ProgressiveRolloutSpec {
     /// events what would have happened. Default Enforce.
     #[serde(default)]
     pub mode: Mode,
-    /// Stops what moves forward while true: nothing starts, no weight rises. Aborts and returns to stable still
-    /// happen. A run that is suspended for 72 hours returns to stable. Default false.
+    /// Stops what moves forward while true: nothing new starts, no weight rises. Aborts, and returns to stable or to an earlier
+    /// good revision, still happen. A run that is suspended for 72 hours returns to stable. Default false.
     #[serde(default)]
     pub suspend: bool,
     /// How long the old revision stays warm after promotion, ready to take everything back without a restart, in

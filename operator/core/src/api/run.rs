@@ -175,6 +175,10 @@ pub struct Run {
     pub stable: Revision,
     /// Limits and steps.
     pub plan: Plan,
+    /// What is known of the change, so that it counts for the class when `spec.change` goes on to the next one. Absent when
+    /// nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_change: Option<KnownChange>,
     /// Commit of a template that was held before this one and never started. It does not describe this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier_commit: Option<String>,
@@ -291,6 +295,7 @@ impl Run {
             canary,
             stable,
             plan,
+            known_change: None,
             earlier_commit: None,
             stage: Stage::Preparing,
             step: 0,
@@ -322,6 +327,19 @@ impl Run {
             evidence: None,
         }
     }
+}
+
+/// What is known of a run's change besides who wrote it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KnownChange {
+    /// Lines that were added or removed. Absent when nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32")]
+    pub changed_lines: Option<i32>,
+    /// Whether a scan confirmed who wrote it.
+    #[serde(default)]
+    pub scanned: bool,
 }
 
 /// A weight asked of the router.

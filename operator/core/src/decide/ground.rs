@@ -22,13 +22,16 @@ const CLAIMS_RETRY: Duration = Duration::from_secs(30);
 
 /// What must hold before anything is touched. Says what is wrong otherwise.
 pub(super) fn in_order<'a>(d: &mut Draft<'a>) -> Option<&'a Workload> {
-    if let Some(problem) = limits::problems(d.spec).into_iter().next() {
-        d.stall("InvalidSpec", problem);
-        return None;
-    }
-    if let Some(problem) = limits::table_problem(d.input.config) {
-        d.stall("InvalidClassTable", format!("{problem}; correct the chart's value `classes`"));
-        return None;
+    // What brings back what served before needs no limits.
+    if !goes_back(d) {
+        if let Some(problem) = limits::problems(d.spec).into_iter().next() {
+            d.stall("InvalidSpec", problem);
+            return None;
+        }
+        if let Some(problem) = limits::table_problem(d.input.config) {
+            d.stall("InvalidClassTable", format!("{problem}; correct the chart's value `classes`"));
+            return None;
+        }
     }
     if let Some(rival) = d.seen.rivals.first() {
         d.stall(
@@ -63,6 +66,15 @@ pub(super) fn in_order<'a>(d: &mut Draft<'a>) -> Option<&'a Workload> {
         return None;
     }
     Some(workload)
+}
+
+/// Whether what is held is stable's own template, or a recorded good one.
+fn goes_back(d: &Draft<'_>) -> bool {
+    let held = d.workload().filter(|workload| workload.held.is_some());
+    held.is_some_and(|workload| {
+        let mut known = d.status.good.iter().chain(&d.status.stable);
+        known.any(|revision| revision.digest == workload.digest)
+    })
 }
 
 /// Whether the pods of two revisions can have the workload's volumes at the same time. A pass that did not ask has

@@ -2,8 +2,8 @@
 
 use crate::action::Lane;
 use crate::api::{
-    AlertGuard, AlertSource, EndedRun, Guard, GuardAction, HeldRevision, Outcome, Phase, Plan, Revision, Run,
-    RunKind,
+    AlertGuard, AlertSource, EndedRun, Guard, GuardAction, HeldRevision, KnownChange, Outcome, Phase, Plan,
+    Revision, Run, RunKind,
 };
 use crate::digest;
 use crate::limits;
@@ -88,7 +88,9 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
     if workload.held == Some(HeldMark::Rejected) {
         d.act(render::hold(Lane::Tidy, workload, HeldMark::Held));
     }
-    if d.spec.suspend {
+    // Going back to a recorded good revision is gated by nothing.
+    let returning = d.status.good.iter().find(|good| good.digest == workload.digest).cloned();
+    if returning.is_none() && d.spec.suspend {
         d.wait_to_be_woken(
             "Suspended",
             "spec.suspend is true: set it to false to let the held revision start",
@@ -104,8 +106,6 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
         );
         return;
     }
-    let returning = d.status.good.iter().find(|good| good.digest == workload.digest).cloned();
-    // Going back to a recorded good revision is gated by nothing.
     if returning.is_none() && !(ready_to_judge(d, &view) && ground::volumes_in_order(d, workload)) {
         return;
     }
@@ -128,8 +128,9 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
     if returning.is_none() && !start::may(d, risk.class, view.kind) {
         return;
     }
-    let commit = view.commit.or_else(|| returning.and_then(|good| good.commit));
-    let run = new_run(d, workload, commit, stable, kind, plan);
+    let commit = view.commit.clone().or_else(|| returning.and_then(|good| good.commit));
+    let known_change = Some(view.known()).filter(|known| *known != KnownChange::default());
+    let run = Run { known_change, ..new_run(d, workload, commit, stable, kind, plan) };
     match alerts_hold(d, &run) {
         Start::Now if run.kind == RunKind::Canary && start::waits_in_queue(d, risk.class) => {}
         Start::Now => {

@@ -4,9 +4,9 @@
 //! that does not describe what is tried, and limits that loosen are for the next one. So it is with what the evidence leaves
 //! out at the rollout's wish: less of it counts at once, more of it from the next run on.
 
-use crate::api::{Guard, LimitSource, Plan, PlanStatus, Provenance, Run, RunKind, Stage};
+use crate::api::{Factor, Guard, LimitSource, Plan, PlanStatus, Run, RunKind, Stage};
 use crate::limits::{self, Progress};
-use crate::provenance::{self, Before, ChangeView};
+use crate::provenance::{self, Before};
 
 use super::draft::Draft;
 use super::{budget, rest};
@@ -27,11 +27,11 @@ pub(super) fn plan(d: &mut Draft<'_>, run: &mut Run) {
     if run.canary.commit.is_none() {
         run.canary.commit.clone_from(&view.commit);
     }
-    if !view.by_change {
-        // `spec.change` may be about the next template already; annotations may still raise.
-        let said = Some(view.provenance).filter(|_| view.declared);
-        let provenance = run.plan.provenance.max(said.unwrap_or(Provenance::Human));
-        view = ChangeView::as_known(provenance, view.commit);
+    if view.by_change {
+        run.known_change = run.known_change.map(|known| provenance::riskier(known, view.known()));
+    } else {
+        // `spec.change` may be about the next template already.
+        view = view.remembered(run.plan.provenance, run.known_change.unwrap_or_default());
     }
     let risk = rest::assess(d, &view, budget::kept(d));
     let change = (view.provenance.max(run.plan.provenance), risk.class.max(run.plan.risk_class));
@@ -67,27 +67,28 @@ pub(super) fn plan(d: &mut Draft<'_>, run: &mut Run) {
     };
     d.normal("PlanTightened", format!("run {}: {why}: class {}{ahead}", run.id, is.risk_class.as_str()));
     let now = risk.explain(d.spec, d.input.policy, &plan);
-    d.status.plan = Some(joined(d.status.plan.take(), now, view.by_change));
+    let is_as_risky = risk.class >= run.plan.risk_class;
+    d.status.plan = Some(joined(d.status.plan.take(), now, is_as_risky));
     run.plan = plan;
 }
 
-/// What explains a plan that is the join of what it was and of what a run would start with now: both. What is known of the
-/// change itself stays as long as nothing describes it anew.
-fn joined(before: Option<PlanStatus>, now: PlanStatus, anew: bool) -> PlanStatus {
+/// What explains a plan that is the join of what it was and of what a run would start with now: the limits of both, and the
+/// factors of the riskier one, whose class it has.
+fn joined(before: Option<PlanStatus>, mut now: PlanStatus, is_as_risky: bool) -> PlanStatus {
     let Some(before) = before else {
         return now;
     };
     // It is told as it was before the start.
     let harm = before.harm;
-    let floor = now.factors.iter().filter(|factor| factor.name == "floor").cloned();
-    let (points, factors) = if anew {
-        (now.points, now.factors)
-    } else {
-        let mut factors: Vec<_> =
-            before.factors.into_iter().filter(|factor| factor.name != "floor").collect();
-        factors.extend(floor);
-        (before.points, factors)
-    };
+    // What is as it was has the source that it had: `spec.change` may be about the next template by now.
+    for factor in &mut now.factors {
+        let same = |known: &&Factor| (&known.name, &known.level) == (&factor.name, &factor.level);
+        if let Some(known) = before.factors.iter().find(same) {
+            factor.source.clone_from(&known.source);
+        }
+    }
+    let (points, factors) =
+        if is_as_risky { (now.points, now.factors) } else { (before.points, before.factors) };
     let mut limit_sources = now.limit_sources;
     for mut source in before.limit_sources {
         let LimitSource { from, limits } = &mut source;

@@ -17,9 +17,6 @@ use super::{Policy, Sourced};
 /// Reason of a run that a person stopped. It says nothing of the workload, and stopping one must not cost.
 const BY_A_PERSON: &str = "AbortedByUser";
 
-/// What is said of evidence that is about another commit.
-const STALE: &str = "spec.change.evidence.headCommit is not spec.change.commit: scan again";
-
 /// The risk of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assessment {
@@ -82,8 +79,10 @@ pub fn assess(
         Some(ChangeSize { changed_lines, .. }) => {
             Sourced::new(Size::of(Some(changed_lines)), format!("spec.change.size, {changed_lines} lines"))
         }
-        None if view.stale => Sourced::new(Size::of(None), STALE),
-        None => Sourced::new(Size::of(None), "not known: kubectl sluice scan writes spec.change.size"),
+        None => {
+            let scan = "not known: kubectl sluice scan writes spec.change.size and evidence";
+            Sourced::new(Size::of(None), view.stale.as_deref().unwrap_or(scan))
+        }
     };
     let provenance = provenance(view, policy, tier.value);
     let authors = Sourced::new(AuthorHistory::Some, "no record of authors yet");
@@ -141,7 +140,7 @@ fn provenance(view: &ChangeView, policy: &Policy, tier: Tier) -> Sourced<Provena
     let from = match (&view.mismatch, &view.scanned) {
         (Some(mismatch), _) => mismatch.clone(),
         (None, Some((commits, rules))) => format!("commits scanned: {commits}, by rules {rules}"),
-        (None, None) if view.stale => STALE.to_owned(),
+        (None, None) if let Some(stale) = &view.stale => stale.clone(),
         (None, None) if view.declared && view.provenance != Provenance::Unknown => {
             "declared, not scanned".to_owned()
         }

@@ -43,7 +43,7 @@ fn now() -> jiff::Timestamp {
     "2026-11-29T12:00:00Z".parse().unwrap()
 }
 
-/// The risk of a change that is described like this, with 100 changed lines.
+/// The risk of a change that is described like this; a scan counts 100 changed lines.
 fn risk(
     policy: &Policy,
     provenance: Provenance,
@@ -51,8 +51,9 @@ fn risk(
     history: &[RunRecord],
     more: Value,
 ) -> Assessment {
-    let evidence = json!({"rulesVersion": "2026.11", "baseCommit": "0c6d1b2e77aa", "commitsScanned": 4});
-    let mut change = json!({"provenance": provenance, "size": {"changedLines": 100}});
+    let commit = "9f2c1ab4d0e1";
+    let evidence = json!({"rulesVersion": "2026.11", "baseCommit": "0c6d1b2e77aa", "headCommit": commit, "commitsScanned": 4});
+    let mut change = json!({"provenance": provenance, "commit": commit, "size": {"changedLines": 100}});
     if scanned {
         change["evidence"] = evidence;
     }
@@ -234,7 +235,7 @@ fn every_factor_is_named_with_its_points_and_where_it_comes_from() {
 fn a_person_s_word_needs_a_scan_where_the_policy_says_so() {
     let policy =
         joined(&[Preset::Standard].map(|preset| serde_json::to_value(preset.spec()).unwrap()), &[], &[]);
-    let points = |provenance, scanned| risk(&policy, provenance, scanned, &[], json!({})).points;
+    let points = |provenance, scanned| risk(&policy, provenance, scanned, &[], json!({})).factors[0].points;
     assert_eq!(points(Provenance::Human, false), points(Provenance::GenAIAssisted, false));
     assert_eq!(points(Provenance::Human, true) + 2, points(Provenance::Human, false));
     assert_eq!(points(Provenance::Unknown, false), points(Provenance::Unknown, true));

@@ -1,6 +1,6 @@
 //! What keeps a change from starting whatever it is: sign-offs that are missing, a run that failed lately, and no room.
 
-use crate::support::{Scene, events, left, lines, template};
+use crate::support::{Scene, events, left, lines, stalled, template};
 use serde_json::{Value, json};
 use sluice_core::api::{ConditionStatus, ConditionType, Outcome, Provenance, QueueRoom, RunKind};
 use sluice_core::decide::Decision;
@@ -180,6 +180,35 @@ fn going_back_to_a_good_revision_is_held_by_none_of_them() {
     let mut scene = failed(&row);
     made_good(&mut scene);
     scene.turn = Some(Turn { position: 1, length: 1, room: QueueRoom::Namespace });
+    scene.rollout.spec.suspend = true;
+    scene.rollout.spec.limits = mistaken();
+    scene.rollout.spec.prometheus = None;
     scene.pass();
     assert_eq!(scene.run().kind, RunKind::Return);
+    let mut unknown = failed(&row);
+    made_good(&mut unknown);
+    unknown.policy = Some(Policy::unknown(&unknown.config, "not listed yet".to_owned()));
+    unknown.pass();
+    assert_eq!(unknown.run().kind, RunKind::Return);
+}
+
+/// Steps that do not rise.
+fn mistaken() -> sluice_core::api::Limits {
+    let steps = [50, 20, 100].map(|weight| json!({"weightPercent": weight, "bakeSeconds": 0}));
+    serde_json::from_value(json!({"steps": steps})).unwrap()
+}
+
+#[test]
+fn stable_s_own_template_is_released_whatever_is_wrong_with_the_spec() {
+    let mut scene = Scene::held("app:2");
+    scene.rollout.spec.suspend = true;
+    scene.rollout.spec.limits = mistaken();
+    let stalls = |decision: &Decision| stalled(decision).map(|(reason, _)| reason);
+    assert_eq!(stalls(&scene.pass()).as_deref(), Some("InvalidSpec"));
+    scene.apply(template("app:1"));
+    assert_eq!(lines(&scene.pass().actions), ["tidy release web"]);
+    // What is wrong is said again as soon as nothing goes back.
+    scene.workload()["metadata"]["annotations"].as_object_mut().unwrap().remove("sluice.dev/held");
+    scene.workload()["spec"]["paused"] = json!(false);
+    assert_eq!(stalls(&scene.pass()).as_deref(), Some("InvalidSpec"));
 }

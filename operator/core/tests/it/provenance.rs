@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use sluice_core::api::{Change, ConditionStatus, ConditionType, Provenance, Revision};
 use sluice_core::decide::Decision;
-use sluice_core::provenance::{Before, describe};
+use sluice_core::provenance::{Before, ChangeView, describe};
 use sluice_core::view::Workload;
 
 const FIRST: &str = "1111111aaaa";
@@ -31,8 +31,10 @@ fn with_findings(scene: &mut Scene, declared: Option<Provenance>, findings: &[(&
         .map(|(rule, level)| json!({"rule": rule, "level": level, "commit": SECOND}))
         .collect();
     let evidence = json!({
-        "rulesVersion": "2026.11", "baseCommit": FIRST, "commitsScanned": 4, "declared": declared, "findings": findings,
+        "rulesVersion": "2026.11", "baseCommit": FIRST, "headCommit": SECOND, "commitsScanned": 4, "declared": declared,
+        "findings": findings,
     });
+    scene.rollout.spec.change.commit = Some(SECOND.to_owned());
     scene.rollout.spec.change.evidence = Some(serde_json::from_value(evidence).unwrap());
 }
 
@@ -239,13 +241,105 @@ fn a_scan_of_the_release_before_confirms_nothing() {
     }
 }
 
+/// The view of `app:2`, which is held, under this `spec.change`, with this commit in the annotation.
+fn seen(change: &serde_json::Value, annotation: Option<&str>) -> ChangeView {
+    let mut scene = Scene::held("app:2");
+    if let Some(commit) = annotation {
+        annotate(&mut scene, "sluice.dev/commit", commit);
+    }
+    let change: Change = serde_json::from_value(change.clone()).unwrap();
+    describe(&change, &scene.workload_view(), Before::held(&Revision::default(), &scene.status()))
+}
+
+/// A change that a scan confirmed, and that says all that it can.
+fn whole() -> serde_json::Value {
+    json!({
+        "provenance": "Human", "commit": SECOND, "images": ["app:2"], "kind": "Code", "size": {"changedLines": 7, "changedFiles": 1},
+        "evidence": {"rulesVersion": "2026.11", "baseCommit": FIRST, "headCommit": SECOND, "commitsScanned": 4, "declared": "Human",
+            "findings": []},
+    })
+}
+
+#[test]
+fn a_scan_of_another_commit_than_the_deployment_s_confirms_nothing() {
+    // A short name of the same commit is no other one.
+    for (annotation, confirms) in
+        [(None, true), (Some(SECOND), true), (Some(&SECOND[..7]), true), (Some("3333333"), false)]
+    {
+        let view = seen(&whole(), annotation);
+        assert_eq!((view.size.is_some(), view.scanned.is_some()), (confirms, confirms), "{annotation:?}");
+        assert_eq!(view.provenance, Provenance::Human);
+        assert_eq!(view.stale.is_none(), confirms);
+    }
+    let why = seen(&whole(), Some("3333333")).stale.unwrap();
+    assert_eq!(
+        why,
+        "spec.change.commit is 2222222bbbb, and annotation sluice.dev/commit of the Deployment is 3333333: write the commit of the template"
+    );
+}
+
+/// I7, of the fields of `spec.change`: nobody gains by leaving one out. What was found is no field that a person writes.
+#[test]
+fn a_field_that_is_left_out_never_loosens() {
+    use sluice_core::policy::{Policy, assess, error_budget};
+    let scene = Scene::held("app:2");
+    let policies =
+        [json!({}), json!({"tier": "Tier0", "provenance": {"unverifiedHumanAs": "GenAIAssisted"}})].map(
+            |own| {
+                let own = serde_json::from_value(own).unwrap();
+                Policy::joined(&scene.config, &[], &[("shop".to_owned(), own)], &Default::default())
+            },
+        );
+    let risk = |change: &serde_json::Value, policy: &Policy| {
+        let view = seen(change, None);
+        let risk = assess(&scene.rollout.spec, &view, policy, &[], error_budget(&[]), scene.now);
+        (risk.class, risk.points, view.provenance, view.kind.is_none())
+    };
+    let fields = [
+        "/provenance",
+        "/commit",
+        "/images",
+        "/kind",
+        "/size",
+        "/evidence",
+        "/evidence/headCommit",
+        "/evidence/declared",
+        "/evidence/findings",
+        "/size/changedFiles",
+    ];
+    // Each set of fields without which it is, beside all smaller ones.
+    for policy in &policies {
+        for left_out in 0..1_u32 << fields.len() {
+            let without = |set: u32| {
+                let mut change = whole();
+                for (_, path) in fields.iter().enumerate().filter(|(at, _)| set & (1 << at) != 0) {
+                    let (object, field) = path.rsplit_once('/').unwrap();
+                    if let Some(object) = change.pointer_mut(object).and_then(|object| object.as_object_mut())
+                    {
+                        object.remove(field);
+                    }
+                }
+                risk(&change, policy)
+            };
+            let less = without(left_out);
+            for at in (0..fields.len()).filter(|at| left_out & (1 << at) != 0) {
+                let more = without(left_out & !(1 << at));
+                assert!(
+                    less.0 >= more.0 && less.1 >= more.1 && less.2 >= more.2 && less.3 >= more.3,
+                    "without {:?} of {left_out:b}: {less:?} after {more:?}",
+                    fields[at]
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn annotations_that_go_on_to_describe_the_run_do_not_tighten_it_when_the_change_does_not() {
     let mut scene = annotated();
     scene.apply(template("app:2"));
     annotate(&mut scene, "sluice.dev/commit", SECOND);
-    let mut scene = scene.declared(Provenance::Human);
-    scene.rollout.spec.change.size = serde_json::from_value(json!({"changedLines": 7})).unwrap();
+    scene.rollout.spec.change = serde_json::from_value(whole()).unwrap();
     scene.pass();
     assert_eq!(scene.run().plan.risk_class.as_str(), "R0");
     scene.rollout.spec.change = Change { images: vec!["app:3".into()], ..Change::default() };

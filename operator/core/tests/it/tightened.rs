@@ -124,7 +124,9 @@ fn a_policy_that_tightens_counts_at_once_and_one_that_loosens_or_is_not_known_wa
         under(scene, json!({"tier": "Tier0", "provenance": {"unverifiedHumanAs": "GenAIAssisted"}}))
     };
     let mut scene = Scene::held("app:2").declared(Provenance::Human);
-    let evidence = json!({"rulesVersion": "2026.11", "baseCommit": "0c6d1b2e77aa", "commitsScanned": 1});
+    let commit = "9f2c1ab4d0e1";
+    let evidence = json!({"rulesVersion": "2026.11", "baseCommit": "0c6d1b2e77aa", "headCommit": commit, "commitsScanned": 1});
+    scene.rollout.spec.change.commit = Some(commit.to_owned());
     scene.rollout.spec.change.evidence = Some(serde_json::from_value(evidence).unwrap());
     scene.policy = Some(strict(&scene));
     scene.pass();
@@ -216,4 +218,91 @@ fn the_record_tells_the_provenance_that_was_in_force_at_the_end() {
     }
     let record = scene.status().history[0].clone();
     assert_eq!((record.provenance, record.risk_class), (Provenance::GenAIAssisted, RiskClass::R2));
+}
+
+/// What is known of a change, however it is described, counts in a run as it would at a start.
+#[test]
+fn a_policy_that_tightens_makes_a_run_as_risky_as_one_that_starts_now() {
+    const COMMIT: &str = "9f2c1ab4d0e1";
+    let undescribed: fn(&mut Scene) = |_| {};
+    let annotated: fn(&mut Scene) = |scene| {
+        scene.workload()["metadata"]["annotations"]["sluice.dev/commit"] = json!(COMMIT);
+        scene.workload()["metadata"]["annotations"]["sluice.dev/provenance"] = json!("Human");
+    };
+    let claimed: fn(&mut Scene) = |scene| {
+        let change = json!({"provenance": "Human", "images": ["app:2"], "size": {"changedLines": 300}});
+        scene.rollout.spec.change = serde_json::from_value(change).unwrap();
+    };
+    let scanned: fn(&mut Scene) = |scene| {
+        let evidence = json!({"rulesVersion": "2026.11", "baseCommit": "0c6d1b2e77aa", "headCommit": COMMIT, "commitsScanned": 1});
+        let change = json!({"provenance": "Human", "commit": COMMIT, "images": ["app:2"], "size": {"changedLines": 300},
+            "evidence": evidence});
+        scene.rollout.spec.change = serde_json::from_value(change).unwrap();
+    };
+    let shown = |scene: &Scene| {
+        let plan = scene.status().plan.unwrap();
+        let factors: Vec<_> = plan
+            .factors
+            .iter()
+            .map(|factor| (factor.name.clone(), factor.level.clone(), factor.points))
+            .collect();
+        (scene.run().plan.risk_class, plan.risk_class, plan.points, factors)
+    };
+    let mut classes = Vec::new();
+    for described in [undescribed, annotated, claimed, scanned] {
+        for own in [
+            json!({"tier": "Tier2"}),
+            json!({"tier": "Tier1", "blastRadius": "Region"}),
+            json!({"tier": "Tier0", "blastRadius": "Global"}),
+            json!({"provenance": {"unverifiedHumanAs": "GenAIAutonomous"}}),
+            json!({"tier": "Tier1", "provenance": {"unverifiedHumanAs": "GenAIAssisted"}}),
+        ] {
+            let mut before = Scene::held("app:2");
+            described(&mut before);
+            let under = |scene: &Scene| {
+                let spec = serde_json::from_value(own.clone()).unwrap();
+                Some(Policy::joined(&scene.config, &[], &[("shop".to_owned(), spec)], &BTreeMap::new()))
+            };
+            let start = |mut scene: Scene| {
+                scene.pass();
+                scene.later(31);
+                scene.begun()
+            };
+            let mut now = before.clone();
+            now.policy = under(&now);
+            let now = start(now);
+            let mut run = start(before);
+            let class = run.run().plan.risk_class;
+            // `spec.change` is about the next template by then.
+            run.rollout.spec.change = serde_json::from_value(json!({"images": ["app:3"]})).unwrap();
+            assert!(!events(&run.pass()).contains(&"PlanTightened"), "nothing is tighter yet");
+            run.policy = under(&run);
+            let decision = run.pass();
+            assert_eq!(run.run().plan.risk_class, now.run().plan.risk_class, "{own}");
+            let tightened = run.run().plan.risk_class > class;
+            assert_eq!(events(&decision).contains(&"PlanTightened"), tightened, "{own}");
+            // A plan that stays is not explained anew.
+            assert!(!tightened || shown(&run) == shown(&now), "{own}: {:?} {:?}", shown(&run), shown(&now));
+            assert!(!events(&run.pass()).contains(&"PlanTightened"), "it is told once");
+            classes.push((class, run.run().plan.risk_class));
+        }
+    }
+    assert!(classes.iter().filter(|(before, after)| after > before).count() >= 10, "{classes:?}");
+}
+
+#[test]
+fn what_explains_a_tighter_plan_names_who_made_it_so() {
+    let mut scene = Scene::held("app:2");
+    scene.pass();
+    scene.later(31);
+    let mut scene = scene.begun();
+    let spec = serde_json::from_value(json!({"tier": "Tier1"})).unwrap();
+    scene.policy = Some(Policy::joined(&scene.config, &[], &[("shop".to_owned(), spec)], &BTreeMap::new()));
+    scene.pass();
+    let plan = scene.status().plan.unwrap();
+    assert_eq!(plan.factors.iter().map(|factor| factor.points).sum::<i32>(), plan.points);
+    let source = |name: &str| plan.factors.iter().find(|factor| factor.name == name).unwrap().source.clone();
+    assert_eq!(source("tier"), "RiskPolicy/shop");
+    assert_eq!(source("provenance"), "nothing describes the template", "as it was");
+    assert_eq!(source("size"), "not known: kubectl sluice scan writes spec.change.size and evidence");
 }

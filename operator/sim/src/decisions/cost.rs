@@ -108,9 +108,10 @@ impl PlanCost {
         }))
         .unwrap_or_default();
         let policy = Policy::joined(&config, &cluster, &[("shop".to_owned(), own)], &BTreeMap::new());
+        let evidence = json!({"rulesVersion": "2026.11", "baseCommit": "0c6d1b2e77aa", "headCommit": "9f2c1ab4d0e1", "commitsScanned": 4});
         let spec = json!({
             "workloadRef": {"name": "web"}, "routing": {"service": "web", "routes": [{"name": "web"}]}, "guards": guards(),
-            "change": {"provenance": "GenAIAssisted", "size": {"changedLines": 342}}, "limits": {"maxFirstStepPercent": 1},
+            "change": {"provenance": "GenAIAssisted", "commit": "9f2c1ab4d0e1", "size": {"changedLines": 342}, "evidence": evidence}, "limits": {"maxFirstStepPercent": 1},
         });
         let Ok(spec) = serde_json::from_value::<ProgressiveRolloutSpec>(spec) else {
             return Self { time: Duration::MAX };

@@ -68,6 +68,8 @@ pub fn planned(
         "a forecast for the worst case: without a cluster nobody knows when a run of the workload last failed, which is taken as \
          less than a day ago"
             .to_owned(),
+        "what the Deployment's annotations say, and what an earlier run tried the template as, can still raise its provenance"
+            .to_owned(),
     ];
     if labels.is_none() {
         cautions.push(format!(

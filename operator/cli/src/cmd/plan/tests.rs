@@ -89,11 +89,12 @@ fn too_little_traffic_is_said_with_what_helps() {
 
 /// A rollout, policies and a namespace, as a pipeline has them on disk.
 fn files(tier: Option<&str>, provenance: &str, policy: serde_json::Value) -> (ProgressiveRollout, Manifests) {
+    let evidence = json!({"rulesVersion": "2026.11", "baseCommit": "0c6d1b2e77aa", "headCommit": "9f2c1ab4d0e1", "commitsScanned": 4});
     let rollout = json!({
         "apiVersion": "sluice.dev/v1alpha1", "kind": "ProgressiveRollout", "metadata": {"name": "checkout", "namespace": "shop"},
         "spec": {
             "workloadRef": {"name": "checkout"}, "routing": {"service": "checkout", "routes": [{"name": "checkout"}]},
-            "change": {"provenance": provenance, "size": {"changedLines": 120}, "commit": "9f2c1ab4d0e1"},
+            "change": {"provenance": provenance, "size": {"changedLines": 120}, "commit": "9f2c1ab4d0e1", "evidence": evidence},
             "limits": {"maxFirstStepPercent": 50},
         },
     });
@@ -199,14 +200,17 @@ fn a_policy_that_may_be_of_the_namespace_counts_for_it() {
 #[test]
 fn what_a_claim_counts_as_is_said_with_its_caps() {
     let policy = json!({"provenance": {"unverifiedHumanAs": "GenAIAssisted", "appliesToTierAtMost": "Tier3"},
-        "classes": [{"name": "R2", "maxInFlightOfClass": 1}]});
-    let planned = under(Some("Tier3"), "Human", policy);
+        "classes": [{"name": "R3", "maxInFlightOfClass": 1}]});
+    let (mut rollout, manifests) = files(Some("Tier3"), "Human", policy);
+    rollout.spec.change.evidence = None;
+    let planned =
+        offline::planned(&rollout, &manifests, None, Timestamp::from_second(1_767_225_600).unwrap());
     let text: String = screen::lines(&planned, 80).iter().map(|line| line.paint(false) + "\n").collect();
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for says in [
         "(Human, counts as GenAIAssisted)",
         "changes of the cluster that are not Human are under way",
-        "no other change of the cluster of class R2 or riskier is under way",
+        "no other change of the cluster of class R3 or riskier is under way",
     ] {
         assert!(text.contains(says), "{says}\n{text}");
     }
