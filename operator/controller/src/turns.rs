@@ -4,7 +4,7 @@
 //! there is room and the status that says so, the place is remembered here.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -94,20 +94,16 @@ fn runs(rollout: &ProgressiveRollout) -> i64 {
 
 /// The turn of a rollout among all others.
 fn ask(ctx: &Context, places: &BTreeMap<Key, Place>, key: &Key, own: Candidate<'_>) -> Option<Turn> {
-    let all = ctx.stores.rollouts();
-    // A run that this version can't read counts as whatever it may be.
-    let unreadable: Vec<Key> = all
-        .iter()
-        .filter(|object| object.rollout().is_err() && object.value["status"]["run"].is_object())
-        .map(|object| Key::of(object))
-        .filter(|other| other != key)
-        .collect();
-    let others: Vec<(Key, Arc<ProgressiveRollout>)> = all
-        .iter()
-        .map(|object| Key::of(object))
-        .filter(|other| other != key)
-        .filter_map(|other| Some((other.clone(), ctx.newest(&other)?.ok()?)))
-        .collect();
+    let (mut others, mut unreadable) = (Vec::new(), Vec::new());
+    for object in ctx.stores.rollouts() {
+        let other = Key::of(&object);
+        match object.rollout() {
+            _ if other == *key => {}
+            Ok(rollout) => others.push((other, rollout)),
+            Err(_) if object.value["status"]["run"].is_object() => unreadable.push(other),
+            Err(_) => {}
+        }
+    }
     let place = |other: &Key, rollout: &ProgressiveRollout| {
         places.get(other).filter(|place| runs(rollout) <= place.runs)
     };
@@ -123,6 +119,7 @@ fn ask(ctx: &Context, places: &BTreeMap<Key, Place>, key: &Key, own: Candidate<'
             _ => None,
         }
     });
+    // A run that this version can't read counts as whatever it may be.
     let unreadable = unreadable.iter().map(|other| Party {
         namespace: &other.namespace,
         class: RiskClass::R4,
