@@ -100,10 +100,11 @@ fn scan(args: &args::Scan) -> Result<Scanned, Failure> {
         Some(folder) => &Repository::open(folder)?,
         None => &repository,
     };
+    let mut size = repository.size(&base, &head)?;
+    let mut followed = true;
     let mut scanned = Scanned {
         base: base.clone(),
         commit: Some(head.clone()),
-        size: repository.size(&base, &head)?,
         images: args.image.clone(),
         rules_version: rules.version.clone(),
         declared: args.declared,
@@ -116,21 +117,18 @@ fn scan(args: &args::Scan) -> Result<Scanned, Failure> {
         let by_program = |id: &Option<String>| id.as_ref().is_some_and(|id| by_programs.contains(id));
         findings.retain(|finding| finding.rule != detect::BOT || !by_program(&finding.commit));
         findings.extend(code.iter().flat_map(|commit| detect::of_commit(&rules, commit)));
-        let followed = found.is_empty();
+        followed = found.is_empty();
         findings.extend(found);
         if let Some(head) = head {
             let of_code = source.size(&base, &head)?;
             // Manifests count as what they were rendered from, unless somebody else changed some.
             let all_rendered = commits.iter().all(|commit| by_programs.contains(&commit.id));
-            scanned.size = if all_rendered { of_code } else { Size::sum(scanned.size, of_code) };
+            size = if all_rendered { of_code } else { Size::sum(size, of_code) };
             files = source.files(&head)?;
             (scanned.base, scanned.commit) = (base, Some(head));
         } else if !by_programs.is_empty() {
             // `spec.change.commit` is one of the source.
             scanned.commit = None;
-        }
-        if !followed {
-            scanned.size = None;
         }
         commits = code.into_iter().chain(commits).collect();
     }
@@ -147,10 +145,12 @@ fn scan(args: &args::Scan) -> Result<Scanned, Failure> {
     findings.extend(args.branch.iter().filter_map(|branch| detect::of_branch(&rules, branch)));
     findings.extend(args.label.iter().filter_map(|labels| detect::of_labels(&rules, labels)));
     findings.extend(detect::of_files(&rules, &files));
-    let submodules = scanned.size.iter().flat_map(|size| &size.submodules);
+    let submodules = size.iter().flat_map(|size| &size.submodules);
     findings.extend(submodules.map(|path| {
         Finding::hint("H-SUBMODULE", format!("submodule {path} changed: scan its commits where they are"))
     }));
+    // Of code that could not be followed nobody knows the size.
+    scanned.size = size.filter(|_| followed);
     let authors: BTreeSet<String> = commits.iter().flat_map(detect::authors).collect();
     scanned.authors = authors.into_iter().collect();
     scanned.commits = commits.len();

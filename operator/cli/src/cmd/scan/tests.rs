@@ -590,14 +590,21 @@ fn neither_the_clone_nor_the_environment_changes_what_is_read() {
 
 #[test]
 fn a_submodule_that_moves_is_not_a_persons_work() {
-    let folder = repository(&[Made::default()]);
-    let stream = format!(
-        "commit refs/heads/main\nauthor {ANN} 1700000100 +0000\ncommitter {ANN} 1700000100 +0000\ndata 4\nBump\n\
-         from refs/heads/main^0\nM 160000 0123456789012345678901234567890123456789 vendor/pay\n\n"
-    );
-    git(folder.path(), &["fast-import", "--quiet"], &stream);
-    let scanned = scan(&args(folder.path())).unwrap();
-    assert_eq!((rules_of(&scanned), scanned.provenance), (vec!["H-SUBMODULE"], Provenance::Unknown));
+    // Also where the code that the commit says it was rendered from is not here.
+    let rendered = format!("Bump\n\nArgocd-reference-commit-sha: {}\n", "0".repeat(40));
+    for (message, wanted) in
+        [("Bump".to_owned(), vec!["H-SUBMODULE"]), (rendered, vec!["R-SOURCE", "H-SUBMODULE"])]
+    {
+        let folder = repository(&[Made::default()]);
+        let stream = format!(
+            "commit refs/heads/main\nauthor {ANN} 1700000100 +0000\ncommitter {ANN} 1700000100 +0000\ndata {}\n{message}\n\
+             from refs/heads/main^0\nM 160000 0123456789012345678901234567890123456789 vendor/pay\n\n",
+            message.len()
+        );
+        git(folder.path(), &["fast-import", "--quiet"], &stream);
+        let scanned = scan(&args(folder.path())).unwrap();
+        assert_eq!((rules_of(&scanned), scanned.provenance), (wanted, Provenance::Unknown));
+    }
 }
 
 #[test]
