@@ -177,8 +177,8 @@ pub struct Run {
     pub plan: Plan,
     /// What is known of the change, so that it counts for the class when `spec.change` goes on to the next one. Absent when
     /// nothing is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub known_change: Option<KnownChange>,
+    #[serde(default, skip_serializing_if = "KnownChange::is_nothing")]
+    pub known_change: KnownChange,
     /// Commit of a template that was held before this one and never started. It does not describe this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier_commit: Option<String>,
@@ -295,7 +295,7 @@ impl Run {
             canary,
             stable,
             plan,
-            known_change: None,
+            known_change: KnownChange::default(),
             earlier_commit: None,
             stage: Stage::Preparing,
             step: 0,
@@ -340,6 +340,12 @@ pub struct KnownChange {
     /// Whether a scan confirmed who wrote it.
     #[serde(default)]
     pub scanned: bool,
+}
+
+impl KnownChange {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A weight asked of the router.

@@ -2,8 +2,8 @@
 
 use crate::action::Lane;
 use crate::api::{
-    AlertGuard, AlertSource, EndedRun, Guard, GuardAction, HeldRevision, KnownChange, Outcome, Phase, Plan,
-    Revision, Run, RunKind,
+    AlertGuard, AlertSource, EndedRun, Guard, GuardAction, HeldRevision, Outcome, Phase, Plan, Revision, Run,
+    RunKind,
 };
 use crate::digest;
 use crate::limits;
@@ -129,8 +129,7 @@ pub(super) fn step(d: &mut Draft<'_>, workload: &Workload) {
         return;
     }
     let commit = view.commit.clone().or_else(|| returning.and_then(|good| good.commit));
-    let known_change = Some(view.known()).filter(|known| *known != KnownChange::default());
-    let run = Run { known_change, ..new_run(d, workload, commit, stable, kind, plan) };
+    let run = Run { known_change: view.known(), ..new_run(d, workload, commit, stable, kind, plan) };
     match alerts_hold(d, &run) {
         Start::Now if run.kind == RunKind::Canary && start::waits_in_queue(d, risk.class) => {}
         Start::Now => {

@@ -28,10 +28,10 @@ pub(super) fn plan(d: &mut Draft<'_>, run: &mut Run) {
         run.canary.commit.clone_from(&view.commit);
     }
     if view.by_change {
-        run.known_change = run.known_change.map(|known| provenance::riskier(known, view.known()));
+        run.known_change = provenance::riskier(run.known_change, view.known());
     } else {
         // `spec.change` may be about the next template already.
-        view = view.remembered(run.plan.provenance, run.known_change.unwrap_or_default());
+        view = view.remembered(run.plan.provenance, run.known_change);
     }
     let risk = rest::assess(d, &view, budget::kept(d));
     let change = (view.provenance.max(run.plan.provenance), risk.class.max(run.plan.risk_class));
