@@ -8,8 +8,8 @@ use sluice_core::api::{Outcome, Phase, Provenance, RunKind};
 
 use super::Scenario;
 use super::expect::{
-    LOOK, RUN, SOON, at_rest, clean, ended, event, kept, no_failures, outcome, pods_in, scale, served,
-    serving, sized, tested,
+    LOOK, RUN, SOON, at_rest, clean, draining, ended, event, kept, no_failures, outcome, pods_in, scale,
+    served, serving, sized, tested,
 };
 use crate::cluster::until;
 use crate::shared;
@@ -97,20 +97,6 @@ async fn newer_template_takes_over_mid_way_and_waits_while_watching(world: &Worl
     no_failures(&app, &begin, "while templates replaced each other").map(drop)
 }
 
-/// Pods that answer for four more seconds once they are told to go, as every application with a `preStop` hook does.
-fn draining(namespace: &str) -> AppSpec {
-    let spec = clean(namespace);
-    let deployment = json!({
-        // The canary is scaled up long after this: it is a limit on pods getting ready, not on the run.
-        "progressDeadlineSeconds": 15,
-        "template": {"spec": {"containers": [{
-            "name": NAME, "image": spec.image("1"), "ports": [{"containerPort": 8080}],
-            "lifecycle": {"preStop": {"sleep": {"seconds": 4}}},
-        }]}},
-    });
-    AppSpec { deployment, ..spec }
-}
-
 /// Waits until stable has all its pods and the canary its share of them, with the weight as it was.
 async fn follows(app: &App<'_>, replicas: i32, canary: i32) -> Result<()> {
     let run = app.status().await?.run.context("no run")?;
@@ -123,6 +109,8 @@ async fn follows(app: &App<'_>, replicas: i32, canary: i32) -> Result<()> {
 
 async fn scaling_mid_way_keeps_stable_full_and_every_request(world: &World<'_>) -> Result<()> {
     let mut spec = draining("scaling");
+    // The canary is scaled up long after this: it is a limit on pods getting ready, not on the run.
+    spec.deployment["progressDeadlineSeconds"] = json!(15);
     spec.rollout = json!({"suspend": true, "limits": {"pauseBeforePercent": 100}});
     let app = serving(world, spec).await?;
     let begin = app.load.snapshot();

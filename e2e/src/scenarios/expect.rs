@@ -33,6 +33,19 @@ pub fn clean(namespace: &str) -> AppSpec {
     AppSpec { baseline_permille: 0, rps: 60, ..AppSpec::new(namespace) }
 }
 
+/// The same, whose pods answer for ten more seconds once they are told to go, as every application with a `preStop` hook does:
+/// while many scenarios share two processors, the router may take half of that to follow.
+pub fn draining(namespace: &str) -> AppSpec {
+    let spec = clean(namespace);
+    let deployment = json!({
+        "template": {"spec": {"containers": [{
+            "name": NAME, "image": spec.image("1"), "ports": [{"containerPort": 8080}],
+            "lifecycle": {"preStop": {"sleep": {"seconds": 10}}},
+        }]}},
+    });
+    AppSpec { deployment, ..spec }
+}
+
 /// An application that the router has known for a while: from here on every failure is somebody's.
 pub async fn serving<'a>(world: &World<'a>, spec: AppSpec) -> Result<App<'a>> {
     let app = world.app(spec).await?;

@@ -8,7 +8,7 @@ use sluice_core::api::{Outcome, Phase, Provenance, RunKind};
 
 use super::Scenario;
 use super::cli::cli;
-use super::expect::{LOOK, RUN, SOON, answers, clean, ended, event, failures, names, outcome, routes};
+use super::expect::{LOOK, RUN, SOON, answers, draining, ended, event, failures, names, outcome, routes};
 use crate::cluster::until;
 use crate::shared;
 use crate::world::{App, AppSpec, NAME, World};
@@ -20,15 +20,9 @@ pub fn scenarios() -> Vec<Scenario> {
 
 /// Pods that come one by one, and leave only when the router knows: a native roll that harms nobody by itself.
 fn rolling(namespace: &str) -> AppSpec {
-    let spec = clean(namespace);
-    let deployment = json!({
-        "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-        "template": {"spec": {"containers": [{
-            "name": NAME, "image": spec.image("1"), "ports": [{"containerPort": 8080}],
-            "lifecycle": {"preStop": {"sleep": {"seconds": 4}}},
-        }]}},
-    });
-    AppSpec { deployment, rollout: json!({"mode": "Observe"}), ..spec }
+    let mut spec = draining(namespace);
+    spec.deployment["strategy"] = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+    AppSpec { rollout: json!({"mode": "Observe"}), ..spec }
 }
 
 /// All that its owner wrote of the route, and what Sluice would write on it.
